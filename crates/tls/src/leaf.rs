@@ -1,0 +1,129 @@
+//! Reads from a certificate what identity rules need.
+//!
+//! In:    one DER certificate.
+//! Out:   its serial, validity and subject alternative names; the peer's identity.
+//! Never: verifies a signature. Only chains that a handshake has verified say who somebody is.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::pki_types::CertificateDer;
+use sluis_nouns::WorkloadId;
+use x509_parser::{
+    certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _, time::ASN1Time,
+};
+
+/// The scheme of the identities that SPIFFE rules apply to.
+const SPIFFE_SCHEME: &str = "spiffe://";
+
+/// What a certificate says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// The serial number, in lower-case hexadecimal without separators.
+    pub serial: String,
+    /// Not valid before.
+    pub not_before: SystemTime,
+    /// Not valid after.
+    pub not_after: SystemTime,
+    /// URI names, in the certificate's order.
+    pub uris: Vec<String>,
+    /// DNS names, in the certificate's order.
+    pub dns_names: Vec<String>,
+    /// Whether it may sign certificates or revocation lists.
+    pub may_sign: bool,
+}
+
+/// Who is at the other end, as its verified certificate says.
+///
+/// Also the extension type under which servers hand the peer of a connection to their services.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// The workload, when the certificate is an SPIFFE one of the mesh's form.
+    pub id: Option<WorkloadId>,
+    /// URI names, in the certificate's order.
+    pub uris: Vec<String>,
+    /// DNS names, in the certificate's order.
+    pub dns_names: Vec<String>,
+}
+
+/// Why a certificate does not say who its holder is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeafError {
+    /// No certificate was presented.
+    #[error("no certificate was presented")]
+    Absent,
+    /// The bytes are not an X.509 certificate.
+    #[error("the certificate cannot be parsed: {0}")]
+    Malformed(String),
+    /// X509-SVID §2: exactly one URI name.
+    #[error("an SPIFFE certificate has exactly one URI name, this one has {0}")]
+    UriCount(usize),
+    /// X509-SVID §4: a leaf is no authority and signs nothing.
+    #[error("an SPIFFE leaf certificate must not be able to sign certificates")]
+    MaySign,
+}
+
+impl Leaf {
+    /// Reads one certificate.
+    ///
+    /// # Errors
+    ///
+    /// [`LeafError::Malformed`].
+    pub fn parse(der: &CertificateDer<'_>) -> Result<Self, LeafError> {
+        let malformed = |error: &dyn std::fmt::Display| LeafError::Malformed(error.to_string());
+        let (_, cert) = X509Certificate::from_der(der).map_err(|error| malformed(&error))?;
+        let names = cert.subject_alternative_name().map_err(|error| malformed(&error))?;
+        let (mut uris, mut dns_names) = (Vec::new(), Vec::new());
+        for name in names.iter().flat_map(|extension| &extension.value.general_names) {
+            match name {
+                GeneralName::URI(uri) => uris.push((*uri).to_owned()),
+                GeneralName::DNSName(dns) => dns_names.push((*dns).to_owned()),
+                _ => {}
+            }
+        }
+        let usage = cert.key_usage().map_err(|error| malformed(&error))?;
+        let signs = usage.is_some_and(|u| u.value.key_cert_sign() || u.value.crl_sign());
+        Ok(Self {
+            serial: cert.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
+            not_before: system_time(cert.validity().not_before),
+            not_after: system_time(cert.validity().not_after),
+            uris,
+            dns_names,
+            may_sign: cert.is_ca() || signs,
+        })
+    }
+
+    /// Who the holder is, by the rules of SPIFFE's X509-SVID when the certificate claims to be one.
+    ///
+    /// # Errors
+    ///
+    /// [`LeafError::UriCount`] and [`LeafError::MaySign`].
+    pub fn identity(&self) -> Result<PeerIdentity, LeafError> {
+        if self.uris.iter().any(|uri| uri.starts_with(SPIFFE_SCHEME)) {
+            if self.uris.len() != 1 {
+                return Err(LeafError::UriCount(self.uris.len()));
+            }
+            if self.may_sign {
+                return Err(LeafError::MaySign);
+            }
+        }
+        Ok(PeerIdentity {
+            id: self.uris.first().and_then(|uri| uri.parse().ok()),
+            uris: self.uris.clone(),
+            dns_names: self.dns_names.clone(),
+        })
+    }
+}
+
+/// Who is at the other end of a handshake, by the chain that it presented and that was verified.
+///
+/// # Errors
+///
+/// As [`Leaf::parse`] and [`Leaf::identity`]; [`LeafError::Absent`] for an empty chain.
+pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, LeafError> {
+    Leaf::parse(chain.first().ok_or(LeafError::Absent)?)?.identity()
+}
+
+/// Certificates before 1970 do not exist here; they read as expired at the epoch.
+fn system_time(time: ASN1Time) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
+}
