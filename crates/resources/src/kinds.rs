@@ -1,0 +1,11 @@
+//! The types of the kinds, one module each. Plain data; the readers are in `read`.
+
+pub(crate) mod core;
+pub(crate) mod destination_rule;
+pub(crate) mod envoy_filter;
+pub(crate) mod gateway;
+pub(crate) mod mesh_config;
+pub(crate) mod service_entry;
+pub(crate) mod shared;
+pub(crate) mod tls;
+pub(crate) mod virtual_service;

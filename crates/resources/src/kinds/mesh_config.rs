@@ -1,0 +1,192 @@
+//! The mesh-wide configuration: key `mesh` of the ConfigMap `istio`, under Istio's own names.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sluis_nouns::{SourceRef, TrustDomain};
+
+use super::destination_rule::{H2UpgradePolicy, TcpKeepalive};
+use super::shared::{ExportTo, TlsVersion};
+use super::virtual_service::Retries;
+
+/// MeshConfig with Istio's defaults where nothing is written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MeshConfig {
+    /// Place of the first line, or "(built in)".
+    pub at: SourceRef,
+    /// `outboundTrafficPolicy.mode`. Default ALLOW_ANY, as in Istio.
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
+    /// `inboundTrafficPolicy.mode`. Default PASSTHROUGH.
+    pub inbound_traffic_policy: InboundTrafficPolicy,
+    /// `trustDomain`. Default `cluster.local`.
+    pub trust_domain: TrustDomain,
+    /// `trustDomainAliases`.
+    pub trust_domain_aliases: Vec<TrustDomain>,
+    /// `rootNamespace`. Default `istio-system`.
+    pub root_namespace: String,
+    /// `accessLogFile`; empty (the default) turns the log off.
+    pub access_log_file: String,
+    /// `accessLogFormat`; empty means Istio's default format.
+    pub access_log_format: String,
+    /// `accessLogEncoding`. Default TEXT.
+    pub access_log_encoding: AccessLogEncoding,
+    /// `enableAutoMtls`. Default true.
+    pub enable_auto_mtls: bool,
+    /// `connectTimeout`. Default 10 s.
+    pub connect_timeout: Duration,
+    /// `tcpKeepalive`.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// `protocolDetectionTimeout`; zero (the default) means no limit.
+    pub protocol_detection_timeout: Duration,
+    /// `dnsRefreshRate`. Default 60 s.
+    pub dns_refresh_rate: Duration,
+    /// `h2UpgradePolicy`. Default no.
+    pub h2_upgrade_policy: H2UpgradePolicy,
+    /// `proxyListenPort`. Default 15001.
+    pub proxy_listen_port: u16,
+    /// `proxyInboundListenPort`. Default 15006.
+    pub proxy_inbound_listen_port: u16,
+    /// `defaultServiceExportTo`. Default `*`.
+    pub default_service_export_to: Vec<ExportTo>,
+    /// `defaultVirtualServiceExportTo`. Default `*`.
+    pub default_virtual_service_export_to: Vec<ExportTo>,
+    /// `defaultDestinationRuleExportTo`. Default `*`.
+    pub default_destination_rule_export_to: Vec<ExportTo>,
+    /// `defaultHttpRetryPolicy`; `None` means Istio's built-in one.
+    pub default_http_retry_policy: Option<Retries>,
+    /// `pathNormalization.normalization`. Default BASE.
+    pub path_normalization: PathNormalization,
+    /// `meshMTLS.minProtocolVersion`. Default 1.2.
+    pub mesh_mtls_min_version: TlsVersion,
+    /// `defaultConfig`.
+    pub default_config: ProxyConfig,
+}
+
+impl Default for MeshConfig {
+    fn default() -> Self {
+        Self {
+            at: SourceRef::default(),
+            outbound_traffic_policy: OutboundTrafficPolicy::default(),
+            inbound_traffic_policy: InboundTrafficPolicy::default(),
+            trust_domain: TrustDomain::default(),
+            trust_domain_aliases: Vec::new(),
+            root_namespace: "istio-system".to_owned(),
+            access_log_file: String::new(),
+            access_log_format: String::new(),
+            access_log_encoding: AccessLogEncoding::default(),
+            enable_auto_mtls: true,
+            connect_timeout: Duration::from_secs(10),
+            tcp_keepalive: None,
+            protocol_detection_timeout: Duration::ZERO,
+            dns_refresh_rate: Duration::from_secs(60),
+            h2_upgrade_policy: H2UpgradePolicy::DoNotUpgrade,
+            proxy_listen_port: 15001,
+            proxy_inbound_listen_port: 15006,
+            default_service_export_to: vec![ExportTo::All],
+            default_virtual_service_export_to: vec![ExportTo::All],
+            default_destination_rule_export_to: vec![ExportTo::All],
+            default_http_retry_policy: None,
+            path_normalization: PathNormalization::default(),
+            mesh_mtls_min_version: TlsVersion::V1_2,
+            default_config: ProxyConfig::default(),
+        }
+    }
+}
+
+/// What happens to a connection for an address that no service has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OutboundTrafficPolicy {
+    /// It is refused.
+    RegistryOnly,
+    /// It is forwarded as it is. Istio's default.
+    #[default]
+    AllowAny,
+}
+
+/// What happens to a received connection for a port that no service has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum InboundTrafficPolicy {
+    /// It goes to the address that was asked for. Istio's default.
+    #[default]
+    Passthrough,
+    /// It goes to 127.0.0.1.
+    Localhost,
+}
+
+/// How an access log line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AccessLogEncoding {
+    /// By the format's text. The default.
+    #[default]
+    Text,
+    /// As one JSON object.
+    Json,
+}
+
+/// How far a path is normalized before it is matched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PathNormalization {
+    /// Not at all.
+    None,
+    /// RFC 3986 normalization. The default.
+    #[default]
+    Base,
+    /// The same, and runs of slashes become one.
+    MergeSlashes,
+    /// The same, and `%2F` and `%5C` are decoded first.
+    DecodeAndMergeSlashes,
+}
+
+/// `defaultConfig`: settings of the proxies themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyConfig {
+    /// `concurrency`: worker threads; `None` and 0 mean one per core.
+    pub concurrency: Option<u32>,
+    /// `drainDuration`. Default 45 s.
+    pub drain_duration: Duration,
+    /// `terminationDrainDuration`. Default 5 s.
+    pub termination_drain_duration: Duration,
+    /// `discoveryAddress`; `None` means the built-in one.
+    pub discovery_address: Option<String>,
+    /// `proxyAdminPort`. Default 15000.
+    pub proxy_admin_port: u16,
+    /// `statusPort`. Default 15020.
+    pub status_port: u16,
+    /// `proxyMetadata`: environment of the proxy.
+    pub proxy_metadata: BTreeMap<String, String>,
+    /// `interceptionMode`. Default REDIRECT.
+    pub interception_mode: InterceptionMode,
+    /// `holdApplicationUntilProxyStarts`. Default false.
+    pub hold_application_until_proxy_starts: bool,
+    /// `meshId`.
+    pub mesh_id: Option<String>,
+}
+
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            concurrency: None,
+            drain_duration: Duration::from_secs(45),
+            termination_drain_duration: Duration::from_secs(5),
+            discovery_address: None,
+            proxy_admin_port: 15000,
+            status_port: 15020,
+            proxy_metadata: BTreeMap::new(),
+            interception_mode: InterceptionMode::default(),
+            hold_application_until_proxy_starts: false,
+            mesh_id: None,
+        }
+    }
+}
+
+/// How connections reach the proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum InterceptionMode {
+    /// By redirection. The default.
+    #[default]
+    Redirect,
+    /// By transparent proxying.
+    Tproxy,
+    /// Not at all.
+    None,
+}
