@@ -1,1 +1,54 @@
-//! (being written)
+//! What to do with one connection or request: the compiled form of Envoy's configuration.
+//!
+//! In:    a `ResourceSet` of Envoy messages, and facts about connections and requests.
+//! Out:   an immutable [`Runtime`] with its faults; decisions with their reasons.
+//! Never: reads a clock, a file, the environment or the network, or draws a random number.
+//!
+//! Start at [`compile`]; then [`Runtime::listener_for`], [`Listener::chain`],
+//! [`RouteTable::route`] and [`Balancer::pick`] are the decisions on a request's way.
+
+mod access_log;
+mod address;
+mod balance;
+mod cluster;
+mod compile;
+mod fault;
+mod http;
+mod listener;
+mod matcher;
+mod names;
+mod route;
+mod runtime;
+mod tls;
+
+pub use access_log::{AccessLog, Comparison, JsonFormat, LogFilter, LogFormat, LogSink};
+pub use address::{Address, Cidr};
+pub use balance::{Balancer, Draw, NoEndpoint};
+pub use cluster::{
+    CircuitLimits, Cluster, Discovery, DnsFamily, Endpoint, EndpointAddress, Endpoints, Health,
+    LbPolicy, TcpKeepalive, UpstreamProtocol,
+};
+pub use compile::{Compiled, compile};
+pub use fault::Fault;
+pub use http::{
+    ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
+    Http1Options, Http2Options, HttpFilter, HttpFilterKind, HttpManager, HttpOptions, LuaFilter,
+    PathOptions, RouterOptions, Routes, ServerHeader, Source, StripPort, Underscores, Upgrade,
+};
+pub use listener::{
+    ChainReason, ConnectionFacts, Direction, FilterChain, Listener, ListenerFilter,
+    ListenerFilterKind, Network, NoChain, PortPredicate, TcpProxy, TcpTarget, TransportProtocol,
+};
+pub use matcher::{Case, Pattern, PatternError, StringMatcher, Substitution, Text};
+pub use names::Names;
+pub use route::{
+    Backoff, DirectResponse, Forward, HashPolicy, HeaderAction, HeaderEdit, HeaderMatch,
+    HeaderMutations, HeaderText, HeaderValues, HostRewrite, Matched, NoRoute, PathMatch,
+    PathRedirect, PathRewrite, QueryMatch, Redirect, RequestFacts, RetryPolicy, Route, RouteAction,
+    RouteMatch, RouteTable, Target, TlsRequirement, VirtualHost, WeightedCluster, WeightedClusters,
+};
+pub use runtime::Runtime;
+pub use tls::{
+    DownstreamTls, SanKind, SanMatcher, SecretName, TlsVersion, TlsVersions, UpstreamTls,
+    Validation,
+};

@@ -1,0 +1,193 @@
+//! What a request must be like for a route to match.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::{Pattern, StringMatcher, Text};
+
+/// All values of one header, in order.
+pub type HeaderValues<'r> = SmallVec<[&'r [u8]; 4]>;
+
+/// What a route may ask of a request. Implemented by the proxy over its header block.
+pub trait RequestFacts {
+    /// The method, as `GET`.
+    fn method(&self) -> &str;
+    /// The host, with its port if it was sent; empty when there is none.
+    fn authority(&self) -> &str;
+    /// The path with its query; empty for CONNECT.
+    fn path(&self) -> &str;
+    /// `http` or `https`.
+    fn scheme(&self) -> &str;
+    /// Appends all values of a header. The name is in lower case and no pseudo-header.
+    fn header<'r>(&'r self, name: &str, values: &mut HeaderValues<'r>);
+}
+
+/// What a request must be like. All parts must match.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteMatch {
+    /// The path, without query and fragment.
+    pub path: PathMatch,
+    /// The headers.
+    pub headers: Vec<HeaderMatch>,
+    /// The query parameters.
+    pub query: Vec<QueryMatch>,
+}
+
+/// What a path must be like.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PathMatch {
+    /// The same.
+    Exact(Text),
+    /// One that starts so.
+    Prefix(Text),
+    /// The same, or one that starts so and goes on with `/`.
+    SeparatedPrefix(Text),
+    /// One that the expression matches as a whole.
+    Regex(Pattern),
+    /// None: the method is CONNECT.
+    Connect,
+}
+
+/// What a header must be like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeaderMatch {
+    pub(crate) name: Arc<str>,
+    pub(crate) test: HeaderTest,
+    pub(crate) invert: bool,
+    pub(crate) missing_is_empty: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum HeaderTest {
+    Present(bool),
+    String(StringMatcher),
+    /// A whole number from the first (included) to the second (excluded).
+    Range(i64, i64),
+}
+
+/// What a query parameter must be like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryMatch {
+    pub(crate) name: Arc<str>,
+    pub(crate) test: QueryTest,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum QueryTest {
+    Present(bool),
+    String(StringMatcher),
+}
+
+impl RouteMatch {
+    /// Whether everything but the path matches.
+    pub(crate) fn conditions_hold(&self, request: &impl RequestFacts) -> bool {
+        self.headers.iter().all(|header| header.matches(request))
+            && (self.query.is_empty() || {
+                let query = query_of(request.path());
+                self.query.iter().all(|parameter| parameter.matches(query))
+            })
+    }
+}
+
+impl PathMatch {
+    /// Whether a path (without query and fragment) matches.
+    pub(crate) fn matches(&self, request: &impl RequestFacts, path: &str) -> bool {
+        // Envoy's rule: a request without a path (CONNECT) matches no path specifier.
+        if path.is_empty() {
+            return matches!(self, Self::Connect) && request.method() == "CONNECT";
+        }
+        match self {
+            Self::Exact(text) => text.equals(path.as_bytes()),
+            Self::Prefix(text) => text.starts(path.as_bytes()),
+            Self::SeparatedPrefix(text) => {
+                text.starts(path.as_bytes())
+                    && matches!(path.as_bytes().get(text.as_str().len()), None | Some(b'/'))
+            }
+            Self::Regex(pattern) => pattern.matches(path.as_bytes()),
+            Self::Connect => request.method() == "CONNECT",
+        }
+    }
+}
+
+impl HeaderMatch {
+    /// Whether a request's header of this name matches.
+    ///
+    /// Several headers of one name are compared as one, joined by commas (RFC 9110 §5.3), as Envoy
+    /// does. A missing header matches nothing, inverted or not, unless it counts as empty.
+    #[must_use]
+    pub fn matches(&self, request: &impl RequestFacts) -> bool {
+        let mut values = HeaderValues::new();
+        match &*self.name {
+            ":method" => values.push(request.method().as_bytes()),
+            ":authority" | "host" => values.push(request.authority().as_bytes()),
+            ":path" if !request.path().is_empty() => values.push(request.path().as_bytes()),
+            ":scheme" => values.push(request.scheme().as_bytes()),
+            name if name.starts_with(':') => {}
+            name => request.header(name, &mut values),
+        }
+        self.matches_values(&values)
+    }
+
+    /// Whether these values of the header match; for responses too.
+    #[must_use]
+    pub fn matches_values(&self, values: &[&[u8]]) -> bool {
+        if let HeaderTest::Present(wanted) = self.test {
+            let present = !values.is_empty() || self.missing_is_empty;
+            return (present == wanted) != self.invert;
+        }
+        let holds = match values {
+            [] if self.missing_is_empty => self.test.holds(b""),
+            [] => return false,
+            [one] => self.test.holds(one),
+            many => self.test.holds(&many.join(&b","[..])),
+        };
+        holds != self.invert
+    }
+
+    /// The header's name in lower case.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl HeaderTest {
+    fn holds(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Present(wanted) => *wanted,
+            Self::String(matcher) => matcher.matches(value),
+            Self::Range(start, end) => std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse::<i64>().ok())
+                .is_some_and(|number| (*start..*end).contains(&number)),
+        }
+    }
+}
+
+impl QueryMatch {
+    /// Whether the first parameter of this name matches. Nothing is decoded, as in Envoy.
+    fn matches(&self, query: &str) -> bool {
+        let value = query.split('&').find_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (name == &*self.name).then_some(value)
+        });
+        match &self.test {
+            QueryTest::Present(wanted) => value.is_some() == *wanted,
+            QueryTest::String(matcher) => {
+                value.is_some_and(|value| matcher.matches(value.as_bytes()))
+            }
+        }
+    }
+}
+
+/// The path without query and fragment.
+pub(crate) fn path_of(target: &str) -> &str {
+    &target[..memchr::memchr2(b'?', b'#', target.as_bytes()).unwrap_or(target.len())]
+}
+
+/// The query without its question mark and without the fragment; empty when there is none.
+fn query_of(target: &str) -> &str {
+    let target = &target[..memchr::memchr(b'#', target.as_bytes()).unwrap_or(target.len())];
+    target.split_once('?').map_or("", |(_, query)| query)
+}
