@@ -4,7 +4,10 @@
 //! Out:   its serial, validity and subject alternative names; the peer's identity.
 //! Never: verifies a signature. Only chains that a handshake has verified say who somebody is.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use rustls::pki_types::CertificateDer;
 use sluis_nouns::WorkloadId;
@@ -28,6 +31,10 @@ pub struct Leaf {
     pub uris: Vec<String>,
     /// DNS names, in the certificate's order.
     pub dns_names: Vec<String>,
+    /// Mail addresses, in the certificate's order.
+    pub emails: Vec<String>,
+    /// IP addresses, in text form.
+    pub ips: Vec<String>,
     /// Whether it may sign certificates or revocation lists.
     pub may_sign: bool,
 }
@@ -73,10 +80,13 @@ impl Leaf {
         let (_, cert) = X509Certificate::from_der(der).map_err(|error| malformed(&error))?;
         let names = cert.subject_alternative_name().map_err(|error| malformed(&error))?;
         let (mut uris, mut dns_names) = (Vec::new(), Vec::new());
+        let (mut emails, mut ips) = (Vec::new(), Vec::new());
         for name in names.iter().flat_map(|extension| &extension.value.general_names) {
             match name {
                 GeneralName::URI(uri) => uris.push((*uri).to_owned()),
                 GeneralName::DNSName(dns) => dns_names.push((*dns).to_owned()),
+                GeneralName::RFC822Name(mail) => emails.push((*mail).to_owned()),
+                GeneralName::IPAddress(bytes) => ips.extend(ip_text(bytes)),
                 _ => {}
             }
         }
@@ -88,6 +98,8 @@ impl Leaf {
             not_after: system_time(cert.validity().not_after),
             uris,
             dns_names,
+            emails,
+            ips,
             may_sign: cert.is_ca() || signs,
         })
     }
@@ -121,6 +133,14 @@ impl Leaf {
 /// As [`Leaf::parse`] and [`Leaf::identity`]; [`LeafError::Absent`] for an empty chain.
 pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, LeafError> {
     Leaf::parse(chain.first().ok_or(LeafError::Absent)?)?.identity()
+}
+
+/// Four or sixteen bytes; anything else is no address.
+fn ip_text(bytes: &[u8]) -> Option<String> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(Ipv4Addr::from(v4).to_string());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(|v6| Ipv6Addr::from(v6).to_string())
 }
 
 /// Certificates before 1970 do not exist here; they read as expired at the epoch.
