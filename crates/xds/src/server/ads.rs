@@ -1,0 +1,286 @@
+//! The aggregated discovery service: one session per stream.
+//!
+//! In:    a proxy's requests; the sets that the directory has for it.
+//! Out:   responses, as fast as the proxy takes them.
+//! Never: spawns a task or queues: a stream that is not read does no work.
+
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+
+use envoy_types::pb::envoy::{
+    config::core::v3::Node,
+    service::discovery::v3::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+        aggregated_discovery_service_server::AggregatedDiscoveryService,
+    },
+};
+use futures_util::{Stream, StreamExt, stream};
+use prost::Message;
+use sluis_envoy::EncodedSet;
+use sluis_nouns::WorkloadId;
+use sluis_tls::PeerIdentity;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, info, warn};
+
+use super::{Directory, ProxyKey, Refusal};
+use crate::{
+    session::{self, Action, Ask, Dialect, Event, Session},
+    wire::{self, Unserved},
+};
+
+/// ADS streams at once, over all proxies. Above it a proxy is told to come back.
+const STREAMS_MAX: usize = 4096;
+
+/// Bytes of a proxy's description of itself. Istio's largest are near ten kilobytes.
+const NODE_BYTES_MAX: usize = 256 * 1024;
+
+/// Wait for the first request of a stream, which proxies send at once.
+const FIRST_REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
+
+type Outbound<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
+
+/// The service.
+pub(super) struct Ads {
+    directory: Arc<dyn Directory>,
+    closing: watch::Receiver<bool>,
+    places: Arc<Semaphore>,
+}
+
+impl Ads {
+    /// A service that ends its streams once `closing` holds true.
+    pub(super) fn new(directory: Arc<dyn Directory>, closing: watch::Receiver<bool>) -> Self {
+        Self { directory, closing, places: Arc::new(Semaphore::new(STREAMS_MAX)) }
+    }
+
+    async fn open<Q: Asked, M: Send + 'static>(
+        &self,
+        request: Request<Streaming<Q>>,
+        dialect: Dialect,
+        write: fn(session::Response) -> M,
+    ) -> Result<Response<Outbound<M>>, Status> {
+        let peer = verified_peer(&request)?;
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|_full| Status::resource_exhausted("too many streams"))?;
+        let mut requests = request.into_inner();
+        let first = timeout(FIRST_REQUEST_WAIT_MAX, requests.message())
+            .await
+            .map_err(|_elapsed| Status::deadline_exceeded("no first request"))??
+            .ok_or_else(|| Status::invalid_argument("the stream ended before its first request"))?;
+        let node = first
+            .node()
+            .ok_or_else(|| Status::invalid_argument("the first request has no node"))?;
+        if node.encoded_len() > NODE_BYTES_MAX {
+            return Err(Status::invalid_argument(format!(
+                "the node has more than {NODE_BYTES_MAX} bytes"
+            )));
+        }
+        let connection = self.directory.connect(&peer, node).map_err(|refusal| {
+            warn!(%peer, node = %node.id, reason = %refusal, "proxy refused");
+            status_of(&refusal)
+        })?;
+        info!(%peer, node = %node.id, ?dialect, "proxy connected");
+        let mut sets = connection.sets;
+        let set = Arc::clone(&sets.borrow_and_update());
+        let mut stream = AdsStream {
+            session: Session::new(dialect, set),
+            requests,
+            sets,
+            closing: self.closing.clone(),
+            pending: VecDeque::new(),
+            end: End::Open,
+            guard: Guard {
+                directory: Arc::clone(&self.directory),
+                key: connection.key,
+                name: node.id.clone(),
+                _place: place,
+            },
+        };
+        stream.take_request(first);
+        let responses = stream::unfold(stream, |mut stream| async move {
+            let item = stream.next().await?;
+            Some((item, stream))
+        });
+        Ok(Response::new(Box::pin(responses.map(move |item| item.map(write)))))
+    }
+}
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Ads {
+    type StreamAggregatedResourcesStream = Outbound<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Outbound<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        self.open(request, Dialect::Sotw, wire::sotw).await
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        self.open(request, Dialect::Delta, wire::delta).await
+    }
+}
+
+/// A request of either form.
+trait Asked: Send + 'static {
+    fn node(&self) -> Option<&Node>;
+    fn ask(self) -> Result<Ask, Unserved>;
+}
+
+impl Asked for DiscoveryRequest {
+    fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    fn ask(self) -> Result<Ask, Unserved> {
+        wire::ask_sotw(self)
+    }
+}
+
+impl Asked for DeltaDiscoveryRequest {
+    fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    fn ask(self) -> Result<Ask, Unserved> {
+        wire::ask_delta(self)
+    }
+}
+
+/// One proxy's stream. It is driven by the transport asking for the next response, so the queue
+/// holds at most one response per kind.
+struct AdsStream<Q> {
+    session: Session,
+    requests: Streaming<Q>,
+    sets: watch::Receiver<Arc<EncodedSet>>,
+    closing: watch::Receiver<bool>,
+    pending: VecDeque<session::Response>,
+    end: End,
+    guard: Guard,
+}
+
+/// How far the end of a stream has come.
+enum End {
+    /// It goes on.
+    Open,
+    /// This is to be said, and nothing after it.
+    LastWord(Status),
+    /// Nothing follows.
+    Over,
+}
+
+/// Tells the directory that the stream has ended, however it ends.
+struct Guard {
+    directory: Arc<dyn Directory>,
+    key: ProxyKey,
+    name: String,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        info!(node = %self.name, "proxy disconnected");
+        self.directory.disconnect(self.key);
+    }
+}
+
+impl<Q: Asked> AdsStream<Q> {
+    /// Waits for the next response. `None` ends the stream.
+    async fn next(&mut self) -> Option<Result<session::Response, Status>> {
+        loop {
+            if let Some(response) = self.pending.pop_front() {
+                return Some(Ok(response));
+            }
+            match std::mem::replace(&mut self.end, End::Over) {
+                End::Open => self.end = End::Open,
+                End::LastWord(status) => return Some(Err(status)),
+                End::Over => return None,
+            }
+            tokio::select! {
+                request = self.requests.message() => match request {
+                    Ok(Some(request)) => self.take_request(request),
+                    Ok(None) => return None,
+                    Err(status) => {
+                        debug!(node = %self.guard.name, %status, "stream broke");
+                        return None;
+                    }
+                },
+                changed = self.sets.changed() => match changed {
+                    Ok(()) => {
+                        let set = Arc::clone(&self.sets.borrow_and_update());
+                        self.act(Event::Set(set));
+                    }
+                    Err(_gone) => self.close(Status::unavailable("this proxy is no longer served")),
+                },
+                _ = self.closing.wait_for(|closing| *closing) => {
+                    self.close(Status::unavailable("the control plane is stopping"));
+                }
+            }
+        }
+    }
+
+    fn take_request(&mut self, request: Q) {
+        match request.ask() {
+            Ok(ask) => self.act(Event::Ask(ask)),
+            // Envoy subscribes to further types when its bootstrap says so, and lives without them.
+            Err(unserved) => warn!(node = %self.guard.name, %unserved, "request ignored"),
+        }
+    }
+
+    fn act(&mut self, event: Event) {
+        for action in self.session.on(event) {
+            match action {
+                Action::Send(response) => {
+                    debug!(
+                        node = %self.guard.name,
+                        kind = %response.kind,
+                        version = %response.version,
+                        upserts = response.upserts.len(),
+                        removed = response.removed.len(),
+                        "pushed"
+                    );
+                    self.pending.push_back(response);
+                }
+                Action::Report(kind, report) => {
+                    if let session::Report::Nack { version, detail } = &report {
+                        warn!(node = %self.guard.name, %kind, version, detail, "refused by proxy");
+                    }
+                    self.guard.directory.report(self.guard.key, kind, report);
+                }
+                Action::Close(breach) => {
+                    warn!(node = %self.guard.name, %breach, "stream closed");
+                    self.close(Status::resource_exhausted(breach.to_string()));
+                }
+            }
+        }
+    }
+
+    fn close(&mut self, status: Status) {
+        self.pending.clear();
+        self.end = End::LastWord(status);
+    }
+}
+
+/// The peer's identity; a stream without one is refused.
+fn verified_peer<T>(request: &Request<T>) -> Result<WorkloadId, Status> {
+    request
+        .extensions()
+        .get::<PeerIdentity>()
+        .and_then(|peer| peer.id.clone())
+        .ok_or_else(|| Status::unauthenticated("a client certificate of the mesh is required"))
+}
+
+fn status_of(refusal: &Refusal) -> Status {
+    match refusal {
+        Refusal::Forbidden(reason) => Status::permission_denied(reason.clone()),
+        Refusal::Malformed(reason) => Status::invalid_argument(reason.clone()),
+        Refusal::Unavailable(reason) => Status::unavailable(reason.clone()),
+    }
+}
