@@ -1,0 +1,104 @@
+//! How far a body has been read, whatever its framing.
+
+use std::ops::Range;
+
+use crate::chunked::Piece;
+use crate::{ChunkError, Chunked, Framing};
+
+/// One body under way.
+#[derive(Clone, Debug, Default)]
+pub enum Body {
+    /// Nothing is left.
+    #[default]
+    Done,
+    /// Bytes left of a Content-Length body.
+    Length(u64),
+    /// A chunked body.
+    Chunked(Box<Chunked>),
+    /// Everything until the connection ends.
+    UntilClose,
+}
+
+/// What [`Body::take`] found at the start of its input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// How many bytes belong to the body. Those behind it are of the next message.
+    pub len: usize,
+    /// The part of them that must not be forwarded (trailer lines); often empty.
+    pub dropped: Range<usize>,
+}
+
+impl Body {
+    /// Begins a body.
+    pub fn new(framing: Framing) -> Self {
+        match framing {
+            Framing::None => Self::Done,
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(Box::default()),
+            Framing::UntilClose => Self::UntilClose,
+        }
+    }
+
+    /// Begins another body, keeping the memory of the last one.
+    pub fn restart(&mut self, framing: Framing) {
+        match (&mut *self, framing) {
+            (Self::Chunked(chunked), Framing::Chunked) => **chunked = Chunked::default(),
+            _ => *self = Self::new(framing),
+        }
+    }
+
+    /// Whether the body has ended. Never true for [`Body::UntilClose`].
+    pub fn is_done(&self) -> bool {
+        match self {
+            Self::Done | Self::Length(0) => true,
+            Self::Chunked(chunked) => chunked.is_done(),
+            Self::Length(_) | Self::UntilClose => false,
+        }
+    }
+
+    /// Says how much of `input` is body, to be forwarded as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ChunkError`], for chunked bodies only.
+    pub fn take(&mut self, input: &[u8]) -> Result<Taken, ChunkError> {
+        let mut taken = Taken::default();
+        match self {
+            Self::Done => {}
+            Self::Length(left) => {
+                taken.len = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                *left -= taken.len as u64;
+            }
+            Self::UntilClose => taken.len = input.len(),
+            Self::Chunked(chunked) => {
+                let dropped = &mut taken.dropped;
+                taken.len = chunked.read(input, |piece, range| {
+                    if piece == Piece::Trailer {
+                        let start = if dropped.end == 0 { range.start } else { dropped.start };
+                        *dropped = start..range.end;
+                    }
+                })?;
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Appends the content at the start of `input` to `out`, without chunk framing; returns how
+    /// many bytes of the input belong to the body.
+    ///
+    /// # Errors
+    ///
+    /// [`ChunkError`], for chunked bodies only.
+    pub fn take_content(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, ChunkError> {
+        if let Self::Chunked(chunked) = self {
+            return chunked.read(input, |piece, range| {
+                if piece == Piece::Data {
+                    out.extend_from_slice(&input[range]);
+                }
+            });
+        }
+        let taken = self.take(input)?;
+        out.extend_from_slice(&input[..taken.len]);
+        Ok(taken.len)
+    }
+}

@@ -1,0 +1,166 @@
+//! Well-known field names as small numbers, so that presence is a bit and comparison an integer.
+
+macro_rules! known {
+    ($($variant:ident = $name:literal),* $(,)?) => {
+        /// A well-known field name. Names compare without regard to case.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Known {
+            $(#[doc = concat!("`", $name, "`")] $variant),*
+        }
+
+        const NAMES: &[&str] = &[$($name),*];
+        const ALL: &[Known] = &[$(Known::$variant),*];
+    };
+}
+
+known! {
+    Accept = "accept",
+    AcceptEncoding = "accept-encoding",
+    AcceptLanguage = "accept-language",
+    Authorization = "authorization",
+    Baggage = "baggage",
+    CacheControl = "cache-control",
+    Connection = "connection",
+    ContentEncoding = "content-encoding",
+    ContentLength = "content-length",
+    ContentType = "content-type",
+    Cookie = "cookie",
+    Date = "date",
+    Etag = "etag",
+    Expect = "expect",
+    Forwarded = "forwarded",
+    GrpcStatus = "grpc-status",
+    Host = "host",
+    Http2Settings = "http2-settings",
+    IfModifiedSince = "if-modified-since",
+    IfNoneMatch = "if-none-match",
+    KeepAlive = "keep-alive",
+    LastModified = "last-modified",
+    Location = "location",
+    Origin = "origin",
+    ProxyAuthenticate = "proxy-authenticate",
+    ProxyAuthorization = "proxy-authorization",
+    ProxyConnection = "proxy-connection",
+    Range = "range",
+    Referer = "referer",
+    RetryAfter = "retry-after",
+    Server = "server",
+    SetCookie = "set-cookie",
+    Te = "te",
+    Traceparent = "traceparent",
+    Tracestate = "tracestate",
+    Trailer = "trailer",
+    TransferEncoding = "transfer-encoding",
+    Upgrade = "upgrade",
+    UserAgent = "user-agent",
+    Vary = "vary",
+    Via = "via",
+    XEnvoyAttemptCount = "x-envoy-attempt-count",
+    XEnvoyDecoratorOperation = "x-envoy-decorator-operation",
+    XEnvoyExpectedRqTimeoutMs = "x-envoy-expected-rq-timeout-ms",
+    XEnvoyExternalAddress = "x-envoy-external-address",
+    XEnvoyInternal = "x-envoy-internal",
+    XEnvoyOriginalHost = "x-envoy-original-host",
+    XEnvoyOriginalPath = "x-envoy-original-path",
+    XEnvoyPeerMetadata = "x-envoy-peer-metadata",
+    XEnvoyPeerMetadataId = "x-envoy-peer-metadata-id",
+    XEnvoyUpstreamServiceTime = "x-envoy-upstream-service-time",
+    XForwardedClientCert = "x-forwarded-client-cert",
+    XForwardedFor = "x-forwarded-for",
+    XForwardedHost = "x-forwarded-host",
+    XForwardedPort = "x-forwarded-port",
+    XForwardedProto = "x-forwarded-proto",
+    XRealIp = "x-real-ip",
+    XRequestId = "x-request-id",
+}
+
+/// Slots of the hash table; four times the names, so that most probes hit at once.
+const SLOTS: usize = 256;
+
+const _: () = assert!(NAMES.len() <= 128, "the presence set has 128 bits");
+
+/// Index of a name plus one; zero is an empty slot.
+const TABLE: [u8; SLOTS] = build_table();
+
+const fn build_table() -> [u8; SLOTS] {
+    let mut table = [0u8; SLOTS];
+    let mut index = 0;
+    while index < NAMES.len() {
+        let mut slot = slot_of(NAMES[index].as_bytes());
+        while table[slot] != 0 {
+            slot = (slot + 1) % SLOTS;
+        }
+        table[slot] = index as u8 + 1;
+        index += 1;
+    }
+    table
+}
+
+/// Hashes by length, first, middle and last letter; `| 0x20` folds the case of letters.
+const fn slot_of(name: &[u8]) -> usize {
+    let len = name.len();
+    if len == 0 {
+        return 0;
+    }
+    let first = (name[0] | 0x20) as usize;
+    let middle = (name[len / 2] | 0x20) as usize;
+    let last = (name[len - 1] | 0x20) as usize;
+    (len * 29 + first * 7 + middle * 53 + last * 17) % SLOTS
+}
+
+impl Known {
+    /// Finds a name, in any case.
+    pub fn of(name: &[u8]) -> Option<Self> {
+        let mut slot = slot_of(name);
+        loop {
+            let index = TABLE[slot] as usize;
+            if index == 0 {
+                return None;
+            }
+            if NAMES[index - 1].as_bytes().eq_ignore_ascii_case(name) {
+                return Some(ALL[index - 1]);
+            }
+            slot = (slot + 1) % SLOTS;
+        }
+    }
+
+    /// The name in lower case.
+    pub fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
+
+    /// Its bit in a presence set.
+    pub(crate) fn bit(self) -> u128 {
+        1 << (self as u8)
+    }
+
+    pub(crate) fn at(index: u8) -> Option<Self> {
+        ALL.get(index as usize).copied()
+    }
+
+    /// Whether the name belongs to Envoy's own `x-envoy-` family.
+    pub fn is_envoy(self) -> bool {
+        self.name().starts_with("x-envoy-")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_in_any_case() {
+        for &known in ALL {
+            assert_eq!(Known::of(known.name().as_bytes()), Some(known));
+            assert_eq!(Known::of(known.name().to_uppercase().as_bytes()), Some(known));
+        }
+    }
+
+    #[test]
+    fn other_names_are_not_found() {
+        for name in ["", "hosts", "x-date", "x", "content_length", "x-envoy-unknown"] {
+            assert_eq!(Known::of(name.as_bytes()), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The head of a response.
+
+use std::mem::MaybeUninit;
+
+use crate::request::of_httparse;
+use crate::scan::{Scan, Side};
+use crate::{
+    Connection, FIELDS_MAX, Fields, Framing, HeadError, Limits, Method, Upgrade, Version,
+    connection,
+};
+
+/// The head of one response, checked. Reused from response to response.
+#[derive(Debug, Default)]
+pub struct ResponseHead {
+    /// The header fields.
+    pub fields: Fields,
+    status: u16,
+    reason: (u32, u32),
+    version: Version,
+    framing: Framing,
+    connection: Connection,
+}
+
+impl ResponseHead {
+    /// Reads a head from the start of `input`, as the response to a request of `method`; returns
+    /// how many bytes it took, or `None` when more are needed.
+    ///
+    /// # Errors
+    ///
+    /// Every form of [`HeadError`] that concerns responses; the connection must be closed.
+    pub fn parse(
+        &mut self,
+        scan: &mut Scan,
+        input: &[u8],
+        limits: &Limits,
+        method: Method,
+    ) -> Result<Option<usize>, HeadError> {
+        let Some(range) = scan.find(Side::Response, input, limits)? else {
+            return Ok(None);
+        };
+        *scan = Scan::default();
+        let end = range.end;
+        self.read(&input[range], method)?;
+        Ok(Some(end))
+    }
+
+    fn read(&mut self, block: &[u8], method: Method) -> Result<(), HeadError> {
+        let mut table = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut parsed = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        match config.parse_response_with_uninit_headers(&mut parsed, block, &mut table) {
+            Ok(httparse::Status::Complete(len)) if len == block.len() => {}
+            Ok(_) => return Err(HeadError::StartLine),
+            Err(error) => return Err(of_httparse(error)),
+        }
+        let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
+            return Err(HeadError::StartLine);
+        };
+        if !(100..=599).contains(&status) {
+            return Err(HeadError::Status);
+        }
+        self.status = status;
+        self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
+        // `HTTP/1.1 200 ` is 13 bytes; the reason may be missing with its space.
+        let line_end = memchr::memchr(b'\r', block).unwrap_or(block.len());
+        self.reason = (line_end.min(13) as u32, line_end as u32);
+        let place = |text: &[u8]| text.as_ptr() as usize - block.as_ptr() as usize;
+        let names = parsed.headers.iter().map(|h| (place(h.name.as_bytes()), h.name.len()));
+        self.fields.take_block(block, names)?;
+        self.connection = Connection::of(&self.fields)?;
+        self.framing = Framing::of_response(&self.fields, self.version, status, method)?;
+        Ok(())
+    }
+
+    /// The status code, 100 to 599.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The reason phrase, which may be empty.
+    pub fn reason(&self) -> &[u8] {
+        self.fields.slice(self.reason)
+    }
+
+    /// The version of the message.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// How the body ends.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// What the Connection field said.
+    pub fn connection(&self) -> Connection {
+        self.connection
+    }
+
+    /// Whether the connection may carry another request after this response.
+    pub fn persists(&self) -> bool {
+        self.framing != Framing::UntilClose && self.connection.persists(self.version)
+    }
+
+    /// Replaces the status, keeping the fields; the reason phrase is dropped.
+    ///
+    /// Codes outside 200 to 599 are not taken: an interim response is not a response.
+    pub fn set_status(&mut self, status: u16) {
+        if (200..=599).contains(&status) && status != self.status {
+            self.status = status;
+            self.reason = (0, 0);
+        }
+    }
+
+    /// Removes the fields that belong to this hop. Call it before any edit of your own.
+    pub fn strip_hop_by_hop(&mut self, upgrade: Upgrade) {
+        connection::strip(&mut self.fields, self.connection, upgrade);
+    }
+
+    /// Appends the status line and the fields as an HTTP/1.1 message, without the last empty line.
+    pub fn write_open_to(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        let status = self.status;
+        let digit = |value: u16| b'0' + (value % 10) as u8;
+        out.extend_from_slice(&[digit(status / 100), digit(status / 10), digit(status), b' ']);
+        out.extend_from_slice(self.reason());
+        out.extend_from_slice(b"\r\n");
+        self.fields.write_to(out);
+    }
+}
