@@ -1,1 +1,27 @@
-//! (being written)
+//! What the mesh is: an immutable snapshot of it, with Istio's rules of visibility and precedence.
+//!
+//! In:    parsed resources, in batches of upserts and removals.
+//! Out:   a [`Snapshot`], cheap to clone, with lookups by host, labels and namespace; [`Changes`].
+//! Never: does I/O, reads a clock, or knows what a proxy or Envoy is.
+//!
+//! Start at [`apply`]. Rules within one resource belong to `resources`; rules for one proxy's
+//! configuration to `translate`. What lies between (who sees what, which of two wins, which ports and
+//! endpoints a host has) is here.
+
+mod address;
+mod export;
+mod index;
+mod rules;
+mod service;
+mod snapshot;
+
+pub use export::is_exported;
+pub use index::{Owned, Workload};
+pub use rules::{Policy, Rule};
+pub use service::{
+    EndpointAddress, MeshPort, MeshService, PortTarget, ServiceEndpoint, ServiceSource,
+};
+pub use snapshot::{Batch, Changes, Snapshot, apply};
+
+/// The DNS domain of the platform's services: `NAME.NAMESPACE.svc.cluster.local`.
+pub const SERVICE_DOMAIN: &str = "cluster.local";

@@ -1,0 +1,190 @@
+//! The indexes of a snapshot, built from its resources.
+//!
+//! In:    every resource, by key.
+//! Out:   services by host, rules by namespace, and the other kinds in order of precedence.
+//! Never: keeps anything between builds: equal resources give equal indexes.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use sluis_nouns::{HostPattern, Labels, ObjectName};
+use sluis_resources::{
+    EnvoyFilter, Gateway, Key, MeshConfig, Meta, Resource, Spec, VirtualService, WorkloadEntry,
+};
+
+use crate::{MeshService, Rule, ServiceSource, address::Allocator};
+
+/// A resource whose spec is known to be of one kind.
+#[derive(Debug)]
+pub struct Owned<T> {
+    /// The resource.
+    pub resource: Arc<Resource>,
+    pick: fn(&Spec) -> Option<&T>,
+}
+
+impl<T> Clone for Owned<T> {
+    fn clone(&self) -> Self {
+        Self { resource: Arc::clone(&self.resource), pick: self.pick }
+    }
+}
+
+impl<T> Owned<T> {
+    /// Name, labels, annotations and place.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.resource.meta
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn spec(&self) -> &T {
+        (self.pick)(&self.resource.spec).expect("the index holds resources of this kind only")
+    }
+}
+
+/// One workload.
+pub type Workload = Owned<WorkloadEntry>;
+
+impl Workload {
+    /// The workload's labels: those of the object, and those of the entry, which win.
+    #[must_use]
+    pub fn labels(&self) -> Labels {
+        let pairs = self.meta().labels.iter().chain(self.spec().labels.iter());
+        pairs.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+}
+
+/// Everything that lookups need.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    pub(crate) mesh: Arc<MeshConfig>,
+    /// By host; within a host the best comes first: platform services, then the oldest.
+    pub(crate) services: BTreeMap<HostPattern, Vec<Arc<MeshService>>>,
+    pub(crate) workloads: BTreeMap<ObjectName, Workload>,
+    pub(crate) gateways: Vec<Owned<Gateway>>,
+    pub(crate) virtual_services: Vec<Owned<VirtualService>>,
+    pub(crate) envoy_filters: Vec<Owned<EnvoyFilter>>,
+    /// By namespace, the oldest first.
+    pub(crate) rules: BTreeMap<Arc<str>, Vec<Arc<Rule>>>,
+    pub(crate) namespaces: BTreeMap<Arc<str>, Labels>,
+}
+
+impl Index {
+    pub(crate) fn build(resources: &BTreeMap<Key, Arc<Resource>>) -> Self {
+        let mut all: Vec<&Arc<Resource>> = resources.values().collect();
+        all.sort_by_key(|resource| age(&resource.meta));
+        let mesh = mesh_config(&all);
+        let mut index = Self { mesh: Arc::new(mesh), ..Self::default() };
+        let mut services = Vec::new();
+        let mut rules: Vec<Rule> = Vec::new();
+        for resource in all {
+            index.file(resource, &mut services, &mut rules);
+        }
+        let root = index.mesh.root_namespace.clone();
+        index.envoy_filters.sort_by_key(|filter| {
+            let is_elsewhere = *filter.meta().name.namespace != *root;
+            (filter.spec().priority, is_elsewhere)
+        });
+        index.services = services_by_host(services);
+        for rule in rules {
+            index.add_rule(rule);
+        }
+        index
+    }
+
+    fn file(
+        &mut self,
+        resource: &Arc<Resource>,
+        services: &mut Vec<MeshService>,
+        rules: &mut Vec<Rule>,
+    ) {
+        let meta = &resource.meta;
+        match &resource.spec {
+            Spec::Gateway(_) => self.gateways.push(owned(resource, gateway)),
+            Spec::VirtualService(_) => self.virtual_services.push(owned(resource, virtual_service)),
+            Spec::EnvoyFilter(_) => self.envoy_filters.push(owned(resource, envoy_filter)),
+            Spec::WorkloadEntry(_) => {
+                self.workloads.insert(meta.name.clone(), owned(resource, workload));
+            }
+            Spec::DestinationRule(rule) => rules.push(Rule::new(meta, rule)),
+            Spec::ServiceEntry(entry) => services.extend(MeshService::of_entry(meta, entry)),
+            Spec::Service(service) => services.extend(MeshService::of_service(meta, service)),
+            Spec::Namespace(_) => {
+                self.namespaces.insert(Arc::clone(&meta.name.name), meta.labels.clone());
+            }
+            Spec::Secret(_) | Spec::ConfigMap(_) => {}
+        }
+    }
+
+    fn add_rule(&mut self, rule: Rule) {
+        let of_namespace = self.rules.entry(Arc::clone(&rule.object.namespace)).or_default();
+        match of_namespace.iter_mut().find(|older| older.can_merge(&rule)) {
+            Some(older) => Arc::make_mut(older).merge(rule),
+            None => of_namespace.push(Arc::new(rule)),
+        }
+    }
+}
+
+/// The order of precedence among equals: the oldest first, then by name and namespace.
+fn age(meta: &Meta) -> (i64, Arc<str>, Arc<str>) {
+    (meta.created.unwrap_or(0), Arc::clone(&meta.name.name), Arc::clone(&meta.name.namespace))
+}
+
+/// The mesh configuration: the one in the root namespace that it names itself, else the oldest.
+fn mesh_config(all: &[&Arc<Resource>]) -> MeshConfig {
+    let found = all.iter().filter_map(|resource| match &resource.spec {
+        Spec::ConfigMap(map) => map.mesh.as_deref().map(|mesh| (&resource.meta, mesh)),
+        _ => None,
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(|(meta, mesh)| *meta.name.namespace != *mesh.root_namespace);
+    found.first().map(|(_, mesh)| (*mesh).clone()).unwrap_or_default()
+}
+
+/// Groups services by host, merges entries of one namespace, and gives addresses to those without.
+fn services_by_host(all: Vec<MeshService>) -> BTreeMap<HostPattern, Vec<Arc<MeshService>>> {
+    let mut grouped: BTreeMap<HostPattern, Vec<MeshService>> = BTreeMap::new();
+    for service in all {
+        let of_host = grouped.entry(service.host.clone()).or_default();
+        let same = |older: &&mut MeshService| {
+            older.namespace() == service.namespace() && older.can_merge(&service)
+        };
+        match of_host.iter_mut().find(same) {
+            Some(older) => older.merge(service),
+            None => of_host.push(service),
+        }
+    }
+    let mut addresses = Allocator::default();
+    let mut services = BTreeMap::new();
+    for (host, mut of_host) in grouped {
+        // The sort is stable: the oldest stays first within each source.
+        of_host.sort_by_key(|service| service.source != ServiceSource::Platform);
+        for service in &mut of_host {
+            service.ports.sort_by_key(|port| port.number);
+            if service.wants_address() {
+                service.auto_address = addresses.allocate(service.namespace(), host.as_str());
+            }
+        }
+        services.insert(host, of_host.into_iter().map(Arc::new).collect());
+    }
+    services
+}
+
+fn owned<T>(resource: &Arc<Resource>, pick: fn(&Spec) -> Option<&T>) -> Owned<T> {
+    Owned { resource: Arc::clone(resource), pick }
+}
+
+fn gateway(spec: &Spec) -> Option<&Gateway> {
+    if let Spec::Gateway(value) = spec { Some(value) } else { None }
+}
+
+fn virtual_service(spec: &Spec) -> Option<&VirtualService> {
+    if let Spec::VirtualService(value) = spec { Some(value) } else { None }
+}
+
+fn envoy_filter(spec: &Spec) -> Option<&EnvoyFilter> {
+    if let Spec::EnvoyFilter(value) = spec { Some(value) } else { None }
+}
+
+fn workload(spec: &Spec) -> Option<&WorkloadEntry> {
+    if let Spec::WorkloadEntry(value) = spec { Some(value) } else { None }
+}
