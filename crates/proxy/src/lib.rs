@@ -1,1 +1,21 @@
-//! (being written)
+//! The data plane as a library: capture, sniff, terminate, filter, forward, drain.
+//!
+//! In:    connections of captured workloads and of clients; an Envoy bootstrap; an xDS stream.
+//! Out:   proxied connections and requests, access-log lines, counters.
+//! Never: sees a Kubernetes or Istio resource; lets a data thread wait for the control plane;
+//!        reads the environment.
+//!
+//! Start at [`worker::Worker`] (what a thread owns) and [`conn::Downstream`] (a connection).
+
+pub mod config;
+pub mod conn;
+pub mod drain;
+pub mod http;
+pub mod log_sink;
+pub mod random;
+pub mod sniff;
+mod sockets;
+pub mod stats;
+mod tcp;
+pub mod upstream;
+pub mod worker;

@@ -1,0 +1,297 @@
+//! One published configuration: the compiled rules with what a thread needs to act on them.
+//!
+//! In:    a [`Runtime`], resolved DNS names, the secret store.
+//! Out:   an immutable [`Config`]: clusters with endpoints and balancers, TLS configurations.
+//! Never: changes after it is published. Parts that did not change are shared with the one before.
+//!
+//! Built on the control thread; read by all workers.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    ops::Deref,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use sluis_rules::{
+    Address, Balancer, Cluster, DownstreamTls, EndpointAddress, Endpoints, FilterChain, Runtime,
+    UpstreamTls,
+};
+use sluis_tls::{ClientTls, Clock, SecretStore, ServerTls};
+use tracing::warn;
+
+/// The cluster that Istio puts last in a listener when destinations that nobody declared are
+/// allowed (`outboundTrafficPolicy: ALLOW_ANY`).
+pub(crate) const PASSTHROUGH: &str = "PassthroughCluster";
+
+/// The cluster that Istio names where nothing may pass.
+pub(crate) const BLACK_HOLE: &str = "BlackHoleCluster";
+
+/// What does not change while the process runs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Data-plane threads. At least 1.
+    pub workers: usize,
+    /// The directory under which Lua's `require` looks.
+    pub lua_path: Option<PathBuf>,
+    /// Variables of the process that Lua's `os.getenv` and formats may read.
+    pub environment: Arc<HashMap<String, String>>,
+    /// The node's identifier, for logs and formats.
+    pub node_id: String,
+    /// The node's cluster, for formats.
+    pub node_cluster: String,
+}
+
+/// A cluster ready for use: endpoints that can be dialled, and the choice among them.
+#[derive(Debug)]
+pub struct Backend {
+    cluster: Arc<Cluster>,
+    /// The endpoints, with names replaced by addresses.
+    pub endpoints: Arc<Endpoints>,
+    pub(crate) balancer: Balancer,
+    /// TLS by the settings' place in memory, which the cluster keeps alive.
+    tls: HashMap<usize, ClientTls>,
+}
+
+/// A cluster's own settings.
+impl Deref for Backend {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl Backend {
+    fn new(cluster: &Arc<Cluster>, endpoints: Arc<Endpoints>, store: &SecretStore) -> Self {
+        let list = &endpoints.list;
+        let balancer = Balancer::new(cluster, list, |place| list[place].health);
+        let mut tls = HashMap::new();
+        for settings in list.iter().filter_map(|e| e.tls.as_ref()).chain(&cluster.tls) {
+            tls.entry(place_of(settings)).or_insert_with(|| client_tls(cluster, settings, store));
+        }
+        let tls = tls.into_iter().filter_map(|(at, made)| Some((at, made?))).collect();
+        Self { cluster: Arc::clone(cluster), endpoints, balancer, tls }
+    }
+
+    /// The cluster as compiled.
+    #[must_use]
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// The TLS configuration of these settings of this cluster. `None` when it cannot be made:
+    /// the connection must then fail.
+    pub(crate) fn client_tls(&self, settings: &Arc<UpstreamTls>) -> Option<&ClientTls> {
+        self.tls.get(&place_of(settings))
+    }
+}
+
+/// One published configuration.
+pub struct Config {
+    /// The compiled rules.
+    pub runtime: Arc<Runtime>,
+    /// What does not change.
+    pub settings: Arc<Settings>,
+    /// The calendar.
+    pub clock: Clock,
+    /// Counts publications.
+    pub generation: u64,
+    backends: HashMap<Arc<str>, Arc<Backend>>,
+    /// By the settings' place in memory, which the runtime's chains keep alive.
+    server_tls: HashMap<usize, (Arc<DownstreamTls>, ServerTls)>,
+    own: OwnAddresses,
+}
+
+impl Config {
+    /// A configuration of nothing, before the first one arrives.
+    #[must_use]
+    pub(crate) fn empty(settings: Arc<Settings>, clock: Clock) -> Self {
+        Self {
+            runtime: Arc::default(),
+            settings,
+            clock,
+            generation: 0,
+            backends: HashMap::new(),
+            server_tls: HashMap::new(),
+            own: OwnAddresses::default(),
+        }
+    }
+
+    /// Makes the configuration that follows `self`. Reads files at first use of their names.
+    #[must_use]
+    pub(crate) fn next(
+        &self,
+        runtime: Arc<Runtime>,
+        resolve: impl Fn(&Cluster, &str) -> Vec<IpAddr>,
+        store: &SecretStore,
+    ) -> Self {
+        let backends = runtime
+            .clusters
+            .iter()
+            .map(|(name, cluster)| {
+                let endpoints = resolved(cluster, &resolve);
+                let before = self.backends.get(name).filter(|before| {
+                    Arc::ptr_eq(&before.cluster, cluster) && before.endpoints == endpoints
+                });
+                let backend = before
+                    .cloned()
+                    .unwrap_or_else(|| Arc::new(Backend::new(cluster, endpoints, store)));
+                (Arc::clone(name), backend)
+            })
+            .collect();
+        let server_tls = chains(&runtime)
+            .filter_map(|chain| chain.tls.as_ref())
+            .filter_map(|tls| {
+                let at = place_of(tls);
+                let kept = self.server_tls.get(&at).filter(|(before, _)| Arc::ptr_eq(before, tls));
+                let made = match kept {
+                    Some((_, made)) => made.clone(),
+                    None => server_tls(tls, store)?,
+                };
+                Some((at, (Arc::clone(tls), made)))
+            })
+            .collect();
+        Self {
+            own: OwnAddresses::of(&runtime),
+            runtime,
+            settings: Arc::clone(&self.settings),
+            clock: self.clock.clone(),
+            generation: self.generation + 1,
+            backends,
+            server_tls,
+        }
+    }
+
+    /// A cluster by name, ready for use.
+    #[must_use]
+    pub fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
+        self.backends.get(name)
+    }
+
+    /// All clusters, in no order.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.backends.values()
+    }
+
+    /// The TLS configuration of a filter chain. `None` when it cannot be made: the connection
+    /// must then be closed.
+    pub(crate) fn server_tls(&self, settings: &Arc<DownstreamTls>) -> Option<&ServerTls> {
+        self.server_tls.get(&place_of(settings)).map(|(_, made)| made)
+    }
+
+    /// Whether a connection to this address would come back to this proxy.
+    #[must_use]
+    pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
+        self.own.holds(address)
+    }
+
+    /// Whether destinations that nobody declared may be reached.
+    #[must_use]
+    pub(crate) fn allows_any(&self) -> bool {
+        self.runtime.listeners.values().flat_map(|l| &l.default_chain).chain(chains(&self.runtime)).any(
+            |chain| {
+                matches!(
+                    &chain.network,
+                    sluis_rules::Network::Tcp(tcp)
+                        if matches!(&tcp.target, sluis_rules::TcpTarget::Cluster(name) if &**name == PASSTHROUGH)
+                )
+            },
+        )
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("generation", &self.generation)
+            .field("listeners", &self.runtime.listeners.len())
+            .field("clusters", &self.backends.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Every filter chain of every listener.
+pub(crate) fn chains(runtime: &Runtime) -> impl Iterator<Item = &Arc<FilterChain>> {
+    runtime
+        .listeners
+        .values()
+        .flat_map(|listener| listener.chains.iter().chain(&listener.default_chain))
+}
+
+fn place_of<T>(shared: &Arc<T>) -> usize {
+    Arc::as_ptr(shared) as usize
+}
+
+fn resolved(cluster: &Cluster, resolve: &impl Fn(&Cluster, &str) -> Vec<IpAddr>) -> Arc<Endpoints> {
+    let named =
+        |endpoint: &sluis_rules::Endpoint| matches!(endpoint.address, EndpointAddress::Name { .. });
+    if !cluster.endpoints.list.iter().any(named) {
+        return Arc::clone(&cluster.endpoints);
+    }
+    Arc::new(cluster.endpoints.resolved(&cluster.discovery, |host| resolve(cluster, host)))
+}
+
+fn client_tls(
+    cluster: &Cluster,
+    settings: &Arc<UpstreamTls>,
+    store: &SecretStore,
+) -> Option<ClientTls> {
+    let derived = cluster.auto_san_validation && !settings.auto_sni_san_validation;
+    let made = if derived {
+        let settings = UpstreamTls { auto_sni_san_validation: true, ..(**settings).clone() };
+        ClientTls::new(&settings, store)
+    } else {
+        ClientTls::new(settings, store)
+    };
+    made.inspect_err(|error| {
+        warn!(cluster = %cluster.name, %error, "TLS towards a cluster cannot be set up: its connections will fail");
+    })
+    .ok()
+}
+
+fn server_tls(settings: &DownstreamTls, store: &SecretStore) -> Option<ServerTls> {
+    ServerTls::new(settings, store)
+        .inspect_err(|error| {
+            warn!(%error, "TLS of a filter chain cannot be set up: its connections will be closed");
+        })
+        .ok()
+}
+
+/// The addresses that this proxy listens on.
+#[derive(Debug, Default)]
+struct OwnAddresses {
+    exact: Vec<SocketAddr>,
+    /// Ports on a wildcard address.
+    any: Vec<u16>,
+}
+
+impl OwnAddresses {
+    fn of(runtime: &Runtime) -> Self {
+        let mut own = Self::default();
+        for listener in runtime.listeners.values().filter(|listener| listener.bind_to_port) {
+            match listener.address {
+                Address::Socket(address) if address.ip().is_unspecified() => {
+                    own.any.push(address.port());
+                }
+                Address::Socket(address) => own.exact.push(address),
+                Address::Pipe(_) => {}
+            }
+        }
+        own
+    }
+
+    fn holds(&self, address: SocketAddr) -> bool {
+        self.exact.contains(&address)
+            || (self.any.contains(&address.port()) && is_local(address.ip()))
+    }
+}
+
+/// Whether the address is one of this machine's: only those can be bound.
+fn is_local(ip: IpAddr) -> bool {
+    ip.is_unspecified()
+        || ip.is_loopback()
+        || std::net::UdpSocket::bind(SocketAddr::new(ip, 0)).is_ok()
+}

@@ -1,0 +1,198 @@
+//! Makes listening sockets, and asks the kernel where a redirected connection was going.
+//!
+//! In:    addresses from the configuration.
+//! Out:   non-blocking sockets; original destinations.
+//! Never: takes over a Unix socket that somebody answers on.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdTcpListener},
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{FileTypeExt as _, PermissionsExt as _},
+            net::{
+                SocketAddr as UnixAddress, UnixListener as StdUnixListener,
+                UnixStream as StdUnixStream,
+            },
+        },
+    },
+    path::Path,
+};
+
+use sluis_rules as rules;
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+
+use crate::conn::Socket;
+
+/// Connections that may wait for `accept`; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: i32 = 1024;
+
+/// A listening socket.
+#[derive(Debug)]
+pub enum Listening {
+    /// TCP.
+    Tcp(TcpListener),
+    /// Unix.
+    Unix(UnixListener),
+}
+
+impl Listening {
+    /// Accepts one connection, with the TCP addresses of its two ends (ours first).
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses no connection.
+    pub async fn accept(&self) -> io::Result<(Socket, Option<(SocketAddr, SocketAddr)>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, remote) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                let local = canonical(stream.local_addr()?);
+                Ok((Socket::Tcp(stream), Some((local, canonical(remote)))))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), None))
+            }
+        }
+    }
+}
+
+/// How a TCP listener is opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ListenOptions {
+    /// Whether several sockets share the port, one for each worker.
+    pub reuse_port: bool,
+    /// Whether an address that is not local may be bound.
+    pub freebind: bool,
+    /// The length of the accept queue; `None` is 1024.
+    pub backlog: Option<i32>,
+}
+
+/// Opens a TCP listener that shares its port with the other workers' listeners.
+///
+/// # Errors
+///
+/// What the kernel says, for example that the port is taken.
+pub fn listen_tcp(address: SocketAddr, options: ListenOptions) -> io::Result<StdTcpListener> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(options.reuse_port)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    if options.freebind {
+        if address.is_ipv4() {
+            socket.set_freebind_v4(true)?;
+        } else {
+            socket.set_freebind_v6(true)?;
+        }
+    }
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog.unwrap_or(BACKLOG))?;
+    Ok(socket.into())
+}
+
+/// Opens a Unix listener with the given permissions. A socket file that nobody answers on is
+/// replaced; one that is in use is not.
+///
+/// # Errors
+///
+/// `AddrInUse` when another process answers on the path; otherwise what the kernel says.
+pub fn listen_unix(path: &Path, mode: u32) -> io::Result<StdUnixListener> {
+    if let Some(name) = abstract_name(path) {
+        let listener = StdUnixListener::bind_addr(&abstract_address(name)?)?;
+        listener.set_nonblocking(true)?;
+        return Ok(listener);
+    }
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() || StdUnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = StdUnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// The name in the abstract namespace, for a path that starts with `@`.
+pub(crate) fn abstract_name(path: &Path) -> Option<&[u8]> {
+    path.as_os_str().as_bytes().strip_prefix(b"@")
+}
+
+/// The address of a name in the abstract namespace.
+pub(crate) fn abstract_address(name: &[u8]) -> io::Result<UnixAddress> {
+    UnixAddress::from_abstract_name(name)
+}
+
+/// Switches TCP keep-alive on.
+pub(crate) fn keep_alive(socket: SockRef<'_>, wanted: &rules::TcpKeepalive) -> io::Result<()> {
+    let mut keepalive = socket2::TcpKeepalive::new();
+    if let Some(idle) = wanted.idle {
+        keepalive = keepalive.with_time(idle);
+    }
+    if let Some(interval) = wanted.interval {
+        keepalive = keepalive.with_interval(interval);
+    }
+    if let Some(probes) = wanted.probes {
+        keepalive = keepalive.with_retries(probes);
+    }
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// The destination that a client dialled before a redirect of netfilter's brought it here.
+///
+/// `None` when the connection was not redirected.
+#[must_use]
+pub fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
+    let socket = SockRef::from(stream);
+    let local = stream.local_addr().ok()?;
+    let found = if local.is_ipv4() {
+        socket.original_dst_v4()
+    } else {
+        // An IPv4 client of a dual-stack socket has an IPv4 entry in the table.
+        socket.original_dst_v6().or_else(|_| socket.original_dst_v4())
+    };
+    found.ok()?.as_socket().map(canonical)
+}
+
+/// An IPv4 address written as IPv6 becomes IPv4, so that rules compare what people write.
+#[must_use]
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let path = std::env::temp_dir().join(format!("sluis-sock-{}", std::process::id()));
+        let path = path.as_path();
+        let first = listen_unix(path, 0o600).unwrap();
+        assert_eq!(listen_unix(path, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        drop(listen_unix(path, 0o600).unwrap());
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn two_workers_share_a_port() {
+        let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+        let first = listen_tcp("127.0.0.1:0".parse().unwrap(), options).unwrap();
+        listen_tcp(first.local_addr().unwrap(), options).unwrap();
+    }
+}

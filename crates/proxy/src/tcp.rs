@@ -1,0 +1,3 @@
+//! Proxies connections as TCP.
+
+mod pump;

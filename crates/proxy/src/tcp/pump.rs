@@ -1,0 +1,203 @@
+//! Moves bytes both ways between two connections until both have ended.
+//!
+//! In:    two [`Io`]s, bytes read ahead from the first, an idle timeout, a drain gate.
+//! Out:   how many bytes went which way and why it ended.
+//! Never: holds a buffer for a direction in which nothing is stuck: reads go through the worker's
+//!        one scratch buffer, and only what the other side does not take at once is kept.
+
+use std::{
+    future::{Future as _, poll_fn},
+    io,
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, BytesMut};
+use tokio::{
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    time::{Instant, sleep_until},
+};
+
+use crate::{conn::Io, worker::Worker};
+
+/// How a proxied connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Both sides closed in order.
+    Finished,
+    /// The client's connection failed.
+    DownstreamError,
+    /// The endpoint's connection failed.
+    UpstreamError,
+    /// Nothing moved for the idle timeout.
+    Idle,
+}
+
+/// Bytes moved, and how it ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moved {
+    /// Bytes from the client to the endpoint.
+    pub(crate) received: u64,
+    /// Bytes from the endpoint to the client.
+    pub(crate) sent: u64,
+    /// How it ended.
+    pub(crate) end: End,
+}
+
+/// One direction: what was read and not yet written, and how far its end has come.
+struct Direction {
+    stuck: BytesMut,
+    moved: u64,
+    stage: Stage,
+    needs_flush: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// The source has ended; the end is yet to be passed on.
+    Ending,
+    Ended,
+}
+
+/// Which side failed.
+enum Failed {
+    Source(io::Error),
+    Sink(io::Error),
+}
+
+impl Direction {
+    fn new(ahead: BytesMut) -> Self {
+        let moved = ahead.len() as u64;
+        Self { stuck: ahead, moved, stage: Stage::Open, needs_flush: false }
+    }
+
+    /// Moves what can be moved. Ready when the direction has ended.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        (source, sink): (&mut Io, &mut Io),
+        scratch: &mut [u8],
+    ) -> Poll<Result<(), Failed>> {
+        loop {
+            while !self.stuck.is_empty() {
+                let written = ready!(Pin::new(&mut *sink).poll_write(cx, &self.stuck));
+                let written = nonzero(written).map_err(Failed::Sink)?;
+                self.stuck.advance(written);
+                self.needs_flush = true;
+            }
+            if self.stuck.capacity() > 0 {
+                self.stuck = BytesMut::new();
+            }
+            match self.stage {
+                Stage::Ended => return Poll::Ready(Ok(())),
+                Stage::Ending => {
+                    let shutdown = ready!(Pin::new(&mut *sink).poll_shutdown(cx));
+                    self.stage = Stage::Ended;
+                    match shutdown {
+                        // The peer has gone already: there is nobody to tell.
+                        Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+                        other => other.map_err(Failed::Sink)?,
+                    }
+                }
+                Stage::Open => {
+                    let mut buf = ReadBuf::new(scratch);
+                    match Pin::new(&mut *source).poll_read(cx, &mut buf) {
+                        Poll::Ready(read) => read.map_err(Failed::Source)?,
+                        Poll::Pending => {
+                            if self.needs_flush {
+                                ready!(Pin::new(&mut *sink).poll_flush(cx))
+                                    .map_err(Failed::Sink)?;
+                                self.needs_flush = false;
+                            }
+                            return Poll::Pending;
+                        }
+                    }
+                    let read = buf.filled();
+                    if read.is_empty() {
+                        self.stage = Stage::Ending;
+                        continue;
+                    }
+                    self.moved += read.len() as u64;
+                    self.needs_flush = true;
+                    let mut rest = read;
+                    while !rest.is_empty() {
+                        match Pin::new(&mut *sink).poll_write(cx, rest) {
+                            Poll::Ready(written) => {
+                                rest = &rest[nonzero(written).map_err(Failed::Sink)?..];
+                            }
+                            Poll::Pending => {
+                                self.stuck = BytesMut::from(rest);
+                                return Poll::Pending;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn nonzero(written: io::Result<usize>) -> io::Result<usize> {
+    match written {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        other => other,
+    }
+}
+
+/// Moves bytes until both directions have ended, one has failed, or nothing moved for `idle`.
+///
+/// # Cancel safety
+///
+/// Dropping the future drops what is under way; both connections must then be dropped too.
+pub(crate) async fn pump(
+    worker: &Worker,
+    (downstream, ahead): (&mut Io, BytesMut),
+    upstream: &mut Io,
+    idle: Option<Duration>,
+) -> Moved {
+    let mut up = Direction::new(ahead);
+    let mut down = Direction::new(BytesMut::new());
+    let mut moved_before = (0, 0);
+    let mut last_moved = Instant::now();
+    let mut timer = pin!(idle.map(|idle| sleep_until(last_moved + idle)));
+
+    let end = poll_fn(|cx| {
+        let (upward, downward) = worker.with_scratch(|scratch| {
+            (
+                up.poll(cx, (downstream, upstream), scratch),
+                down.poll(cx, (upstream, downstream), scratch),
+            )
+        });
+        match (upward, downward) {
+            (Poll::Ready(Err(Failed::Source(_))), _) | (_, Poll::Ready(Err(Failed::Sink(_)))) => {
+                return Poll::Ready(End::DownstreamError);
+            }
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
+                return Poll::Ready(End::UpstreamError);
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Finished),
+            _ => {}
+        }
+        let (Some(idle), Some(mut timer)) = (idle, timer.as_mut().as_pin_mut()) else {
+            return Poll::Pending;
+        };
+        let moved_now = (up.moved, down.moved);
+        if moved_now != moved_before {
+            moved_before = moved_now;
+            last_moved = Instant::now();
+        }
+        // The timer is moved only when it fires: a store per wake, not a timer operation.
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            let due = last_moved + idle;
+            if due <= Instant::now() {
+                return Poll::Ready(End::Idle);
+            }
+            timer.as_mut().reset(due);
+        }
+    })
+    .await;
+    Moved { received: up.moved, sent: down.moved, end }
+}
