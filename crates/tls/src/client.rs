@@ -12,7 +12,7 @@ use rustls::{
     pki_types::ServerName,
     sign::CertifiedKey,
 };
-use sluis_rules::UpstreamTls;
+use sluis_rules::{SecretName, TlsVersions, UpstreamTls, Validation};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -60,6 +60,37 @@ impl ClientTls {
         config.resumption = Resumption::disabled();
         config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Self { config: Arc::new(config), sni: settings.sni.clone() })
+    }
+
+    /// A client of a gRPC server of the mesh that must have this DNS name.
+    ///
+    /// Secrets are named as in [`SecretStore::slot`]: `certificate` is the one to show, if any.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientTls::new`].
+    pub fn grpc(
+        certificate: Option<&str>,
+        roots: &str,
+        server_name: &str,
+        store: &SecretStore,
+    ) -> Result<Self, SettingsError> {
+        let validation = Validation {
+            roots: SecretName::new(roots),
+            sans: Vec::new(),
+            certificate_hashes: Vec::new(),
+            spki_hashes: Vec::new(),
+        };
+        let settings = UpstreamTls {
+            certificate: certificate.map(SecretName::new),
+            validation: Some(validation),
+            sni: Some(server_name.into()),
+            auto_host_sni: false,
+            auto_sni_san_validation: true,
+            alpn: vec!["h2".into()],
+            versions: TlsVersions::default(),
+        };
+        Self::new(&settings, store)
     }
 
     /// The library's configuration, for a client that drives the handshake itself.

@@ -16,12 +16,12 @@ use rustls::{
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
-use sluis_rules::{DownstreamTls, TlsVersion, TlsVersions};
+use sluis_rules::{DownstreamTls, SecretName, TlsVersion, TlsVersions, Validation};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use crate::{
-    SecretStore, Slot, StoreError, provider,
+    MESH_ROOTS, SecretStore, Slot, StoreError, WORKLOAD_CERTIFICATE, provider,
     verify::{ClientVerifier, covers},
 };
 
@@ -90,6 +90,30 @@ impl ServerTls {
         let without_alpn = Arc::new(config.clone());
         config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Self { config: Arc::new(config), without_alpn, require_sni: settings.require_sni })
+    }
+
+    /// A gRPC server of the mesh: shows `default`, and asks for a certificate by `ROOTCA` without
+    /// requiring one; who shows none is anonymous.
+    ///
+    /// # Errors
+    ///
+    /// As [`ServerTls::new`].
+    pub fn grpc(store: &SecretStore) -> Result<Self, SettingsError> {
+        let validation = Validation {
+            roots: SecretName::new(MESH_ROOTS),
+            sans: Vec::new(),
+            certificate_hashes: Vec::new(),
+            spki_hashes: Vec::new(),
+        };
+        let settings = DownstreamTls {
+            certificates: vec![SecretName::new(WORKLOAD_CERTIFICATE)],
+            validation: Some(validation),
+            require_client_certificate: false,
+            require_sni: false,
+            alpn: vec!["h2".into()],
+            versions: TlsVersions::default(),
+        };
+        Self::new(&settings, store)
     }
 
     /// The library's configuration, for a server that drives the handshake itself.

@@ -171,7 +171,10 @@ impl SecretStore {
 
     /// Looks once at all watched files, takes in what changed, and forgets what nobody uses.
     pub fn poll(&self) {
-        self.slots().retain(|_, slot| slot.files.is_none() || Arc::strong_count(slot) > 1);
+        self.slots().retain(|_, slot| {
+            let lasting = slot.files.is_none() && slot.value.load().is_some();
+            lasting || Arc::strong_count(slot) > 1
+        });
         let watched: Vec<_> =
             self.slots().values().filter(|slot| slot.files.is_some()).cloned().collect();
         let changed = watched.iter().filter(|slot| slot.refresh()).count();

@@ -1,0 +1,305 @@
+//! Gets the workload's certificate and renews it for as long as the workload lives.
+//!
+//! In:    where the authority is, who we are, a join token for the first time.
+//! Out:   `default` and `ROOTCA` in the [`SecretStore`]; a [`Status`] for those who ask.
+//! Never: sends a key anywhere, closes a connection, or takes an answer for somebody else.
+//!
+//! Start at [`Renewal::run`]. When to renew is decided in [`schedule`].
+
+mod schedule;
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use hyper_util::rt::TokioIo;
+use rcgen::{CertificateParams, KeyPair as SigningKey, PKCS_ECDSA_P256_SHA256};
+use sluis_nouns::WorkloadId;
+use sluis_tls::{
+    ClientTls, Clock, KeyPair, LeafError, Roots, SecretError, SecretStore, SettingsError,
+    WORKLOAD_CERTIFICATE,
+};
+use tokio::{net::TcpStream, sync::watch};
+use tonic::transport::Endpoint;
+
+use self::schedule::Backoff;
+use crate::{CertificateClient, IstioCertificateRequest};
+
+/// Longest attempt: connecting, the handshake and the answer together.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest sleep at once: after a suspended machine wakes, renewal is late by this at most.
+const NAP_MAX: Duration = Duration::from_secs(10);
+/// A join token is under 100 bytes, a Kubernetes token some 2 kB.
+const TOKEN_BYTES_MAX: u64 = 16 << 10;
+
+/// How a workload gets its certificate.
+#[derive(Clone, Debug)]
+pub struct RenewalConfig {
+    /// Who we are.
+    pub id: WorkloadId,
+    /// Where the authority listens, `HOST:PORT`.
+    pub ca_address: String,
+    /// The name that the authority's certificate must have, as `istiod.istio-system.svc`.
+    pub ca_name: String,
+    /// The file of the roots by which the authority is recognised.
+    pub ca_roots: PathBuf,
+    /// The file of the join token, read at each attempt that needs one.
+    pub token: PathBuf,
+    /// How long certificates should be valid; `None` leaves it to the authority.
+    pub lifetime: Option<Duration>,
+}
+
+/// The state of the workload's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Who we are.
+    pub id: WorkloadId,
+    /// The certificate that is in use.
+    pub certificate: Option<CertificateStatus>,
+    /// How many certificates there have been, this one included.
+    pub issued: u64,
+    /// What the last attempt met, when it failed.
+    pub last_error: Option<String>,
+}
+
+/// What is known of one certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateStatus {
+    /// Its serial number, lower-case hexadecimal.
+    pub serial: String,
+    /// Not valid before.
+    pub not_before: SystemTime,
+    /// Not valid after.
+    pub not_after: SystemTime,
+    /// When the next one will be asked for.
+    pub renew_at: SystemTime,
+}
+
+/// Why an attempt to get a certificate failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewalError {
+    /// The token's file cannot be read.
+    #[error("token {path}: {source}")]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The TLS settings cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The key or the request could not be made.
+    #[error("certificate request: {0}")]
+    Request(#[from] rcgen::Error),
+    /// The address is none.
+    #[error("authority address {address}: {source}")]
+    Address {
+        /// The address.
+        address: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// The authority refused or could not be reached.
+    #[error("authority at {address}: {status}")]
+    Call {
+        /// Where it was asked.
+        address: String,
+        /// Its answer.
+        status: Box<tonic::Status>,
+    },
+    /// No answer in time.
+    #[error("authority at {address} gave no answer within {ATTEMPT_TIMEOUT:?}")]
+    Silent {
+        /// Where it was asked.
+        address: String,
+    },
+    /// The answer is not a chain with its root.
+    #[error("the authority answered with {0} certificates, expected a chain and its root")]
+    Chain(usize),
+    /// The answer cannot be used.
+    #[error("the authority's answer: {0}")]
+    Answer(#[from] SecretError),
+    /// The answer breaks SPIFFE's rules.
+    #[error("the authority's answer: {0}")]
+    Leaf(#[from] LeafError),
+    /// The answer is for somebody else.
+    #[error("the authority's answer is for {found:?}, not for {wanted}")]
+    OtherIdentity {
+        /// Who we are.
+        wanted: WorkloadId,
+        /// The URI names of the answer.
+        found: Vec<String>,
+    },
+    /// The answer is not valid now.
+    #[error("the authority's answer is not valid at this time: check both clocks")]
+    Validity,
+}
+
+/// The task that keeps the certificate fresh.
+#[derive(Debug)]
+pub struct Renewal {
+    config: RenewalConfig,
+    store: SecretStore,
+    status: watch::Sender<Status>,
+}
+
+impl Renewal {
+    /// A task that will fill `store`; nothing happens before [`Renewal::run`].
+    #[must_use]
+    pub fn new(config: RenewalConfig, store: SecretStore) -> Self {
+        let status = watch::Sender::new(Status {
+            id: config.id.clone(),
+            certificate: None,
+            issued: 0,
+            last_error: None,
+        });
+        Self { config, store, status }
+    }
+
+    /// The state as it is, and each change of it.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Gets the first certificate and renews it until `shutdown`.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        tokio::select! {
+            () = shutdown => {}
+            () = self.renew_forever() => {}
+        }
+    }
+
+    async fn renew_forever(&self) {
+        let clock = self.store.clock().clone();
+        let mut backoff = Backoff::new();
+        loop {
+            match self.attempt().await {
+                Ok(certificate) => {
+                    tracing::info!(id = %self.config.id, serial = certificate.serial,
+                        "certificate issued");
+                    let renew_at = certificate.renew_at;
+                    self.status.send_modify(|status| {
+                        status.issued += 1;
+                        status.certificate = Some(certificate);
+                        status.last_error = None;
+                    });
+                    backoff = Backoff::new();
+                    sleep_until(&clock, renew_at).await;
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    let wait = backoff.next(self.left(&clock));
+                    tracing::warn!(id = %self.config.id, error, ?wait, "certificate not issued");
+                    self.status.send_modify(|status| status.last_error = Some(error));
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    /// How long the certificate in use is still valid.
+    fn left(&self, clock: &Clock) -> Option<Duration> {
+        let not_after = self.status.borrow().certificate.as_ref()?.not_after;
+        not_after.duration_since(clock.now()).ok().filter(|left| !left.is_zero())
+    }
+
+    async fn attempt(&self) -> Result<CertificateStatus, RenewalError> {
+        let silent = || RenewalError::Silent { address: self.config.ca_address.clone() };
+        tokio::time::timeout(ATTEMPT_TIMEOUT, self.ask()).await.map_err(|_| silent())?
+    }
+
+    async fn ask(&self) -> Result<CertificateStatus, RenewalError> {
+        let has_certificate = self.left(self.store.clock()).is_some();
+        let token = if has_certificate { None } else { Some(read_token(&self.config.token)?) };
+        let key = SigningKey::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let request = IstioCertificateRequest {
+            csr: signing_request(&self.config.id, &key)?,
+            validity_duration: self
+                .config
+                .lifetime
+                .map_or(0, |lifetime| i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX)),
+            metadata: None,
+        };
+        let channel = self.channel(has_certificate)?;
+        let chain = CertificateClient::new(channel)
+            .create_certificate(request, token.as_deref())
+            .await
+            .map_err(|status| RenewalError::Call {
+                address: self.config.ca_address.clone(),
+                status: Box::new(status),
+            })?;
+        self.take(&chain, &key)
+    }
+
+    /// Checks the answer and puts it into use.
+    fn take(&self, chain: &[String], key: &SigningKey) -> Result<CertificateStatus, RenewalError> {
+        let Some((root, chain @ [_, ..])) = chain.split_last() else {
+            return Err(RenewalError::Chain(chain.len()));
+        };
+        let pair = KeyPair::from_pem(chain.concat().as_bytes(), key.serialize_pem().as_bytes())?;
+        let roots = Roots::from_pem(root.as_bytes())?;
+        let leaf = pair.leaf().clone();
+        if leaf.identity()?.id.as_ref() != Some(&self.config.id) {
+            let wanted = self.config.id.clone();
+            return Err(RenewalError::OtherIdentity { wanted, found: leaf.uris });
+        }
+        let now = self.store.clock().now();
+        let left = leaf.not_after.duration_since(now).map_err(|_| RenewalError::Validity)?;
+        if leaf.not_before > now || left.is_zero() {
+            return Err(RenewalError::Validity);
+        }
+        self.store.set_identity(pair, roots);
+        Ok(CertificateStatus {
+            serial: leaf.serial,
+            not_before: leaf.not_before,
+            not_after: leaf.not_after,
+            renew_at: now + schedule::until_renewal(left),
+        })
+    }
+
+    fn channel(&self, show_certificate: bool) -> Result<tonic::transport::Channel, RenewalError> {
+        let roots = format!("file-root:{}", self.config.ca_roots.display());
+        let certificate = show_certificate.then_some(WORKLOAD_CERTIFICATE);
+        let tls = ClientTls::grpc(certificate, &roots, &self.config.ca_name, &self.store)?;
+        let address = self.config.ca_address.clone();
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|source| RenewalError::Address { address: address.clone(), source })?;
+        Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+            let (tls, address) = (tls.clone(), address.clone());
+            async move {
+                let socket = TcpStream::connect(&address).await?;
+                socket.set_nodelay(true)?;
+                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(socket, None).await?))
+            }
+        })))
+    }
+}
+
+/// Waits by the time of day, which may be set, and in naps, since a machine may sleep.
+async fn sleep_until(clock: &Clock, then: SystemTime) {
+    while let Ok(left) = then.duration_since(clock.now())
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.min(NAP_MAX)).await;
+    }
+}
+
+/// The request names us as Istio's agents do; the authority goes by who we prove to be.
+fn signing_request(id: &WorkloadId, key: &SigningKey) -> Result<String, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.subject_alt_names = vec![rcgen::SanType::URI(id.to_string().try_into()?)];
+    params.serialize_request(key)?.pem()
+}
+
+fn read_token(path: &Path) -> Result<String, RenewalError> {
+    use std::io::Read as _;
+    let fault = |source| RenewalError::Token { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(fault)?;
+    file.take(TOKEN_BYTES_MAX).read_to_string(&mut text).map_err(fault)?;
+    Ok(text.trim().to_owned())
+}
