@@ -7,6 +7,7 @@
 //!
 //! Start at [`worker::Worker`] (what a thread owns) and [`conn::Downstream`] (a connection).
 
+pub mod access_log;
 pub mod config;
 pub mod conn;
 pub mod drain;

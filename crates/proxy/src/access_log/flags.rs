@@ -1,0 +1,97 @@
+//! Response flags: what went wrong with a request or connection, as Envoy names it.
+
+use smallvec::SmallVec;
+
+macro_rules! flags {
+    ($($variant:ident, $short:literal, $long:literal, $help:literal;)*) => {
+        /// One thing that went wrong (`%RESPONSE_FLAGS%`).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Flag {
+            $(#[doc = $help] $variant,)*
+        }
+
+        const ALL: &[(Flag, &str, &str)] = &[$((Flag::$variant, $short, $long),)*];
+    };
+}
+
+flags! {
+    NoHealthyUpstream, "UH", "NoHealthyUpstream", "The cluster has no endpoint to go to.";
+    UpstreamConnectionFailure, "UF", "UpstreamConnectionFailure", "No connection to the endpoint.";
+    UpstreamOverflow, "UO", "UpstreamOverflow", "A circuit breaker was open.";
+    NoRouteFound, "NR", "NoRouteFound", "No route matched, or no filter chain.";
+    UpstreamRetryLimitExceeded, "URX", "UpstreamRetryLimitExceeded", "No tries were left.";
+    NoClusterFound, "NC", "NoClusterFound", "The route names a cluster that does not exist.";
+    DurationTimeout, "DT", "DurationTimeout", "The stream or connection reached its greatest age.";
+    DownstreamConnectionTermination, "DC", "DownstreamConnectionTermination", "The client went away.";
+    FailedLocalHealthCheck, "LH", "FailedLocalHealthCheck", "The local service failed its health check.";
+    UpstreamRequestTimeout, "UT", "UpstreamRequestTimeout", "The response took too long.";
+    LocalReset, "LR", "LocalReset", "We ended the upstream request.";
+    UpstreamRemoteReset, "UR", "UpstreamRemoteReset", "The endpoint ended the request.";
+    UpstreamConnectionTermination, "UC", "UpstreamConnectionTermination", "The endpoint closed the connection.";
+    StreamIdleTimeout, "SI", "StreamIdleTimeout", "Nothing moved on the stream.";
+    DownstreamProtocolError, "DPE", "DownstreamProtocolError", "The request was malformed.";
+    UpstreamProtocolError, "UPE", "UpstreamProtocolError", "The response was malformed.";
+    UpstreamMaxStreamDuration, "UMSDR", "UpstreamMaxStreamDurationReached", "The upstream request reached its greatest age.";
+    DownstreamRemoteReset, "DR", "DownstreamRemoteReset", "The client reset the stream.";
+    OverloadManager, "OM", "OverloadManagerTerminated", "Too much was under way.";
+}
+
+/// A set of [`Flag`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u32);
+
+impl Flag {
+    /// The short name, as `UH`.
+    #[must_use]
+    pub fn short(self) -> &'static str {
+        ALL[self as usize].1
+    }
+
+    /// The flag of a short name.
+    #[must_use]
+    pub fn of(short: &str) -> Option<Self> {
+        ALL.iter().find(|(_, name, _)| *name == short).map(|(flag, ..)| *flag)
+    }
+}
+
+impl Flags {
+    /// Adds a flag.
+    pub fn set(&mut self, flag: Flag) {
+        self.0 |= 1 << (flag as u8);
+    }
+
+    /// Whether nothing went wrong.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether this went wrong.
+    #[must_use]
+    pub fn has(self, flag: Flag) -> bool {
+        self.0 & (1 << (flag as u8)) != 0
+    }
+
+    /// The short names, in the table's order.
+    pub(crate) fn names(self) -> SmallVec<[&'static str; 4]> {
+        self.each().map(|(_, short, _)| *short).collect()
+    }
+
+    /// The long names, in the table's order.
+    pub(crate) fn long_names(self) -> SmallVec<[&'static str; 4]> {
+        self.each().map(|(.., long)| *long).collect()
+    }
+
+    fn each(self) -> impl Iterator<Item = &'static (Flag, &'static str, &'static str)> {
+        ALL.iter().filter(move |(flag, ..)| self.has(*flag))
+    }
+}
+
+impl From<Flag> for Flags {
+    fn from(flag: Flag) -> Self {
+        let mut flags = Self::default();
+        flags.set(flag);
+        flags
+    }
+}
