@@ -1,0 +1,241 @@
+//! Route tables: virtual hosts, matches, actions.
+
+#![expect(deprecated, reason = "deprecated fields must be looked at to be refused or understood")]
+
+mod action;
+mod matches;
+
+use std::{collections::HashMap, sync::Arc};
+
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            core::v3::{HeaderValueOption, Metadata},
+            route::v3::{
+                FilterConfig, Route as PbRoute, RouteConfiguration, VirtualHost as PbHost,
+                virtual_host::TlsRequirementType,
+            },
+        },
+        extensions::filters::http::lua::v3::{LuaPerRoute, lua_per_route::Override},
+    },
+    google::protobuf::{Any, Struct, value::Kind as ValueKind},
+};
+
+use super::{
+    at::{At, fields, message_of},
+    common,
+};
+use crate::{
+    HeaderMutations, Route, RouteTable, TlsRequirement, VirtualHost,
+    route::{DuplicateDomain, HostTable, RouteIndex},
+};
+
+pub(super) fn table(at: &At<'_>, config: &RouteConfiguration) -> Option<RouteTable> {
+    fields!(at, config => RouteConfiguration {
+        use {
+            name, virtual_hosts, response_headers_to_add, response_headers_to_remove,
+            request_headers_to_add, request_headers_to_remove, most_specific_header_mutations_wins,
+            ignore_port_in_host_matching, typed_per_filter_config,
+        }
+        // A route to a cluster that does not exist answers 503 either way. Direct responses are
+        // bounded by the size of a message. Metadata is not for us.
+        accept { validate_clusters, max_direct_response_body_size_bytes, metadata }
+        refuse {
+            vhds, internal_only_headers, cluster_specifier_plugins, request_mirror_policies,
+            vhost_header, ignore_path_parameters_in_path_matching, route_specifiers,
+        }
+    });
+    let off = disabled_filters(at, typed_per_filter_config);
+    if !off.is_empty() {
+        at.field("typed_per_filter_config").unsupported();
+    }
+    let hosts = at.field("virtual_hosts");
+    let virtual_hosts: Vec<VirtualHost> = virtual_hosts
+        .iter()
+        .enumerate()
+        .map(|(index, host)| virtual_host(&hosts.nth(index), host))
+        .collect();
+    let domains = virtual_hosts
+        .iter()
+        .enumerate()
+        .flat_map(|(at, host)| host.domains.iter().map(move |domain| (at, &**domain)));
+    let table = HostTable::build(domains).map_err(|DuplicateDomain(domain)| {
+        hosts.fault(format!("has the domain {domain:?} twice"));
+    });
+    Some(RouteTable {
+        name: name.as_str().into(),
+        mutations: mutations(
+            at,
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
+        ),
+        ignore_port: *ignore_port_in_host_matching,
+        most_specific_mutations_win: *most_specific_header_mutations_wins,
+        hosts: table.ok()?,
+        virtual_hosts,
+    })
+}
+
+fn virtual_host(at: &At<'_>, host: &PbHost) -> VirtualHost {
+    fields!(at, host => PbHost {
+        use {
+            name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove,
+            response_headers_to_add, response_headers_to_remove, typed_per_filter_config,
+            include_request_attempt_count, include_attempt_count_in_response, retry_policy,
+        }
+        // Statistics, and data for others.
+        accept { virtual_clusters, metadata }
+        refuse {
+            matcher, rate_limits, cors, retry_policy_typed_config, hedge_policy,
+            include_is_timeout_retry_header, per_request_buffer_limit_bytes,
+            request_body_buffer_limit, request_mirror_policies, route_specifiers,
+        }
+    });
+    if domains.is_empty() {
+        at.field("domains").fault("is empty");
+    }
+    let list = at.field("domains");
+    for (index, domain) in domains.iter().enumerate() {
+        let inner = domain.strip_prefix('*').unwrap_or(domain);
+        let inner = if inner.len() == domain.len() {
+            inner.strip_suffix('*').unwrap_or(inner)
+        } else {
+            inner
+        };
+        if domain.is_empty() || inner.contains('*') {
+            list.nth(index).fault("is not a name, *suffix, prefix* or *");
+        }
+    }
+    let list = at.field("routes");
+    let routes: Vec<Arc<Route>> = routes
+        .iter()
+        .enumerate()
+        .filter_map(|(index, value)| route(&list.nth(index), value).map(Arc::new))
+        .collect();
+    VirtualHost {
+        name: name.as_str().into(),
+        domains: domains.iter().map(|domain| domain.as_str().into()).collect(),
+        require_tls: match TlsRequirementType::try_from(*require_tls) {
+            Ok(TlsRequirementType::None) => TlsRequirement::None,
+            Ok(TlsRequirementType::ExternalOnly) => TlsRequirement::External,
+            Ok(TlsRequirementType::All) => TlsRequirement::All,
+            Err(_) => {
+                at.field("require_tls").unsupported();
+                TlsRequirement::All
+            }
+        },
+        mutations: mutations(
+            at,
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
+        ),
+        retry: action::retry(&at.field("retry_policy"), retry_policy.as_ref()),
+        request_attempt_count: *include_request_attempt_count,
+        response_attempt_count: *include_attempt_count_in_response,
+        disabled_filters: disabled_filters(at, typed_per_filter_config),
+        index: RouteIndex::build(&routes),
+        routes,
+    }
+}
+
+fn route(at: &At<'_>, route: &PbRoute) -> Option<Route> {
+    fields!(at, route => PbRoute {
+        use {
+            name, r#match, metadata, typed_per_filter_config, request_headers_to_add,
+            request_headers_to_remove, response_headers_to_add, response_headers_to_remove, action,
+        }
+        // Tracing and statistics.
+        accept { decorator, tracing, stat_prefix }
+        refuse { per_request_buffer_limit_bytes, request_body_buffer_limit, route_specifiers }
+    });
+    let matches = matches::route_match(&at.field("match"), r#match.as_ref());
+    let action = action::action(at, action.as_ref());
+    let mutations = mutations(
+        at,
+        request_headers_to_add,
+        request_headers_to_remove,
+        response_headers_to_add,
+        response_headers_to_remove,
+    );
+    Some(Route {
+        name: name.as_str().into(),
+        matches: matches?,
+        action: action?,
+        mutations,
+        origin: origin(metadata.as_ref()),
+        disabled_filters: disabled_filters(at, typed_per_filter_config),
+    })
+}
+
+/// The user's resource, as Istio writes it: metadata `istio`, key `config`.
+fn origin(metadata: Option<&Metadata>) -> Option<Arc<str>> {
+    let istio: &Struct = metadata?.filter_metadata.get("istio")?;
+    match istio.fields.get("config")?.kind.as_ref()? {
+        ValueKind::StringValue(text) => Some(text.as_str().into()),
+        _ => None,
+    }
+}
+
+fn mutations(
+    at: &At<'_>,
+    request_set: &[HeaderValueOption],
+    request_remove: &[String],
+    response_set: &[HeaderValueOption],
+    response_remove: &[String],
+) -> HeaderMutations {
+    HeaderMutations {
+        request_remove: common::header_names(
+            &at.field("request_headers_to_remove"),
+            request_remove,
+        ),
+        request_set: common::header_edits(&at.field("request_headers_to_add"), request_set),
+        response_remove: common::header_names(
+            &at.field("response_headers_to_remove"),
+            response_remove,
+        ),
+        response_set: common::header_edits(&at.field("response_headers_to_add"), response_set),
+    }
+}
+
+/// The filters that a per-filter configuration switches off: all that it may do here.
+fn disabled_filters(at: &At<'_>, configs: &HashMap<String, Any>) -> Vec<Arc<str>> {
+    let at = at.field("typed_per_filter_config");
+    let mut off = Vec::new();
+    for (name, any) in configs {
+        let at = at.key(name);
+        let disabled = match message_of(any) {
+            "envoy.config.route.v3.FilterConfig" => {
+                at.unpack::<FilterConfig>(any).is_some_and(|filter| {
+                    fields!(&at, &filter => FilterConfig {
+                        use { disabled }
+                        accept { is_optional }
+                        refuse { config }
+                    });
+                    *disabled
+                })
+            }
+            "envoy.extensions.filters.http.lua.v3.LuaPerRoute" => {
+                at.unpack::<LuaPerRoute>(any).is_some_and(|lua| {
+                    fields!(&at, &lua => LuaPerRoute {
+                        use { r#override }
+                        accept {}
+                        refuse { filter_context, package_paths, package_cpaths }
+                    });
+                    matches!(r#override, Some(Override::Disabled(true)))
+                })
+            }
+            _ => false,
+        };
+        if disabled {
+            off.push(name.as_str().into());
+        } else {
+            at.fault(format!("{} can only switch a filter off", message_of(any)));
+        }
+    }
+    off.sort_unstable();
+    off
+}
