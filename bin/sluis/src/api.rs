@@ -1,0 +1,49 @@
+//! The interface between a running `sluis up` and the other verbs: JSON over HTTP on a Unix socket.
+//!
+//! In:    GET requests of the same user; the socket is 0600 in a 0700 directory.
+//! Out:   reports, resources, bootstraps, and what a jail needs.
+//! Never: a key, a token or a secret's value; or a change to the mesh: it only answers.
+
+mod client;
+mod server;
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use client::{NotRunning, get, get_from};
+pub use server::{Answers, Denial, serve};
+
+/// What `sluis exec` needs to know of a workload.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JailPlan {
+    /// Where the sidecar takes the jail's sockets; none when a real Envoy serves the workload.
+    pub handoff: Option<PathBuf>,
+    /// Where the sidecar takes single connections, each behind a PROXY header.
+    pub capture: PathBuf,
+    /// The addresses of the names that the workload may know.
+    pub names: BTreeMap<String, Vec<IpAddr>>,
+    /// Paths that the jail must not show.
+    pub hidden: Vec<PathBuf>,
+}
+
+/// The kinds of resource that can be asked for, by the name in the path.
+pub fn kind_named(name: &str) -> Option<sluis_envoy::Kind> {
+    use sluis_envoy::Kind;
+    match name {
+        "listeners" => Some(Kind::Listener),
+        "routes" => Some(Kind::Route),
+        "clusters" => Some(Kind::Cluster),
+        "endpoints" => Some(Kind::Endpoints),
+        _ => None,
+    }
+}
+
+/// Whether somebody listens on a Unix socket.
+pub fn is_served(socket: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(socket).is_ok()
+}

@@ -1,0 +1,116 @@
+//! The running `sluis up`'s side of the interface.
+//!
+//! In:    requests on the control socket.
+//! Out:   what [`Answers`] says, as JSON; a refusal as text with a fitting status.
+//! Never: holds state of its own.
+
+use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Path as Segments, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde_json::Value;
+use sluis_nouns::ObjectName;
+use tokio::net::UnixListener;
+
+use super::JailPlan;
+use crate::status::Report;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Denial {
+    /// No such workload, or none of the sort that the question is about.
+    #[error("{0}")]
+    NotFound(String),
+    /// The answer could not be made.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Who knows the answers.
+pub trait Answers: Send + Sync + 'static {
+    /// What runs, and whether it is in sync.
+    fn report(&self) -> Report;
+    /// The resources of one kind that a workload's proxy should have, as JSON.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial::NotFound`] for an unknown workload or kind.
+    fn resources(&self, name: &ObjectName, kind: &str) -> Result<Value, Denial>;
+    /// The bootstrap for a real Envoy in the place of a workload's proxy.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial::NotFound`] when the workload has no proxy here.
+    fn envoy_bootstrap(&self, name: &ObjectName) -> Result<Value, Denial>;
+    /// What a jail of the workload needs.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial::NotFound`] when the workload has no sidecar here.
+    fn jail_plan(&self, name: &ObjectName) -> Result<JailPlan, Denial>;
+}
+
+impl IntoResponse for Denial {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, self.to_string()).into_response()
+    }
+}
+
+type Known = State<Arc<dyn Answers>>;
+
+/// Serves the interface on a socket until the task is dropped.
+///
+/// A socket that an ended `sluis up` left behind is replaced; the caller holds the state lock.
+///
+/// # Errors
+///
+/// When the socket cannot be bound.
+pub async fn serve(socket: &Path, answers: Arc<dyn Answers>) -> io::Result<()> {
+    match fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(socket)?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
+    let router = Router::new()
+        .route("/v1/status", get(report))
+        .route("/v1/workloads/{namespace}/{name}/config/{kind}", get(resources))
+        .route("/v1/workloads/{namespace}/{name}/bootstrap", get(bootstrap))
+        .route("/v1/workloads/{namespace}/{name}/jail", get(jail))
+        .with_state(answers);
+    axum::serve(listener, router).await
+}
+
+async fn report(State(answers): Known) -> Json<Report> {
+    Json(answers.report())
+}
+
+async fn resources(
+    State(answers): Known,
+    Segments((namespace, name, kind)): Segments<(String, String, String)>,
+) -> Result<Json<Value>, Denial> {
+    answers.resources(&ObjectName::new(namespace, name), &kind).map(Json)
+}
+
+async fn bootstrap(
+    State(answers): Known,
+    Segments((namespace, name)): Segments<(String, String)>,
+) -> Result<Json<Value>, Denial> {
+    answers.envoy_bootstrap(&ObjectName::new(namespace, name)).map(Json)
+}
+
+async fn jail(
+    State(answers): Known,
+    Segments((namespace, name)): Segments<(String, String)>,
+) -> Result<Json<JailPlan>, Denial> {
+    answers.jail_plan(&ObjectName::new(namespace, name)).map(Json)
+}

@@ -1,0 +1,173 @@
+//! Makes the bootstrap with which one proxy starts: ours, or a real Envoy.
+//!
+//! In:    who the proxy is, and where the control plane and the proxy's own files are.
+//! Out:   a standard Envoy `Bootstrap`, as JSON (for Envoy) or binary protobuf (for `sluis-proxy`).
+//! Never: holds a secret: it names the file of the join token, not the token.
+
+use std::{net::SocketAddr, path::Path};
+
+use anyhow::Result;
+use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap;
+use prost::Message;
+use serde_json::{Map, Value, json};
+use sluis_nouns::WorkloadId;
+
+use crate::{state::WorkloadDir, workload::Workload};
+
+/// The name in the control plane's certificate, as Istio's agents expect it.
+pub const CONTROL_PLANE_NAME: &str = "istiod.istio-system.svc";
+
+/// Which program the bootstrap is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// `sluis-proxy`.
+    Sluis,
+    /// A real Envoy, with `sluis-proxy agent` beside it.
+    Envoy,
+}
+
+/// Where the control plane is, and by what it is known.
+pub struct ControlPlane<'a> {
+    /// The address of its gRPC port.
+    pub address: SocketAddr,
+    /// The mesh's root certificates, PEM.
+    pub roots: &'a Path,
+}
+
+/// The bootstrap of one workload's proxy, in protobuf's JSON form.
+pub fn render(
+    workload: &Workload,
+    id: &WorkloadId,
+    files: &WorkloadDir,
+    control: &ControlPlane<'_>,
+    engine: Engine,
+) -> Value {
+    let name = &workload.name;
+    let role = if workload.is_gateway { "router" } else { "sidecar" };
+    let domain = format!("{}.svc.cluster.local", name.namespace);
+    json!({
+        "node": {
+            "id": format!("{role}~{}~{}.{}~{domain}", workload.address, name.name, name.namespace),
+            "cluster": format!("{}.{}", id.service_account(), name.namespace),
+            "metadata": metadata(workload, id, files, control, engine),
+        },
+        "admin": {"address": {"pipe": {"path": files.admin_socket(), "mode": 0o600}}},
+        "dynamic_resources": {
+            "lds_config": {"ads": {}, "resource_api_version": "V3"},
+            "cds_config": {"ads": {}, "resource_api_version": "V3"},
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds-grpc"}}],
+            },
+        },
+        "static_resources": {"clusters": [
+            control_plane_cluster(control.address),
+            agent_cluster(&files.sds_socket()),
+        ]},
+    })
+}
+
+/// The JSON form as the binary that `sluis-proxy` reads.
+///
+/// # Errors
+///
+/// When the JSON is not a bootstrap; the text names the field.
+pub fn encode(bootstrap: &Value) -> Result<Vec<u8>> {
+    let message: Bootstrap = sluis_protojson::message_from_json(bootstrap)?;
+    Ok(message.encode_to_vec())
+}
+
+fn metadata(
+    workload: &Workload,
+    id: &WorkloadId,
+    files: &WorkloadDir,
+    control: &ControlPlane<'_>,
+    engine: Engine,
+) -> Value {
+    let mut fields = Map::new();
+    let mut set = |key: &str, value: String| drop(fields.insert(key.to_owned(), json!(value)));
+    set("NAMESPACE", workload.name.namespace.to_owned());
+    set("WORKLOAD_NAME", workload.name.name.to_owned());
+    set("SERVICE_ACCOUNT", id.service_account().to_owned());
+    set("CA_ADDR", control.address.to_string());
+    set("CA_ROOT_CA", control.roots.display().to_string());
+    set("SLUIS_JOIN_TOKEN", files.join_token().display().to_string());
+    set("SLUIS_TRUST_DOMAIN", id.trust_domain().to_string());
+    if let Some(path) = &workload.lua_path {
+        set("SLUIS_LUA_PATH", path.display().to_string());
+    }
+    if let Some(workers) = workload.workers {
+        set("SLUIS_WORKERS", workers.to_string());
+    }
+    if !workload.is_gateway {
+        match engine {
+            Engine::Sluis => set("SLUIS_HANDOFF", files.handoff_socket().display().to_string()),
+            Engine::Envoy => set("SLUIS_CAPTURE_PIPE", files.capture_socket().display().to_string()),
+        }
+    }
+    Value::Object(fields)
+}
+
+/// The control plane, spoken to under mutual TLS with the workload's own certificate.
+fn control_plane_cluster(address: SocketAddr) -> Value {
+    let sds = json!({
+        "resource_api_version": "V3",
+        "api_config_source": {
+            "api_type": "GRPC",
+            "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}],
+        },
+    });
+    json!({
+        "name": "xds-grpc",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": http2_options(),
+        "load_assignment": {"cluster_name": "xds-grpc", "endpoints": [{"lb_endpoints": [{"endpoint": {
+            "address": {"socket_address": {
+                "address": address.ip().to_string(),
+                "port_value": address.port(),
+            }},
+        }}]}]},
+        "transport_socket": {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "sni": CONTROL_PLANE_NAME,
+                "common_tls_context": {
+                    "alpn_protocols": ["h2"],
+                    "tls_certificate_sds_secret_configs": [{"name": "default", "sds_config": sds}],
+                    "combined_validation_context": {
+                        "default_validation_context": {"match_typed_subject_alt_names": [
+                            {"san_type": "DNS", "matcher": {"exact": CONTROL_PLANE_NAME}},
+                        ]},
+                        "validation_context_sds_secret_config": {"name": "ROOTCA", "sds_config": sds},
+                    },
+                },
+            },
+        },
+    })
+}
+
+/// The agent beside a real Envoy, which holds the workload's key.
+fn agent_cluster(socket: &Path) -> Value {
+    json!({
+        "name": "sds-grpc",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": http2_options(),
+        "load_assignment": {"cluster_name": "sds-grpc", "endpoints": [{"lb_endpoints": [{"endpoint": {
+            "address": {"pipe": {"path": socket}},
+        }}]}]},
+    })
+}
+
+fn http2_options() -> Value {
+    json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        },
+    })
+}

@@ -1,0 +1,231 @@
+//! The arguments of every verb.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::output::Format;
+
+/// The command line of Sluis, the service mesh that controls what leaves.
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXAMPLES: &str = "Examples:
+  sluis up -f examples/credential-egress          run the mesh that the folder describes
+  sluis exec team-a/notebook -- python3 app.py    run a command with no way out but its sidecar
+  sluis proxy-status                              which proxies are in sync
+  sluis proxy-config routes egress/gateway -o yaml";
+
+/// What `sluis` can do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the mesh that a folder of YAML describes, until Ctrl-C
+    Up(UpOptions),
+    /// Run a command in the jail of a workload: all it sends goes through the workload's sidecar
+    Exec(ExecOptions),
+    /// The inside of `exec`; started by it alone
+    #[command(hide = true)]
+    ExecJail,
+    /// Check YAML files without running anything
+    Validate(ValidateOptions),
+    /// Show which proxies run, and whether they have the current configuration
+    #[command(visible_alias = "ps")]
+    ProxyStatus(ProxyStatusOptions),
+    /// Show what a proxy is told to do
+    #[command(visible_alias = "pc")]
+    ProxyConfig(ProxyConfigOptions),
+    /// Make what a proxy needs to start
+    Proxy(ProxyOptions),
+    /// Print the log of a workload's proxy: access log and events
+    Logs(LogsOptions),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// Where the running `sluis up` is found.
+#[derive(Args, Clone, Debug)]
+pub struct StateOption {
+    /// Where `sluis up` keeps its state [default: $XDG_STATE_HOME/sluis or ~/.local/state/sluis]
+    #[arg(long, env = "SLUIS_STATE_DIR", value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// Which workload is meant.
+#[derive(Args, Clone, Debug)]
+pub struct WorkloadArgument {
+    /// The workload: NAMESPACE/NAME, NAME.NAMESPACE, or NAME with -n
+    pub workload: String,
+
+    /// The namespace of a workload named without one
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+}
+
+/// `sluis up`.
+#[derive(Args, Debug)]
+pub struct UpOptions {
+    /// A file or folder of YAML; may be given several times
+    #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub state: StateOption,
+
+    /// Where the control plane listens (xDS and certificates)
+    #[arg(long, default_value = "127.0.0.1:15012", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+
+    /// How long a workload's certificate lives; it is renewed at half life
+    #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
+    pub certificate_life: std::time::Duration,
+
+    /// The sluis-proxy program [default: beside this one]
+    #[arg(long, value_name = "FILE")]
+    pub proxy_program: Option<PathBuf>,
+}
+
+/// `sluis exec`.
+#[derive(Args, Debug)]
+#[command(after_help = "The exit code is the command's own; 125 when the jail could not be made.")]
+pub struct ExecOptions {
+    #[command(flatten)]
+    pub workload: WorkloadArgument,
+
+    #[command(flatten)]
+    pub state: StateOption,
+
+    /// No jail: tell the command of the sidecar by HTTPS_PROXY and HTTP_PROXY instead
+    ///
+    /// For machines that refuse user namespaces. A command that ignores the variables bypasses the
+    /// mesh.
+    #[arg(long)]
+    pub explicit_proxy: bool,
+
+    /// Cover a path in the jail; may be given several times
+    #[arg(long, value_name = "PATH")]
+    pub hide: Vec<PathBuf>,
+
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// `sluis validate`.
+#[derive(Args, Debug)]
+pub struct ValidateOptions {
+    /// A file or folder of YAML; may be given several times
+    #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+
+    /// How to print the faults
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// `sluis proxy-status`.
+#[derive(Args, Debug)]
+pub struct ProxyStatusOptions {
+    #[command(flatten)]
+    pub state: StateOption,
+
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// What `proxy-config` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ConfigKind {
+    /// Where the proxy accepts connections
+    #[value(alias = "listener", alias = "l")]
+    Listeners,
+    /// Which request goes where
+    #[value(alias = "route", alias = "r")]
+    Routes,
+    /// To what the proxy connects
+    #[value(alias = "cluster", alias = "c")]
+    Clusters,
+    /// The addresses of clusters
+    #[value(alias = "endpoint", alias = "ep")]
+    Endpoints,
+    /// Certificates, as the proxy holds them; never a key
+    #[value(alias = "secret", alias = "s")]
+    Secrets,
+}
+
+/// `sluis proxy-config`.
+#[derive(Args, Debug)]
+pub struct ProxyConfigOptions {
+    /// What to show
+    #[arg(value_enum)]
+    pub kind: ConfigKind,
+
+    #[command(flatten)]
+    pub workload: WorkloadArgument,
+
+    #[command(flatten)]
+    pub state: StateOption,
+
+    /// How to print; json and yaml show whole xDS resources
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// `sluis proxy`.
+#[derive(Args, Debug)]
+pub struct ProxyOptions {
+    /// What to make.
+    #[command(subcommand)]
+    pub verb: ProxyVerb,
+}
+
+/// What `sluis proxy` can make.
+#[derive(Debug, Subcommand)]
+pub enum ProxyVerb {
+    /// Print a bootstrap for a workload's proxy, or compile one
+    Bootstrap(BootstrapOptions),
+}
+
+/// `sluis proxy bootstrap`.
+#[derive(Args, Debug)]
+#[command(after_help = "Example: sluis proxy bootstrap --envoy egress/gateway > envoy.json && envoy -c envoy.json")]
+pub struct BootstrapOptions {
+    /// Print, as JSON, the bootstrap with which a real Envoy takes this workload's place
+    #[arg(long, value_name = "WORKLOAD", required_unless_present = "compile")]
+    pub envoy: Option<String>,
+
+    /// Turn an Envoy bootstrap in YAML or JSON into the binary form that sluis-proxy reads
+    #[arg(long, value_name = "FILE", conflicts_with = "envoy")]
+    pub compile: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub state: StateOption,
+}
+
+/// `sluis logs`.
+#[derive(Args, Debug)]
+pub struct LogsOptions {
+    #[command(flatten)]
+    pub workload: WorkloadArgument,
+
+    #[command(flatten)]
+    pub state: StateOption,
+
+    /// Go on printing what is added
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+/// Reads `90s`, `10m`, `24h`.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    sluis_resources::parse_duration(text).map_err(|_| format!("{text:?} is not a duration such as 90s or 24h"))
+}

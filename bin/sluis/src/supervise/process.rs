@@ -1,0 +1,165 @@
+//! One proxy process: starts it, finds it again, ends it.
+//!
+//! In:    a [`Launch`]: program, arguments, environment.
+//! Out:   a [`Running`] process and the files by which a later `sluis up` finds it.
+//! Never: signals a process that it cannot prove to be the proxy (a process id may be used again).
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, OpenOptions},
+    hash::{DefaultHasher, Hash, Hasher},
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
+    path::PathBuf,
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    process::{Child, Command},
+    time::timeout,
+};
+
+use crate::state::{WorkloadDir, write_private};
+
+/// A proxy's log is moved aside when it is this long at a start; one older file is kept.
+const LOG_BYTES_MAX: u64 = 16 << 20;
+
+/// How a process is started.
+pub struct Launch {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Its variables.
+    pub environment: BTreeMap<String, String>,
+    /// Names of variables that it gets from our own environment.
+    pub inherited: Vec<String>,
+}
+
+impl Launch {
+    /// What tells this launch from another; values of inherited variables stay out, as they may be
+    /// secrets.
+    pub fn fingerprint(&self, bootstrap: &[u8]) -> String {
+        let mut hasher = DefaultHasher::new();
+        (&self.program, &self.arguments, &self.environment, &self.inherited).hash(&mut hasher);
+        bootstrap.hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    }
+}
+
+/// A process that runs.
+pub struct Running {
+    pid: Pid,
+    handle: AsyncFd<OwnedFd>,
+    /// Present when we started it: then it is ours to reap.
+    child: Option<Child>,
+}
+
+impl Running {
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Waits for its end and says how it ended.
+    pub async fn ended(&mut self) -> String {
+        if let Some(child) = &mut self.child {
+            return match child.wait().await {
+                Ok(status) => status.to_string(),
+                Err(error) => error.to_string(),
+            };
+        }
+        match self.handle.readable().await {
+            Ok(_) => "ended".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Asks it to end, waits so long for it to drain, then kills it.
+    pub async fn end(mut self, drain: Duration) {
+        // An error here means that it ended by itself.
+        let _ = pidfd_send_signal(self.handle.get_ref(), Signal::TERM);
+        if timeout(drain, self.ended()).await.is_err() {
+            let _ = pidfd_send_signal(self.handle.get_ref(), Signal::KILL);
+            self.ended().await;
+        }
+    }
+}
+
+/// Starts a process in a group of its own, so that Ctrl-C reaches us first.
+///
+/// # Errors
+///
+/// When the program cannot be started or its files not be written.
+pub fn spawn(launch: &Launch, files: &WorkloadDir, fingerprint: &str) -> Result<Running> {
+    let log = open_log(files)?;
+    let mut command = Command::new(&launch.program);
+    command
+        .args(&launch.arguments)
+        .env_clear()
+        .envs(&launch.environment)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0);
+    for name in &launch.inherited {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    let child = command
+        .spawn()
+        .with_context(|| format!("cannot start {}", launch.program.display()))?;
+    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("it ended at once")?;
+    let handle = watch(pid).context("it ended at once")?;
+    write_private(&files.launch(), fingerprint.as_bytes())?;
+    let record = format!("{} {}", pid.as_raw_nonzero(), start_time(pid).unwrap_or_default());
+    write_private(&files.pid(), record.as_bytes())?;
+    Ok(Running { pid, handle, child: Some(child) })
+}
+
+/// Finds the process that the files name. One that was started otherwise is ended.
+pub fn adopt(files: &WorkloadDir, fingerprint: &str) -> Option<Running> {
+    let record = fs::read_to_string(files.pid()).ok()?;
+    let (pid, started) = record.trim().split_once(' ')?;
+    let pid = Pid::from_raw(pid.parse().ok()?)?;
+    // The handle first: from here on the id cannot pass to another process unseen.
+    let handle = watch(pid)?;
+    if start_time(pid)? != started {
+        return None;
+    }
+    if fs::read_to_string(files.launch()).ok()? != fingerprint {
+        let _ = pidfd_send_signal(handle.get_ref(), Signal::TERM);
+        return None;
+    }
+    Some(Running { pid, handle, child: None })
+}
+
+fn watch(pid: Pid) -> Option<AsyncFd<OwnedFd>> {
+    let handle = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
+    AsyncFd::with_interest(handle, Interest::READABLE).ok()
+}
+
+/// When the process started, in clock ticks since boot: field 22 of `/proc/PID/stat`.
+fn start_time(pid: Pid) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // The command name, in parentheses, may hold spaces; the fields after it are counted from 3.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(22 - 3).map(str::to_owned)
+}
+
+fn open_log(files: &WorkloadDir) -> Result<fs::File> {
+    let path = files.log();
+    if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
+        fs::rename(&path, path.with_extension("log.1"))?;
+    }
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot write {}", path.display()))
+}

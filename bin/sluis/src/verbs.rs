@@ -1,0 +1,54 @@
+//! What `sluis` can do, one file for each verb.
+
+pub mod completion;
+pub mod exec;
+pub mod logs;
+pub mod proxy;
+pub mod proxy_config;
+pub mod proxy_status;
+pub mod up;
+pub mod validate;
+
+use anyhow::{Result, bail};
+use sluis_nouns::{ObjectName, is_dns_name};
+
+use crate::cli::WorkloadArgument;
+
+/// The workload meant: `NAMESPACE/NAME`, istioctl's `NAME.NAMESPACE`, or `NAME` with `-n`.
+///
+/// # Errors
+///
+/// When it is none of these, or not made of DNS labels.
+pub fn workload_name(argument: &WorkloadArgument) -> Result<ObjectName> {
+    let text = argument.workload.as_str();
+    let (namespace, name) = match (text.split_once('/'), text.rsplit_once('.')) {
+        (Some((namespace, name)), _) => (namespace, name),
+        (None, Some((name, namespace))) => (namespace, name),
+        (None, None) => (argument.namespace.as_str(), text),
+    };
+    if !is_dns_name(namespace) || !is_dns_name(name) {
+        bail!("{text:?} names no workload; write NAMESPACE/NAME");
+    }
+    Ok(ObjectName::new(namespace, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Option<&str>) {
+        let argument = WorkloadArgument { workload: text.to_owned(), namespace: "shop".to_owned() };
+        let found = workload_name(&argument).ok().map(|name| name.to_string());
+        assert_eq!(found.as_deref(), expected, "{text}");
+    }
+
+    #[test]
+    fn a_workload_is_named_as_kubectl_or_istioctl_would() {
+        check("egress/gateway", Some("egress/gateway"));
+        check("gateway.egress", Some("egress/gateway"));
+        check("gateway", Some("shop/gateway"));
+        check("egress/../x", None);
+        check("", None);
+    }
+}

@@ -1,0 +1,54 @@
+//! `sluis validate -f DIR`: names each fault of a folder of YAML, without running anything.
+//!
+//! In:    files.
+//! Out:   faults, each with file:line:column; exit code 65 when one is an error.
+//! Never: applies anything, or talks to a running mesh.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::json;
+use sluis_resources::Fault;
+
+use crate::{
+    cli::ValidateOptions,
+    output::{self, Format},
+};
+
+/// `EX_DATAERR` of sysexits.
+const EXIT_FAULTS: u8 = 65;
+
+/// Prints the faults.
+///
+/// # Errors
+///
+/// When a path cannot be read.
+pub fn run(options: &ValidateOptions) -> Result<ExitCode> {
+    let (resources, faults) = check(options)?;
+    if matches!(options.output, Format::Json | Format::Yaml) {
+        let all: Vec<_> = faults.iter().map(as_json).collect();
+        output::print_value(&json!(all), options.output)?;
+    } else {
+        let errors = faults.iter().filter(|fault| fault.is_error()).count();
+        for fault in &faults {
+            output::print(&format!("{fault}\n"))?;
+        }
+        let warnings = faults.len() - errors;
+        output::print(&format!("{resources} resources, {errors} errors, {warnings} warnings\n"))?;
+    }
+    let has_errors = faults.iter().any(Fault::is_error);
+    Ok(if has_errors { ExitCode::from(EXIT_FAULTS) } else { ExitCode::SUCCESS })
+}
+
+fn as_json(fault: &Fault) -> serde_json::Value {
+    json!({
+        "level": fault.level.to_string(),
+        "file": fault.at.file,
+        "line": fault.at.line,
+        "column": fault.at.column,
+        "resource": fault.resource,
+        "field": fault.path,
+        "message": fault.message,
+        "help": fault.help,
+    })
+}

@@ -1,0 +1,115 @@
+//! What `sluis up` runs for one WorkloadEntry.
+//!
+//! In:    the WorkloadEntry's address, service account and `sluis.dev/` annotations.
+//! Out:   a [`Workload`]: who it is, which program serves it, its environment; or what is wrong.
+//! Never: reads the environment itself: it only names the variables that the proxy may have.
+//!
+//! | annotation | meaning |
+//! |---|---|
+//! | `sluis.dev/run` | `sidecar` or `gateway`: start a proxy for this workload |
+//! | `sluis.dev/proxy` | `sluis` (default) or `envoy`: only the agent is started, Envoy is yours to run |
+//! | `sluis.dev/env` | names of variables, separated by commas, that the proxy gets from `sluis up` |
+//! | `sluis.dev/lua-path` | the folder in which a Lua filter's `require` looks |
+//! | `sluis.dev/hide` | paths, separated by commas, that `sluis exec` covers in the jail |
+//! | `proxy.istio.io/config` | Istio's own: `proxyMetadata` (environment), `concurrency` (workers) |
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use sluis_nouns::ObjectName;
+use sluis_resources::{Fault, Meta, WorkloadAddress, WorkloadEntry};
+
+/// One workload whose proxy, or agent, this machine runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// The WorkloadEntry's name.
+    pub name: ObjectName,
+    /// Its service account; `default` when it names none.
+    pub account: String,
+    /// Its own address.
+    pub address: IpAddr,
+    /// A gateway, or else a sidecar.
+    pub is_gateway: bool,
+    /// A real Envoy serves it, and we run only the agent.
+    pub is_envoy: bool,
+    /// Variables set for the proxy.
+    pub environment: BTreeMap<String, String>,
+    /// Names of variables that the proxy gets from `sluis up`.
+    pub inherited: Vec<String>,
+    /// How many worker threads; the proxy decides when none is given.
+    pub workers: Option<u32>,
+    /// Where a Lua filter's `require` looks.
+    pub lua_path: Option<PathBuf>,
+    /// What a jail of this workload must not see.
+    pub hidden: Vec<PathBuf>,
+}
+
+/// The part of Istio's ProxyConfig that bears on a process on this machine.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct ProxyConfig {
+    proxy_metadata: BTreeMap<String, String>,
+    concurrency: Option<u32>,
+}
+
+/// Reads the workload off its entry; `None` when the entry asks for no proxy.
+///
+/// Relative paths in annotations are taken from `base`, the directory in which `sluis up` runs.
+///
+/// # Errors
+///
+/// A fault for an annotation with a value that is not understood: nothing is started then.
+pub fn read(meta: &Meta, entry: &WorkloadEntry, base: &Path) -> Result<Option<Workload>, Fault> {
+    let annotation = |key: &str| meta.annotations.get(key).map(String::as_str);
+    let fault = |key: &str, message: String| {
+        Fault::error(meta.at.clone(), message)
+            .of(format!("{} {}", meta.kind, meta.name))
+            .field(format!("metadata.annotations[{key}]"))
+    };
+    let is_gateway = match annotation(RUN) {
+        None | Some("none") => return Ok(None),
+        Some("gateway") => true,
+        Some("sidecar") => false,
+        Some(other) => {
+            return Err(fault(RUN, format!("{other:?} is none of sidecar, gateway, none")));
+        }
+    };
+    let is_envoy = match annotation(PROXY) {
+        None | Some("sluis") => false,
+        Some("envoy") => true,
+        Some(other) => return Err(fault(PROXY, format!("{other:?} is none of sluis, envoy"))),
+    };
+    let Some(WorkloadAddress::Ip(address)) = entry.address else {
+        return Err(fault(RUN, "a proxy here needs an IP address in spec.address".to_owned()));
+    };
+    let config = match annotation(PROXY_CONFIG) {
+        Some(text) => serde_saphyr::from_str(text)
+            .map_err(|error| fault(PROXY_CONFIG, error.to_string()))?,
+        None => ProxyConfig::default(),
+    };
+    Ok(Some(Workload {
+        name: meta.name.clone(),
+        account: entry.service_account.clone().unwrap_or_else(|| "default".to_owned()),
+        address,
+        is_gateway,
+        is_envoy,
+        environment: config.proxy_metadata,
+        inherited: list(annotation("sluis.dev/env")),
+        workers: config.concurrency,
+        lua_path: annotation("sluis.dev/lua-path").map(|path| base.join(path)),
+        hidden: list(annotation("sluis.dev/hide")).iter().map(|path| base.join(path)).collect(),
+    }))
+}
+
+const RUN: &str = "sluis.dev/run";
+const PROXY: &str = "sluis.dev/proxy";
+const PROXY_CONFIG: &str = "proxy.istio.io/config";
+
+fn list(value: Option<&str>) -> Vec<String> {
+    let items = value.unwrap_or_default().split(',').map(str::trim);
+    items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
+}
