@@ -227,7 +227,7 @@ impl Client {
                 return;
             }
             let wait = self.backoff.next();
-            let cause = std::error::Error::source(&error).map(|cause| chain(cause));
+            let cause = std::error::Error::source(&error).map(chain);
             warn!(endpoint = %self.config.endpoint, %error, cause, ?wait, "control plane lost");
             sleep(wait).await;
         }
@@ -244,7 +244,7 @@ impl Client {
             request.node = (index == 0).then(|| self.config.node.clone());
             requests.send(request).await.map_err(|_closed| StreamError::Ended)?;
         }
-        let mut responses = self.open(outbound).await?;
+        let mut responses = open(self.config.endpoint.clone(), &self.config.tls, outbound).await?;
         info!(endpoint = %self.config.endpoint, "control plane connected");
         self.connected.send_replace(true);
         loop {
@@ -266,24 +266,6 @@ impl Client {
                 requests.send(request).await.map_err(|_closed| StreamError::Ended)?;
             }
         }
-    }
-
-    async fn open(
-        &self,
-        outbound: mpsc::Receiver<DeltaDiscoveryRequest>,
-    ) -> Result<Streaming<DeltaDiscoveryResponse>, StreamError> {
-        let tls = (self.config.tls)().ok_or(StreamError::NoCertificate)?;
-        let channel =
-            connect(self.config.endpoint.clone(), tls).await.map_err(StreamError::Connect)?;
-        let mut client = AggregatedDiscoveryServiceClient::new(channel)
-            .max_decoding_message_size(RESPONSE_BYTES_MAX)
-            .max_encoding_message_size(usize::MAX);
-        let opening = client.delta_aggregated_resources(ReceiverStream::new(outbound));
-        let response = timeout(OPEN_WAIT_MAX, opening)
-            .await
-            .map_err(|_elapsed| StreamError::Silent)?
-            .map_err(StreamError::Status)?;
-        Ok(response.into_inner())
     }
 
     /// Hands one response to the proxy and makes its answer.
@@ -312,6 +294,25 @@ impl Client {
         });
         Ok(Some(self.ledger.settle(receipt, refusal)))
     }
+}
+
+/// Opens a stream whose requests come from `outbound`.
+async fn open(
+    endpoint: String,
+    tls: &ClientTls,
+    outbound: mpsc::Receiver<DeltaDiscoveryRequest>,
+) -> Result<Streaming<DeltaDiscoveryResponse>, StreamError> {
+    let tls = tls().ok_or(StreamError::NoCertificate)?;
+    let channel = connect(endpoint, tls).await.map_err(StreamError::Connect)?;
+    let mut client = AggregatedDiscoveryServiceClient::new(channel)
+        .max_decoding_message_size(RESPONSE_BYTES_MAX)
+        .max_encoding_message_size(usize::MAX);
+    let opening = client.delta_aggregated_resources(ReceiverStream::new(outbound));
+    let response = timeout(OPEN_WAIT_MAX, opening)
+        .await
+        .map_err(|_elapsed| StreamError::Silent)?
+        .map_err(StreamError::Status)?;
+    Ok(response.into_inner())
 }
 
 /// Opens a channel over one TLS connection of our own making.

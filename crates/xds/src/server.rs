@@ -20,12 +20,7 @@ use rustls::ServerConfig;
 use sluis_envoy::{EncodedSet, Kind};
 use sluis_nouns::WorkloadId;
 use tokio::{net::TcpListener, sync::watch, time::timeout};
-use tonic::{
-    body::Body,
-    server::NamedService,
-    service::Routes,
-    transport::Server as GrpcServer,
-};
+use tonic::{body::Body, server::NamedService, service::Routes, transport::Server as GrpcServer};
 use tower::Service;
 
 use self::ads::Ads;

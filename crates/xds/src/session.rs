@@ -246,9 +246,9 @@ impl Session {
                 clusters_wait |= kind == Kind::Cluster;
                 continue;
             }
-            self.nonces += 1;
-            let nonce = format!("{:x}", self.nonces);
+            let nonce = format!("{:x}", self.nonces + 1);
             if let Some(response) = subscription.send(kind, nonce, owed, self.dialect) {
+                self.nonces += 1;
                 let report = Report::Sent { version: response.version.clone() };
                 actions.push(Action::Send(response));
                 actions.push(Action::Report(kind, report));

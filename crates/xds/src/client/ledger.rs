@@ -110,9 +110,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use envoy_types::pb::{
-        envoy::service::discovery::v3::Resource, google::protobuf::Any,
-    };
+    use envoy_types::pb::{envoy::service::discovery::v3::Resource, google::protobuf::Any};
 
     use super::*;
 

@@ -138,9 +138,7 @@ async fn shake_hands(
     let tls = TlsAcceptor::from(config).accept(tcp).await?;
     let peer = match tls.get_ref().1.peer_certificates() {
         None => PeerIdentity::default(),
-        Some(chain) => {
-            peer_identity(chain).map_err(|error| io::Error::other(error.to_string()))?
-        }
+        Some(chain) => peer_identity(chain).map_err(|error| io::Error::other(error.to_string()))?,
     };
     let ends = peer.id.is_none().then(|| Box::pin(sleep(ANONYMOUS_LIFE_MAX)));
     Ok(PeerStream { tls, peer, ends, _place: place })

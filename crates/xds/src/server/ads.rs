@@ -166,6 +166,17 @@ struct AdsStream<Q> {
     guard: Guard,
 }
 
+/// What happened to a stream.
+enum Heard<Q> {
+    Request(Result<Option<Q>, Status>),
+    /// There is a new set.
+    Set,
+    /// The directory has given the proxy up.
+    Dropped,
+    /// The server is stopping.
+    Closing,
+}
+
 /// How far the end of a stream has come.
 enum End {
     /// It goes on.
@@ -203,26 +214,36 @@ impl<Q: Asked> AdsStream<Q> {
                 End::LastWord(status) => return Some(Err(status)),
                 End::Over => return None,
             }
-            tokio::select! {
-                request = self.requests.message() => match request {
-                    Ok(Some(request)) => self.take_request(request),
-                    Ok(None) => return None,
-                    Err(status) => {
-                        debug!(node = %self.guard.name, %status, "stream broke");
-                        return None;
-                    }
-                },
-                changed = self.sets.changed() => match changed {
-                    Ok(()) => {
-                        let set = Arc::clone(&self.sets.borrow_and_update());
-                        self.act(Event::Set(set));
-                    }
-                    Err(_gone) => self.close(Status::unavailable("this proxy is no longer served")),
-                },
-                _ = self.closing.wait_for(|closing| *closing) => {
+            match self.hear().await {
+                Heard::Request(Ok(Some(request))) => self.take_request(request),
+                Heard::Request(Ok(None)) => return None,
+                Heard::Request(Err(status)) => {
+                    debug!(node = %self.guard.name, %status, "stream broke");
+                    return None;
+                }
+                Heard::Set => {
+                    let set = Arc::clone(&self.sets.borrow_and_update());
+                    self.act(Event::Set(set));
+                }
+                Heard::Dropped => {
+                    self.close(Status::unavailable("this proxy is no longer served"));
+                }
+                Heard::Closing => {
                     self.close(Status::unavailable("the control plane is stopping"));
                 }
             }
+        }
+    }
+
+    async fn hear(&mut self) -> Heard<Q> {
+        tokio::select! {
+            request = self.requests.message() => Heard::Request(request),
+            changed = self.sets.changed() => match changed {
+                Ok(()) => Heard::Set,
+                Err(_gone) => Heard::Dropped,
+            },
+            // An error means that the server is gone.
+            _ = self.closing.wait_for(|closing| *closing) => Heard::Closing,
         }
     }
 

@@ -170,10 +170,15 @@ fn delta_sends_what_changed_and_names_what_is_gone() {
 fn a_change_during_a_push_waits_for_the_answer_and_changes_merge() {
     for dialect in [Dialect::Sotw, Dialect::Delta] {
         let mut talk = Talk::new(dialect, "LDS/a=1");
-        let ask = |nonce: &'static str| (nonce, match dialect {
-            Dialect::Sotw => Names::All(vec![]),
-            Dialect::Delta => changes("", &[]),
-        });
+        let ask = |nonce: &'static str| {
+            (
+                nonce,
+                match dialect {
+                    Dialect::Sotw => Names::All(vec![]),
+                    Dialect::Delta => changes("", &[]),
+                },
+            )
+        };
         let (nonce, empty) = ask("");
         talk.ask("LDS", nonce, None, empty, &["LDS#1 +a"]);
         talk.set("LDS/a=2", &[]);
@@ -270,9 +275,9 @@ fn a_reconnecting_proxy_gets_only_what_differs_from_what_it_holds() {
 #[test]
 fn kinds_are_pushed_in_the_order_in_which_they_name_each_other() {
     let mut talk = Talk::new(Dialect::Delta, "");
-    for (kind, change) in [("RDS", "+r"), ("LDS", "+*"), ("EDS", "+c"), ("CDS", "+*")] {
+    for (short, change) in [("RDS", "+r"), ("LDS", "+*"), ("EDS", "+c"), ("CDS", "+*")] {
         let response = Event::Ask(Ask {
-            kind: super::tests::kind(kind),
+            kind: kind(short),
             nonce: String::new(),
             error: None,
             names: changes(change, &[]),
@@ -281,7 +286,7 @@ fn kinds_are_pushed_in_the_order_in_which_they_name_each_other() {
             Action::Send(response) => Some(response.nonce),
             _ => None,
         });
-        talk.delta(kind, &nonce.unwrap(), "", &[&format!("{kind} ack")]);
+        talk.delta(short, &nonce.unwrap(), "", &[&format!("{short} ack")]);
     }
     let all = "CDS/c=1 EDS/c=1 LDS/l=1 RDS/r=1";
     talk.set(all, &["CDS#5 +c", "EDS#6 +c", "LDS#7 +l", "RDS#8 +r"]);
@@ -349,12 +354,8 @@ fn endpoints_are_sent_again_after_clusters_in_state_of_the_world() {
 fn too_many_or_too_long_names_close_the_stream() {
     let check = |names: Vec<String>, expected: Breach| {
         let mut session = Session::new(Dialect::Sotw, Arc::default());
-        let ask = Ask {
-            kind: Kind::Route,
-            nonce: String::new(),
-            error: None,
-            names: Names::All(names),
-        };
+        let ask =
+            Ask { kind: Kind::Route, nonce: String::new(), error: None, names: Names::All(names) };
         assert_eq!(session.on(Event::Ask(ask)), [Action::Close(expected)]);
     };
     let many = (0..=NAMES_MAX).map(|n| n.to_string()).collect();
