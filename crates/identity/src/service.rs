@@ -180,7 +180,10 @@ where
         request: IstioCertificateRequest,
         token: Option<&str>,
     ) -> Result<Vec<String>, Status> {
-        self.grpc.ready().await.map_err(|error| Status::unavailable(chain(error.into())))?;
+        self.grpc
+            .ready()
+            .await
+            .map_err(|error| Status::unavailable(chain(error.into().as_ref())))?;
         let mut request = Request::new(request);
         if let Some(token) = token {
             let mut value = format!("{BEARER}{token}")
@@ -191,18 +194,31 @@ where
         }
         let path = PathAndQuery::from_static(CREATE_CERTIFICATE);
         let answer: Response<IstioCertificateResponse> =
-            self.grpc.unary(request, path, ProstCodec::default()).await?;
+            self.grpc.unary(request, path, ProstCodec::default()).await.map_err(explain)?;
         Ok(answer.into_inner().cert_chain)
     }
 }
 
-/// An error with its causes: transport errors hide what matters at the end of the chain.
-fn chain(error: StdError) -> String {
+/// A status with its causes: of a failed handshake it would only say that there was one.
+fn explain(status: Status) -> Status {
+    match std::error::Error::source(&status) {
+        Some(cause) => {
+            Status::new(status.code(), format!("{}: {}", status.message(), chain(cause)))
+        }
+        None => status,
+    }
+}
+
+/// An error with its causes, each said once.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
         cause = error.source();
     }
     text

@@ -259,9 +259,12 @@ impl Slot {
         let Some(files) = &self.files else { return false };
         let mut watched = files.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(secret) = watched.look(&self.name) else { return false };
-        let same = self.get().is_some_and(|old| old.fingerprint() == secret.fingerprint());
+        if self.get().is_some_and(|old| old.fingerprint() == secret.fingerprint()) {
+            return false;
+        }
+        tracing::info!(secret = self.name(), fingerprint = secret.fingerprint(), "secret read");
         self.value.store(Some(Arc::new(secret)));
-        !same
+        true
     }
 }
 

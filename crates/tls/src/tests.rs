@@ -1,1 +1,6 @@
-//! (placeholder)
+//! Handshakes between our two sides, over certificates made here.
+
+mod handshakes;
+mod pki;
+
+pub(crate) use pki::{Leaf as TestLeaf, Pki};

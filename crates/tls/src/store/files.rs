@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, SystemTime},
 };
 
 use crate::{KeyPair, Roots, Secret, SecretError, secret::Strictness};
@@ -16,6 +17,9 @@ const SYSTEM_ROOTS: &str = "file-root:system";
 
 /// A whole operating system's bundle is some 250 kB; no certificate or key comes near this.
 const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Coarsest times that file systems in use have (FAT: two seconds).
+const STAMP_GRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// Where operating systems keep their trusted roots, the most common first.
 const SYSTEM_BUNDLES: [&str; 6] = [
@@ -40,12 +44,14 @@ pub(super) enum Files {
 pub(super) struct Watched {
     files: Files,
     seen: Option<Vec<Stamp>>,
+    /// Whether the stamps were so young that a further write could have left them as they are.
+    unsettled: bool,
     complaint: Option<String>,
 }
 
 /// What changes when a file is written to, replaced, or reached over another symbolic link.
 #[derive(Debug, PartialEq, Eq)]
-struct Stamp(Option<[i128; 5]>);
+struct Stamp(Option<(SystemTime, [i64; 2], [u64; 3])>);
 
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
@@ -109,22 +115,24 @@ impl Files {
 
 impl Watched {
     pub(super) fn new(files: Files) -> Self {
-        Self { files, seen: None, complaint: None }
+        Self { files, seen: None, unsettled: false, complaint: None }
     }
 
-    /// The secret, when the files changed since the last look and hold a good one.
+    /// The secret, when the files may have changed since the last look and hold a good one.
     ///
     /// After a failure each look reads again: a pair may have been met half written, and a stamp
     /// is taken before the content, never after.
     pub(super) fn look(&mut self, name: &str) -> Option<Secret> {
         let stamps = self.files.stamps();
-        if self.complaint.is_none() && self.seen.as_ref() == Some(&stamps) {
+        let same = self.seen.as_ref() == Some(&stamps);
+        if same && !self.unsettled && self.complaint.is_none() {
             return None;
         }
+        let now = SystemTime::now();
+        self.unsettled = stamps.iter().any(|stamp| stamp.is_young(now));
         self.seen = Some(stamps);
         match self.files.read() {
             Ok(secret) => {
-                tracing::info!(secret = name, fingerprint = secret.fingerprint(), "secret read");
                 self.complaint = None;
                 Some(secret)
             }
@@ -142,16 +150,17 @@ impl Watched {
 
 impl Stamp {
     fn of(path: &Path) -> Self {
-        Self(path.metadata().ok().map(|meta| {
-            let nanoseconds = |s: i64, ns: i64| i128::from(s) * 1_000_000_000 + i128::from(ns);
-            [
-                i128::from(meta.dev()),
-                i128::from(meta.ino()),
-                i128::from(meta.size()),
-                nanoseconds(meta.mtime(), meta.mtime_nsec()),
-                nanoseconds(meta.ctime(), meta.ctime_nsec()),
-            ]
+        Self(path.metadata().ok().and_then(|meta| {
+            let changed = [meta.ctime(), meta.ctime_nsec()];
+            Some((meta.modified().ok()?, changed, [meta.dev(), meta.ino(), meta.size()]))
         }))
+    }
+
+    /// Times of files tick in milliseconds at best, in seconds at worst.
+    fn is_young(&self, now: SystemTime) -> bool {
+        self.0.is_some_and(|(modified, ..)| {
+            now.duration_since(modified).is_ok_and(|age| age < STAMP_GRAIN_MAX)
+        })
     }
 }
 
