@@ -10,7 +10,10 @@
 
 mod fault;
 mod kinds;
+mod read;
 mod resource;
+mod value;
+mod yaml;
 
 pub use fault::{Fault, Level};
 pub use kinds::core::{
@@ -45,12 +48,5 @@ pub use kinds::virtual_service::{
     TcpRoute, TlsMatch, TlsRoute, UnmatchedPreflights, UriRewrite, VirtualService,
     WeightedDestination,
 };
+pub use read::parse;
 pub use resource::{Key, Kind, Meta, Parsed, Resource, Spec};
-
-/// Reads a YAML stream of any number of documents.
-///
-/// `origin` names the text in faults, usually the file's name.
-pub fn parse(origin: &str, text: &str) -> Parsed {
-    let _ = (origin, text);
-    Parsed::default()
-}

@@ -66,6 +66,10 @@ pub struct Meta {
 
 /// What one object says.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "objects are few, and shared by pointer as soon as they are in a snapshot"
+)]
 pub enum Spec {
     /// `networking.istio.io` Gateway.
     Gateway(Gateway),

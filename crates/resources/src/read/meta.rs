@@ -1,0 +1,121 @@
+//! Reads `metadata`.
+
+use std::collections::BTreeMap;
+
+use sluis_nouns::{Labels, ObjectName, SourceRef, is_dns_label, is_dns_name};
+
+use super::{checked, read_fields};
+use crate::resource::{Kind, Meta};
+use crate::value::Fields;
+
+/// `metadata` before the kind is added.
+pub(super) struct Metadata {
+    namespace: Option<String>,
+    name: String,
+    labels: Labels,
+    annotations: BTreeMap<String, String>,
+    created: Option<i64>,
+}
+
+impl Metadata {
+    pub(super) fn into_meta(self, kind: Kind, at: SourceRef) -> Meta {
+        let namespace = match kind {
+            Kind::Namespace => String::new(),
+            _ => self.namespace.unwrap_or_else(|| "default".to_owned()),
+        };
+        let name = ObjectName::new(namespace, self.name);
+        let Self { labels, annotations, created, .. } = self;
+        Meta { kind, name, labels, annotations, created, at }
+    }
+}
+
+read_fields!(Metadata => metadata);
+
+fn metadata(fields: &mut Fields<'_, '_>) -> Option<Metadata> {
+    let name = match fields.get("name") {
+        Some(value) => checked(&value, |text| {
+            is_dns_name(text)
+                .then(|| text.to_owned())
+                .ok_or_else(|| format!("{text:?} is not a name: it must be a DNS name"))
+        }),
+        None => {
+            fields.missing("name");
+            None
+        }
+    };
+    let namespace = fields.get("namespace").and_then(|value| {
+        checked(&value, |text| {
+            is_dns_label(text)
+                .then(|| text.to_owned())
+                .ok_or_else(|| format!("{text:?} is not a namespace: it must be a DNS label"))
+        })
+    });
+    let created = fields.get("creationTimestamp").and_then(|value| {
+        checked(&value, |text| {
+            seconds(text)
+                .ok_or_else(|| format!("{text:?} is not a time such as 2024-01-31T12:00:00Z"))
+        })
+    });
+    let labels = fields.or_default("labels");
+    let annotations = fields.or_default("annotations");
+    fields.ignore(&[
+        "uid",
+        "resourceVersion",
+        "generation",
+        "managedFields",
+        "ownerReferences",
+        "finalizers",
+        "selfLink",
+        "generateName",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ]);
+    Some(Metadata { namespace, name: name?, labels, annotations, created })
+}
+
+/// Reads an RFC 3339 time in UTC, as Kubernetes writes it, into seconds since 1970.
+fn seconds(text: &str) -> Option<i64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let numbers = |text: &str, separator: char| -> Option<[i64; 3]> {
+        let parts: Option<Vec<i64>> =
+            text.split(separator).map(|part| part.parse::<u32>().ok().map(i64::from)).collect();
+        parts?.try_into().ok()
+    };
+    let [year, month, day] = numbers(date, '-')?;
+    let [hour, minute, second] = numbers(time.split('.').next()?, ':')?;
+    let valid = (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && (1..=9999).contains(&year)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
+    if !valid {
+        return None;
+    }
+    // Days since 1970 in the proleptic Gregorian calendar; years start in March, so that the leap
+    // day comes last. https://howardhinnant.github.io/date_algorithms.html#days_from_civil
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::seconds;
+
+    #[test]
+    fn creation_times_are_seconds_since_1970() {
+        for (text, expected) in [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2000-02-29T12:00:00Z", Some(951_825_600)),
+            ("2024-01-31T23:59:59.5Z", Some(1_706_745_599)),
+            ("2024-13-01T00:00:00Z", None),
+            ("2024-01-01", None),
+            ("yesterday", None),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
+    }
+}

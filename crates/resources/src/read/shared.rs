@@ -1,0 +1,117 @@
+//! Reads what several kinds have in common.
+
+use sluis_nouns::{HostPattern, Labels, is_dns_label};
+
+use super::{checked, read_fields, read_names};
+use crate::kinds::shared::{ExportTo, Protocol, TlsVersion};
+use crate::value::{Fields, Read, Value};
+
+impl Read for ExportTo {
+    fn read(value: &Value<'_>) -> Option<Self> {
+        // An unquoted `~` is YAML's null; in a list of namespaces only the character is meant.
+        if value.is_null() {
+            return Some(Self::None);
+        }
+        checked(value, |text| match text {
+            "*" => Ok(Self::All),
+            "." => Ok(Self::Same),
+            "~" => Ok(Self::None),
+            name if is_dns_label(name) => Ok(Self::Namespace(name.to_owned())),
+            other => Err(format!("{other:?} is neither a namespace nor one of *, . and ~")),
+        })
+    }
+}
+
+impl Read for Protocol {
+    fn read(value: &Value<'_>) -> Option<Self> {
+        checked(value, |text| {
+            Self::from_name(text).ok_or_else(|| {
+                format!(
+                    "{text:?} is not a protocol: HTTP, HTTPS, HTTP2, GRPC, GRPC-WEB, MONGO, TCP \
+                     and TLS are"
+                )
+            })
+        })
+    }
+}
+
+read_names! {
+    TlsVersion {
+        "TLS_AUTO" => TlsVersion::Auto,
+        "TLSV1_0" => TlsVersion::V1_0,
+        "TLSV1_1" => TlsVersion::V1_1,
+        "TLSV1_2" => TlsVersion::V1_2,
+        "TLSV1_3" => TlsVersion::V1_3,
+    }
+}
+
+/// `workloadSelector: {labels: …}`.
+pub(super) struct WorkloadSelector(pub(super) Labels);
+
+/// `workloadSelector: {matchLabels: …}`.
+pub(super) struct LabelSelector(pub(super) Labels);
+
+read_fields! {
+    WorkloadSelector => workload_selector,
+    LabelSelector => label_selector,
+}
+
+fn workload_selector(fields: &mut Fields<'_, '_>) -> Option<WorkloadSelector> {
+    Some(WorkloadSelector(selector_labels(fields.get("labels").as_ref())))
+}
+
+fn label_selector(fields: &mut Fields<'_, '_>) -> Option<LabelSelector> {
+    Some(LabelSelector(selector_labels(fields.get("matchLabels").as_ref())))
+}
+
+/// Reads the labels of a selector, in which wildcards would be taken for what they are not.
+fn selector_labels(value: Option<&Value<'_>>) -> Labels {
+    let Some(value) = value else { return Labels::new() };
+    for (key, label) in value.entries().unwrap_or_default() {
+        let wild = |text: &str| text.contains('*');
+        if key.is_empty() {
+            label.fault::<()>("a label's key must not be empty");
+        } else if wild(key) || label.read::<String>().is_some_and(|text| wild(&text)) {
+            label.fault::<()>("wildcards are not supported in a selector");
+        }
+    }
+    value.read().unwrap_or_default()
+}
+
+/// Refuses a host that is a wildcard, where one service is meant.
+pub(super) fn exact_host(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<HostPattern> {
+    let host: Option<HostPattern> = fields.req(name);
+    if host.as_ref().is_some_and(HostPattern::is_wildcard)
+        && let Some(value) = fields.get(name)
+    {
+        return value.fault("a wildcard does not name one service");
+    }
+    host
+}
+
+/// Reads a list that must not be empty.
+pub(super) fn some_of<T: Read>(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<Vec<T>> {
+    let list: Option<Vec<T>> = fields.req(name);
+    if list.as_ref().is_some_and(Vec::is_empty)
+        && let Some(value) = fields.get(name)
+    {
+        return value.fault("this list must not be empty");
+    }
+    list
+}
+
+/// Notes a fault at each item whose name was there before.
+pub(super) fn unique<'a>(
+    fields: &mut Fields<'_, '_>,
+    list: &'static str,
+    names: impl Iterator<Item = &'a str>,
+    what: &str,
+) {
+    let Some(items) = fields.get(list).and_then(|value| value.items()) else { return };
+    let mut seen = std::collections::BTreeSet::new();
+    for (name, item) in names.zip(items) {
+        if !seen.insert(name) {
+            item.fault::<()>(format!("{what} {name:?} is used twice"));
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Reads VirtualService: the whole, and its routes for TLS and TCP. HTTP routes are in [`http`].
+
+mod http;
+
+use std::collections::BTreeSet;
+
+use sluis_nouns::{HostPattern, ObjectName, is_dns_label, is_dns_name};
+
+use super::read_fields;
+use super::shared::{exact_host, some_of};
+use crate::kinds::virtual_service::{
+    Destination, GatewayRef, HttpAction, HttpRoute, L4Destination, TcpMatch, TcpRoute, TlsMatch,
+    TlsRoute, VirtualService,
+};
+use crate::value::{Fields, Read, Value};
+
+read_fields! {
+    VirtualService => virtual_service,
+    TlsRoute => tls_route,
+    TlsMatch => tls_match,
+    TcpRoute => tcp_route,
+    TcpMatch => tcp_match,
+    L4Destination => l4_destination,
+    Destination => destination,
+    Port => port,
+}
+
+fn virtual_service(fields: &mut Fields<'_, '_>) -> Option<VirtualService> {
+    let mut gateways: Vec<GatewayRef> = fields.or_default("gateways");
+    let delegate = !fields.has("hosts");
+    if delegate {
+        check_delegate(fields);
+    }
+    if gateways.is_empty() {
+        gateways.push(GatewayRef::Mesh);
+    }
+    let service = VirtualService {
+        hosts: fields.or_default("hosts"),
+        gateways,
+        export_to: fields.or_default("exportTo"),
+        http: fields.or_default("http"),
+        tls: fields.or_default("tls"),
+        tcp: fields.or_default("tcp"),
+    };
+    if !(fields.has("http") || fields.has("tls") || fields.has("tcp")) {
+        fields.fault_at("http", "one of http, tls and tcp is required");
+    }
+    if !delegate {
+        check_hosts(fields, &service);
+        check_sni_hosts(fields, &service);
+    }
+    check_reachable(fields, &service);
+    Some(service)
+}
+
+/// A VirtualService without hosts is the target of a delegate: it has HTTP routes and no more.
+fn check_delegate(fields: &mut Fields<'_, '_>) {
+    for name in ["gateways", "tls", "tcp"] {
+        if let Some(value) = fields.get(name) {
+            value.fault::<()>("without hosts (the target of a delegate) this cannot be set");
+        }
+    }
+}
+
+fn check_hosts(fields: &mut Fields<'_, '_>, service: &VirtualService) {
+    let Some(list) = fields.get("hosts") else { return };
+    let items = list.items().unwrap_or_default();
+    if items.is_empty() {
+        list.fault::<()>("this list must not be empty");
+    }
+    let in_mesh = service.gateways.contains(&GatewayRef::Mesh);
+    let mut seen = BTreeSet::new();
+    for (host, item) in service.hosts.iter().zip(items) {
+        if host.is_any() && in_mesh {
+            item.fault::<()>("the host '*' is not possible for the sidecars (gateway mesh)");
+        }
+        if !seen.insert(host) {
+            item.fault::<()>(format!("the host {host} is there twice"));
+        }
+    }
+}
+
+/// Istio: each SNI host must be one of the hosts, or fall under one of them.
+fn check_sni_hosts(fields: &mut Fields<'_, '_>, service: &VirtualService) {
+    let routes = fields.get("tls").and_then(|value| value.items()).unwrap_or_default();
+    for (route, value) in service.tls.iter().zip(routes) {
+        for (index, matched) in route.matches.iter().enumerate() {
+            for sni in &matched.sni_hosts {
+                if !service.hosts.iter().any(|host| host.covers(sni)) {
+                    value.fault::<()>(format!(
+                        "the SNI host {sni} of match[{index}] is under none of the hosts"
+                    ));
+                }
+            }
+        }
+    }
+}
+
+/// A route behind one that matches all is never used.
+fn check_reachable(fields: &mut Fields<'_, '_>, service: &VirtualService) {
+    let routes = fields.get("http").and_then(|value| value.items()).unwrap_or_default();
+    let all = |route: &HttpRoute| {
+        route.matches.is_empty() && !matches!(route.action, HttpAction::Delegate(_))
+    };
+    let Some(last) = service.http.iter().position(all) else { return };
+    for value in routes.iter().skip(last + 1) {
+        value.warn(format!("this route is never used: http[{last}] matches everything"));
+    }
+}
+
+impl Read for GatewayRef {
+    /// Reads `mesh`, `name`, `namespace/name`, or the old `name.namespace.svc…` of Istio 1.0.
+    fn read(value: &Value<'_>) -> Option<Self> {
+        super::checked(value, |text| {
+            let own = value.doc.namespace.as_str();
+            let (namespace, name) = match text.split_once('/') {
+                _ if text == "mesh" => return Ok(Self::Mesh),
+                Some((".", name)) => (own, name),
+                Some((namespace, name)) => (namespace, name),
+                None => match text.split_once('.') {
+                    Some((name, rest)) => (rest.split('.').next().unwrap_or(own), name),
+                    None => (own, text),
+                },
+            };
+            if !(is_dns_label(namespace) && is_dns_name(name)) {
+                return Err(format!("{text:?} is neither mesh, NAME nor NAMESPACE/NAME"));
+            }
+            Ok(Self::Gateway(ObjectName::new(namespace, name)))
+        })
+    }
+}
+
+fn tls_route(fields: &mut Fields<'_, '_>) -> Option<TlsRoute> {
+    let matches = some_of(fields, "match");
+    let route = some_of(fields, "route");
+    let route = weighed(fields, route, |to: &mut L4Destination| &mut to.weight);
+    Some(TlsRoute { at: fields.at(), matches: matches?, route: route? })
+}
+
+fn tls_match(fields: &mut Fields<'_, '_>) -> Option<TlsMatch> {
+    let sni_hosts: Option<Vec<HostPattern>> = some_of(fields, "sniHosts");
+    let partial = TlsMatch {
+        at: fields.at(),
+        sni_hosts: Vec::new(),
+        destination_subnets: fields.or_default("destinationSubnets"),
+        port: fields.opt("port"),
+        gateways: fields.or_default("gateways"),
+        source_labels: fields.or_default("sourceLabels"),
+        source_namespace: fields.opt("sourceNamespace"),
+    };
+    Some(TlsMatch { sni_hosts: sni_hosts?, ..partial })
+}
+
+fn tcp_route(fields: &mut Fields<'_, '_>) -> Option<TcpRoute> {
+    let matches = fields.or_default("match");
+    let route = some_of(fields, "route");
+    let route = weighed(fields, route, |to: &mut L4Destination| &mut to.weight);
+    Some(TcpRoute { at: fields.at(), matches, route: route? })
+}
+
+fn tcp_match(fields: &mut Fields<'_, '_>) -> Option<TcpMatch> {
+    fields.unsupported(&["sourceSubnet"]);
+    Some(TcpMatch {
+        at: fields.at(),
+        destination_subnets: fields.or_default("destinationSubnets"),
+        port: fields.opt("port"),
+        gateways: fields.or_default("gateways"),
+        source_labels: fields.or_default("sourceLabels"),
+        source_namespace: fields.opt("sourceNamespace"),
+    })
+}
+
+fn l4_destination(fields: &mut Fields<'_, '_>) -> Option<L4Destination> {
+    let destination = fields.req("destination");
+    let weight = weight(fields);
+    Some(L4Destination { destination: destination?, weight })
+}
+
+fn destination(fields: &mut Fields<'_, '_>) -> Option<Destination> {
+    let host = exact_host(fields, "host");
+    let subset = fields.opt("subset");
+    let port = fields.opt("port").map(|Port(number)| number);
+    Some(Destination { at: fields.at(), host: host?, subset, port })
+}
+
+/// `port: {number: …}`.
+pub(super) struct Port(pub(super) u16);
+
+fn port(fields: &mut Fields<'_, '_>) -> Option<Port> {
+    Some(Port(fields.req("number")?))
+}
+
+/// Reads a `weight`; nothing written is 0, as in Istio, until [`weighed`] has seen the list.
+fn weight(fields: &mut Fields<'_, '_>) -> u32 {
+    fields.or_default("weight")
+}
+
+/// Checks the weights of `route`: with several destinations some must be above 0, and a lone
+/// destination gets everything.
+fn weighed<T>(
+    fields: &mut Fields<'_, '_>,
+    route: Option<Vec<T>>,
+    weight: impl Fn(&mut T) -> &mut u32,
+) -> Option<Vec<T>> {
+    let mut route = route?;
+    if let [only] = route.as_mut_slice() {
+        let weight = weight(only);
+        *weight = (*weight).max(1);
+    }
+    let sum: u64 = route.iter_mut().map(|to| u64::from(*weight(to))).sum();
+    let written = fields.get("route")?;
+    if sum == 0 {
+        return written.fault("the weights of the destinations add up to 0");
+    }
+    if sum > u64::from(u32::MAX) {
+        return written.fault("the weights of the destinations add up to more than 2^32-1");
+    }
+    Some(route)
+}
