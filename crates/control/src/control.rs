@@ -1,0 +1,306 @@
+//! The control plane: the mesh as it is, and what each proxy holds of it.
+//!
+//! In:    batches of resources.
+//! Out:   for each connected proxy its set, whenever it changes; for people, status and faults.
+//! Never: builds while it holds the lock: a proxy that connects waits for its own build only.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use sluis_envoy::EncodedSet;
+use sluis_model::{Batch, Changes, Snapshot, Workload, apply};
+use sluis_nouns::{ObjectName, TrustDomain};
+use sluis_resources::Fault;
+use sluis_translate::ProxyView;
+use sluis_xds::ProxyKey;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+use tracing::{info, warn};
+
+use crate::{
+    ProxyNode, ProxyStatus, ViewError,
+    config::{Config, Configs},
+    debounce, proxy_view,
+    status::Progress,
+    view::wants_proxy,
+};
+
+/// The control plane. Cheap to clone; all clones are the same one.
+///
+/// Feed it with [`Control::run`] or [`Control::apply`]; serve it with `sluis_xds::Server`, for
+/// which it is the directory.
+#[derive(Clone, Debug)]
+pub struct Control(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    domain: TrustDomain,
+    configs: Configs,
+    state: Mutex<State>,
+    /// Counts what people would like to see: connections, answers, changes of the mesh.
+    events: watch::Sender<u64>,
+}
+
+/// What the lock guards.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) snapshot: Snapshot,
+    /// How many batches have been applied; 0 before the mesh is known.
+    pub(crate) generation: u64,
+    pub(crate) streams: BTreeMap<ProxyKey, Stream>,
+    pub(crate) keys: u64,
+}
+
+/// One connected proxy.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) node: ProxyNode,
+    pub(crate) view: ProxyView,
+    pub(crate) config: Arc<Config>,
+    /// The generation of the snapshot that `config` was built from.
+    pub(crate) generation: u64,
+    pub(crate) sets: watch::Sender<Arc<EncodedSet>>,
+    pub(crate) progress: Progress,
+}
+
+/// What one workload's proxy holds, or would hold.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// The view it was built for.
+    pub view: ProxyView,
+    /// The resources, encoded and not, with their faults.
+    pub config: Arc<Config>,
+}
+
+impl Control {
+    /// A control plane of an empty mesh.
+    #[must_use]
+    pub fn new(domain: TrustDomain) -> Self {
+        Self(Arc::new(Shared {
+            domain,
+            configs: Configs::default(),
+            state: Mutex::default(),
+            events: watch::Sender::new(0),
+        }))
+    }
+
+    /// Applies batches as they come to rest, until the sender is gone or `shutdown` is done.
+    pub async fn run(self, mut batches: mpsc::Receiver<Batch>, shutdown: impl Future<Output = ()>) {
+        let applying = async {
+            while let Some(batch) = debounce::next(&mut batches).await {
+                self.apply(batch);
+            }
+        };
+        tokio::select! {
+            () = shutdown => {}
+            () = applying => {}
+        }
+    }
+
+    /// Applies one batch at once and gives each connected proxy what follows for it.
+    ///
+    /// Until the first batch, proxies are told to come back. Calls must not overlap: there is one
+    /// source.
+    pub fn apply(&self, batch: Batch) -> Changes {
+        let before = self.lock().snapshot.clone();
+        let (snapshot, changes) = apply(&before, batch);
+        let (generation, streams) = {
+            let mut state = self.lock();
+            state.snapshot = snapshot.clone();
+            state.generation += 1;
+            let streams: Vec<_> =
+                state.streams.iter().map(|(key, stream)| (*key, stream.node.clone())).collect();
+            (state.generation, streams)
+        };
+        let mut pushed = 0;
+        for (key, node) in streams {
+            pushed += usize::from(self.refresh(key, &node, generation, &snapshot));
+        }
+        info!(
+            added = changes.added.len(),
+            changed = changes.changed.len(),
+            removed = changes.removed.len(),
+            pushed,
+            "mesh changed"
+        );
+        self.tell();
+        changes
+    }
+
+    /// The mesh as it is.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.lock().snapshot.clone()
+    }
+
+    /// The trust domain of the mesh's identities.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.0.domain
+    }
+
+    /// Changes whenever something happens that [`Control::proxies`] or [`Control::faults`] show.
+    #[must_use]
+    pub fn events(&self) -> watch::Receiver<u64> {
+        self.0.events.subscribe()
+    }
+
+    /// Every connected proxy, and every workload that asks for a proxy and has none connected; by
+    /// name of the workload.
+    #[must_use]
+    pub fn proxies(&self) -> Vec<ProxyStatus> {
+        let now = Instant::now();
+        let state = self.lock();
+        let connected = state.streams.values().map(|stream| ProxyStatus {
+            workload: stream.view.name.clone(),
+            id: stream.view.id.clone(),
+            role: stream.view.role,
+            node: Some(stream.node.id.clone()),
+            connected: Some(stream.progress.age(now)),
+            kinds: stream.progress.show(now),
+        });
+        let mut proxies: Vec<ProxyStatus> = connected.collect();
+        let expected = state.snapshot.workloads().filter(|workload| wants_proxy(workload));
+        for view in expected.filter_map(|workload| proxy_view(workload, None, &self.0.domain).ok())
+        {
+            if !proxies.iter().any(|proxy| proxy.workload == view.name) {
+                let kinds = Progress::new(now).show(now);
+                let (workload, id, role) = (view.name, view.id, view.role);
+                proxies.push(ProxyStatus {
+                    workload,
+                    id,
+                    role,
+                    node: None,
+                    connected: None,
+                    kinds,
+                });
+            }
+        }
+        proxies.sort_by(|a, b| a.workload.cmp(&b.workload));
+        proxies
+    }
+
+    /// What the proxy of a workload holds, or would hold if it connected. `None` when there is no
+    /// such workload.
+    ///
+    /// # Errors
+    ///
+    /// A [`ViewError`] when the workload can have no proxy.
+    pub fn config_of(&self, name: &ObjectName) -> Option<Result<ProxyConfig, ViewError>> {
+        let (snapshot, connected) = {
+            let state = self.lock();
+            let stream = state.streams.values().rev().find(|stream| stream.view.name == *name);
+            let connected = stream.map(|stream| ProxyConfig {
+                view: stream.view.clone(),
+                config: Arc::clone(&stream.config),
+            });
+            (state.snapshot.clone(), connected)
+        };
+        if let Some(connected) = connected {
+            return Some(Ok(connected));
+        }
+        let view = proxy_view(snapshot.workload(name)?, None, &self.0.domain);
+        Some(view.map(|view| {
+            let config = self.0.configs.build(&view, &snapshot);
+            ProxyConfig { view, config }
+        }))
+    }
+
+    /// What is wrong with the mesh as proxies see it, each fault once, in order of place: what
+    /// translation met for connected proxies and for workloads that ask for one.
+    #[must_use]
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = HashSet::new();
+        let (snapshot, in_use) = {
+            let state = self.lock();
+            let in_use: Vec<_> =
+                state.streams.values().map(|stream| Arc::clone(&stream.config)).collect();
+            (state.snapshot.clone(), in_use)
+        };
+        faults.extend(in_use.iter().flat_map(|config| config.faults.iter().cloned()));
+        for workload in snapshot.workloads().filter(|workload| wants_proxy(workload)) {
+            match proxy_view(workload, None, &self.0.domain) {
+                Err(error) => drop(faults.insert(error.fault(workload))),
+                Ok(view) => {
+                    let config = self.0.configs.build(&view, &snapshot);
+                    faults.extend(config.faults.iter().cloned());
+                }
+            }
+        }
+        let mut faults: Vec<Fault> = faults.into_iter().collect();
+        faults.sort_by_cached_key(|fault| {
+            (fault.at.file.clone(), fault.at.line, fault.at.column, fault.to_string())
+        });
+        faults
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that panics runs under the lock; if it did, the state would still be whole.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tell(&self) {
+        self.0.events.send_modify(|count| *count += 1);
+    }
+
+    /// The view and configuration of a proxy that says it serves `workload`.
+    pub(crate) fn build(
+        &self,
+        workload: &Workload,
+        node: &ProxyNode,
+        snapshot: &Snapshot,
+    ) -> Result<(ProxyView, Arc<Config>), ViewError> {
+        let view = proxy_view(workload, Some(node), &self.0.domain)?;
+        let config = self.0.configs.build(&view, snapshot);
+        Ok((view, config))
+    }
+
+    /// Rebuilds one proxy's configuration; returns whether something was pushed.
+    ///
+    /// A proxy whose workload is gone, or now has another identity, is dropped: its stream ends.
+    fn refresh(
+        &self,
+        key: ProxyKey,
+        node: &ProxyNode,
+        generation: u64,
+        snapshot: &Snapshot,
+    ) -> bool {
+        let workload = node.workload.as_ref().and_then(|name| snapshot.workload(name));
+        let built = workload.map(|workload| self.build(workload, node, snapshot));
+        let mut state = self.lock();
+        let Some(stream) = state.streams.get_mut(&key) else { return false };
+        match built {
+            Some(Ok((view, config))) if view.id == stream.view.id => {
+                if generation <= stream.generation {
+                    return false;
+                }
+                stream.view = view;
+                stream.generation = generation;
+                let encoded = Arc::clone(&config.encoded);
+                stream.config = config;
+                stream.sets.send_if_modified(|set| {
+                    let is_new = *set != encoded;
+                    *set = encoded;
+                    is_new
+                })
+            }
+            Some(Err(error)) => {
+                // The last good configuration stays; the fault is shown by `faults`.
+                warn!(node = %node.id, %error, "configuration not built");
+                false
+            }
+            Some(Ok(_)) | None => {
+                info!(node = %node.id, "workload is gone");
+                state.streams.remove(&key);
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

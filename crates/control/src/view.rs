@@ -1,0 +1,202 @@
+//! How a proxy's view follows from its workload and from what the proxy says of itself. Pure.
+
+use sluis_model::Workload;
+use sluis_nouns::{ObjectName, SourceRef, TrustDomain, WorkloadId, WorkloadIdError};
+use sluis_resources::{Fault, WorkloadAddress};
+use sluis_translate::{Capture, ProxyView, Role};
+
+use envoy_types::pb::{envoy::config::core::v3::Node, google::protobuf::value::Kind as ValueKind};
+
+/// Says that a local proxy is to be run for the workload, and which: `sidecar` or `gateway`.
+pub const RUN_ANNOTATION: &str = "sluis.dev/run";
+
+/// Says which program the local proxy is: `sluis` (the default) or `envoy`.
+pub const PROXY_ANNOTATION: &str = "sluis.dev/proxy";
+
+/// Node metadata: the workload's namespace.
+const NAMESPACE_KEY: &str = "NAMESPACE";
+
+/// Node metadata: the name of the `WorkloadEntry`.
+const WORKLOAD_NAME_KEY: &str = "WORKLOAD_NAME";
+
+/// Node metadata: the unix socket through which the workload's connections come.
+const CAPTURE_PIPE_KEY: &str = "SLUIS_CAPTURE_PIPE";
+
+/// The service account of an entry that names none, as in Kubernetes.
+const ACCOUNT_DEFAULT: &str = "default";
+
+/// Bytes of a unix socket's path that Linux takes (`sun_path` without its final zero).
+const PIPE_BYTES_MAX: usize = 107;
+
+/// What a proxy says of itself when it connects, as far as it matters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyNode {
+    /// The node's id: `sidecar~IP~NAME.NS~NS.svc.cluster.local`, or `router~…` for a gateway.
+    pub id: String,
+    /// The namespace and name of the workload it serves.
+    pub workload: Option<ObjectName>,
+    /// The unix socket through which the workload's connections come.
+    pub capture_pipe: Option<String>,
+}
+
+impl ProxyNode {
+    /// Reads a node. Metadata that is missing or no string is `None`.
+    #[must_use]
+    pub fn read(node: &Node) -> Self {
+        let text = |key: &str| {
+            let value = node.metadata.as_ref()?.fields.get(key)?;
+            match value.kind.as_ref()? {
+                ValueKind::StringValue(text) if !text.is_empty() => Some(text.clone()),
+                _ => None,
+            }
+        };
+        let workload = match (text(NAMESPACE_KEY), text(WORKLOAD_NAME_KEY)) {
+            (Some(namespace), Some(name)) => Some(ObjectName::new(namespace, name)),
+            _ => None,
+        };
+        Self { id: node.id.clone(), workload, capture_pipe: text(CAPTURE_PIPE_KEY) }
+    }
+}
+
+/// Why a workload can have no proxy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ViewError {
+    /// The entry has no IP address.
+    #[error("a proxy needs an IP address as spec.address")]
+    Address,
+    /// An annotation has another value than those that are known.
+    #[error("annotation {annotation} is {value:?}; {expected} are known")]
+    Annotation {
+        /// The annotation's key.
+        annotation: &'static str,
+        /// The value that it has.
+        value: String,
+        /// The values that it may have.
+        expected: &'static str,
+    },
+    /// The namespace or account does not make an identity.
+    #[error("no identity can be made: {0}")]
+    Identity(#[from] WorkloadIdError),
+    /// Envoy must say through which socket connections come.
+    #[error("an Envoy sidecar must name its socket in node metadata {CAPTURE_PIPE_KEY}")]
+    NoPipe,
+    /// The socket's path cannot be bound.
+    #[error(
+        "node metadata {CAPTURE_PIPE_KEY} must be an absolute path of at most {PIPE_BYTES_MAX} bytes"
+    )]
+    Pipe,
+}
+
+impl ViewError {
+    /// The error as a fault of the workload's resource.
+    pub(crate) fn fault(&self, workload: &Workload) -> Fault {
+        let at: SourceRef = workload.meta().at.clone();
+        let resource = workload.resource.key().to_string();
+        let fault = Fault::error(at, self.to_string()).of(resource);
+        match self {
+            Self::Address => fault.field("spec.address"),
+            Self::Annotation { annotation, .. } => {
+                fault.field(format!("metadata.annotations[{annotation}]"))
+            }
+            Self::Identity(_) => fault.field("spec.serviceAccount"),
+            Self::NoPipe | Self::Pipe => fault,
+        }
+    }
+}
+
+/// The identity that a workload's proxy must prove.
+///
+/// # Errors
+///
+/// [`ViewError::Identity`] when the namespace or the account is not a DNS name.
+pub fn workload_id(workload: &Workload, domain: &TrustDomain) -> Result<WorkloadId, ViewError> {
+    let account = workload.spec().service_account.as_deref().unwrap_or(ACCOUNT_DEFAULT);
+    Ok(WorkloadId::new(domain.clone(), &workload.meta().name.namespace, account)?)
+}
+
+/// Whether the workload asks for a local proxy.
+#[must_use]
+pub fn wants_proxy(workload: &Workload) -> bool {
+    workload.meta().annotations.contains_key(RUN_ANNOTATION)
+}
+
+/// The view of the proxy of one workload. `node` is what the proxy said when it connected; without
+/// it the view is the one that a proxy started from the annotations would get.
+///
+/// | part     | from                                                                          |
+/// |----------|-------------------------------------------------------------------------------|
+/// | name     | the `WorkloadEntry`                                                           |
+/// | identity | trust domain, namespace, `serviceAccount` (`default` when none is written)    |
+/// | address  | `spec.address`, which must be an IP address                                   |
+/// | labels   | those of the object and of the entry, which win                               |
+/// | role     | annotation `sluis.dev/run`; without it, a node id `router~…` is a gateway     |
+/// | capture  | gateways: none. Sidecars: the socket in node metadata `SLUIS_CAPTURE_PIPE`    |
+/// |          | where there is one; else the jail's hand-over                                 |
+/// | dns      | sidecars answer for the mesh's hosts                                          |
+///
+/// With `sluis.dev/proxy: envoy` a sidecar that has connected must name that socket, because Envoy
+/// takes no sockets from a jail; before it has connected, nothing is captured.
+///
+/// # Errors
+///
+/// A [`ViewError`] that names the annotation or field at fault.
+pub fn proxy_view(
+    workload: &Workload,
+    node: Option<&ProxyNode>,
+    domain: &TrustDomain,
+) -> Result<ProxyView, ViewError> {
+    let Some(WorkloadAddress::Ip(address)) = workload.spec().address else {
+        return Err(ViewError::Address);
+    };
+    let role = role(workload, node)?;
+    let capture = match role {
+        Role::Gateway => Capture::None,
+        Role::Sidecar => capture(workload, node)?,
+    };
+    Ok(ProxyView {
+        name: workload.meta().name.clone(),
+        id: workload_id(workload, domain)?,
+        address,
+        labels: workload.labels(),
+        role,
+        capture,
+        dns: role == Role::Sidecar,
+    })
+}
+
+fn role(workload: &Workload, node: Option<&ProxyNode>) -> Result<Role, ViewError> {
+    match workload.meta().annotations.get(RUN_ANNOTATION).map(String::as_str) {
+        Some("gateway") => Ok(Role::Gateway),
+        Some("sidecar") => Ok(Role::Sidecar),
+        Some(value) => Err(ViewError::Annotation {
+            annotation: RUN_ANNOTATION,
+            value: value.to_owned(),
+            expected: "sidecar and gateway",
+        }),
+        None if node.is_some_and(|node| node.id.starts_with("router~")) => Ok(Role::Gateway),
+        None => Ok(Role::Sidecar),
+    }
+}
+
+fn capture(workload: &Workload, node: Option<&ProxyNode>) -> Result<Capture, ViewError> {
+    let is_envoy = match workload.meta().annotations.get(PROXY_ANNOTATION).map(String::as_str) {
+        Some("envoy") => true,
+        Some("sluis") | None => false,
+        Some(value) => {
+            return Err(ViewError::Annotation {
+                annotation: PROXY_ANNOTATION,
+                value: value.to_owned(),
+                expected: "sluis and envoy",
+            });
+        }
+    };
+    match node.and_then(|node| node.capture_pipe.as_ref()) {
+        Some(path) if path.starts_with('/') && path.len() <= PIPE_BYTES_MAX => {
+            Ok(Capture::ProxyProtocolPipe(path.clone()))
+        }
+        Some(_) => Err(ViewError::Pipe),
+        None if is_envoy && node.is_some() => Err(ViewError::NoPipe),
+        None if is_envoy => Ok(Capture::None),
+        None => Ok(Capture::Jail),
+    }
+}
