@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair as SigningKey, KeyUsagePurpose,
@@ -309,7 +310,10 @@ fn make_root(key: &SigningKey, domain: &TrustDomain, clock: &Clock) -> Result<St
     params.not_after = (now + ROOT_LIFETIME).into();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, domain.as_str());
-    params.distinguished_name.push(DnType::CommonName, "Sluis mesh root");
+    // Two roots must not have one name: a peer of the other would look like a forgery.
+    let digest = digest(&SHA256, key.public_key_raw());
+    let mark: String = digest.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
+    params.distinguished_name.push(DnType::CommonName, format!("Sluis mesh root {mark}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params.self_signed(key)?.pem())

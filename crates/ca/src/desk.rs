@@ -97,3 +97,6 @@ fn status(error: &IssueError) -> Status {
         _ => Status::internal(error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

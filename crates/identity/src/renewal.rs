@@ -102,7 +102,7 @@ pub enum RenewalError {
         source: tonic::transport::Error,
     },
     /// The authority refused or could not be reached.
-    #[error("authority at {address}: {status}")]
+    #[error("authority at {address}: {} ({:?})", .status.message(), .status.code())]
     Call {
         /// Where it was asked.
         address: String,

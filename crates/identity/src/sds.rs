@@ -175,3 +175,6 @@ impl Service {
         Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(answers)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -201,25 +201,25 @@ where
 
 /// A status with its causes: of a failed handshake it would only say that there was one.
 fn explain(status: Status) -> Status {
-    match std::error::Error::source(&status) {
-        Some(cause) => {
-            Status::new(status.code(), format!("{}: {}", status.message(), chain(cause)))
-        }
-        None => status,
-    }
+    let mut text = status.message().to_owned();
+    add_causes(&mut text, std::error::Error::source(&status));
+    Status::new(status.code(), text)
 }
 
-/// An error with its causes, each said once.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
+    add_causes(&mut text, error.source());
+    text
+}
+
+/// Adds the causes that the text does not name yet.
+fn add_causes(text: &mut String, mut cause: Option<&(dyn std::error::Error + 'static)>) {
     while let Some(error) = cause {
         let said = error.to_string();
-        if !text.ends_with(&said) {
+        if !text.contains(&said) && said != "transport error" {
             text.push_str(": ");
             text.push_str(&said);
         }
         cause = error.source();
     }
-    text
 }

@@ -115,10 +115,10 @@ fn a_root_that_cannot_be_used_is_never_replaced() {
     assert!(matches!(open(dir.path()), Err(OpenError::NoKey { .. })));
 
     let other = SigningKey::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-    crate::files::write(&key, &other.serialize_pem(), Access::Private).unwrap();
+    files::write(&key, &other.serialize_pem(), Access::Private).unwrap();
     assert!(matches!(open(dir.path()), Err(OpenError::Root { .. })));
 
-    crate::files::write(&key, &good, Access::Private).unwrap();
+    files::write(&key, &good, Access::Private).unwrap();
     open(dir.path()).unwrap();
 
     // A first start that was cut off: the same key, so that what it signed stays good.
@@ -140,7 +140,7 @@ fn a_life_is_bounded_by_the_authority_and_by_its_root() {
     for (wish, life) in [(None, 60), (Some(30), 30), (Some(3_600), 60)] {
         let issued = issue(wish.map(Duration::from_secs)).unwrap();
         assert_eq!(issued.not_after, clock.now() + Duration::from_secs(life), "{wish:?}");
-        let leaf = sluis_tls::Leaf::parse(&pem_to_der(&issued.chain[0])).unwrap();
+        let leaf = Leaf::parse(&pem_to_der(&issued.chain[0])).unwrap();
         assert_eq!(leaf.not_before, clock.now() - CLOCK_SKEW_MAX);
         assert_eq!(leaf.serial, issued.serial);
     }

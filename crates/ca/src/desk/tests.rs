@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use sluis_ca::{Authority, AuthorityConfig, Desk, JoinTokens, ServerCertificate};
 use sluis_identity::{CertificateService, Renewal, RenewalConfig, Status};
 use sluis_nouns::WorkloadId;
 use sluis_tls::{
@@ -26,6 +25,8 @@ use tokio::{
 };
 use tokio_stream::StreamExt as _;
 use tonic::transport::{Server, server::Connected};
+
+use crate::{Authority, AuthorityConfig, Desk, JoinTokens, ServerCertificate};
 
 const NAME: &str = "istiod.istio-system.svc";
 const DEADLINE: Duration = Duration::from_secs(30);
