@@ -113,7 +113,7 @@ pub struct Helper<'a> {
 
 /// Becomes the jail's outer process; returns only if that fails.
 pub fn exec(helper: Helper<'_>, spec: &Spec) -> JailError {
-    match prepare(helper, spec) {
+    match command(helper, spec) {
         Ok((mut command, _file)) => JailError::step("start the jail", &command.exec()),
         Err(error) => error,
     }
@@ -124,7 +124,7 @@ pub fn exec(helper: Helper<'_>, spec: &Spec) -> JailError {
 /// # Errors
 /// When the helper cannot be started; what fails later, the helper says on its standard error.
 pub fn spawn(helper: Helper<'_>, spec: &Spec) -> Result<Child, JailError> {
-    let (mut command, _file) = prepare(helper, spec)?;
+    let (mut command, _file) = command(helper, spec)?;
     command.spawn().map_err(|error| JailError::step("start the jail", &error))
 }
 
@@ -140,8 +140,11 @@ pub fn enter(spec: RawFd) -> Result<u8, JailError> {
     outer::run(&Spec::receive(spec)?)
 }
 
-/// The command line that enters the jail, and the memory file that it reads.
-fn prepare(helper: Helper<'_>, spec: &Spec) -> Result<(Command, OwnedFd), JailError> {
+/// The command line that enters the jail, and the memory file that must stay open until it runs.
+///
+/// # Errors
+/// When the memory file cannot be made.
+pub fn command(helper: Helper<'_>, spec: &Spec) -> Result<(Command, OwnedFd), JailError> {
     let file = spec.send().map_err(|error| JailError::step("pass on what to run", &error))?;
     let mut command = Command::new(helper.program);
     command.args(helper.verb).arg(file.as_raw_fd().to_string());

@@ -11,6 +11,7 @@ mod proxy_v2;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream, UdpSocket, UnixStream};
@@ -26,6 +27,9 @@ pub use proxy_v2::header as proxy_v2_header;
 
 /// The most connections at once: two descriptors each, within a usual limit of 1024 × 16.
 pub const CONNECTIONS_MAX: usize = 4096;
+
+/// How long to wait after a failed accept: descriptors come free as connections end.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Serves the jail's sockets until one of them fails or the future is dropped.
 ///
@@ -62,7 +66,15 @@ async fn accept(listener: TcpListener, pipe: Arc<Path>, slots: Arc<Semaphore>) -
     let mut clients = JoinSet::new();
     loop {
         let slot = Arc::clone(&slots).acquire_owned().await.map_err(io::Error::other)?;
-        let (client, _) = listener.accept().await?;
+        let client = match listener.accept().await {
+            Ok((client, _)) => client,
+            // The client's own end, or too many open files: neither is the listener's.
+            Err(error) => {
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                continue;
+            }
+        };
         let pipe = Arc::clone(&pipe);
         clients.spawn(async move {
             if let Err(error) = carry(client, &pipe).await {

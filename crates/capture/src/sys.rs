@@ -1,10 +1,19 @@
-//! The two system calls that have no safe wrapper: `fork` and the loading of a seccomp filter.
+//! What has no safe wrapper: `fork`, a seccomp filter, a new program's signal mask, readiness.
 
-#![expect(unsafe_code, reason = "fork and prctl(PR_SET_SECCOMP) exist only as unsafe calls")]
+#![expect(
+    unsafe_code,
+    reason = "fork, prctl(PR_SET_SECCOMP), pre_exec and AsyncFd exist only as unsafe calls"
+)]
 
 use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
+use nix::sys::signal::SigSet;
 use nix::unistd::{ForkResult, fork};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Forks, after proving that this process has one thread.
 ///
@@ -22,6 +31,20 @@ pub(crate) fn fork_single_threaded() -> io::Result<ForkResult> {
 /// The number of threads of this process.
 pub(crate) fn threads() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
+}
+
+/// Lets these signals through to the program, which would else begin with them blocked, as we do.
+pub(crate) fn unblock_in(command: &mut Command, signals: SigSet) {
+    // SAFETY: the closure runs in the forked child and makes one call, sigprocmask(2), which is
+    // async-signal-safe; it touches no memory but its own copy of the set.
+    unsafe { command.pre_exec(move || Ok(signals.thread_unblock()?)) };
+}
+
+/// Lets the current tokio runtime tell when there is something to read.
+pub(crate) fn watch_readable(descriptor: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
+    let descriptor = descriptor.try_clone_to_owned()?;
+    // SAFETY: the AsyncFd owns its own duplicate, which nobody else can close.
+    unsafe { Ok(AsyncFd::register_with_interest(descriptor, Interest::READABLE)?) }
 }
 
 /// Loads a seccomp filter for this thread and all that it starts; needs `no_new_privs`.

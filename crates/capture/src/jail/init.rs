@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 
 use super::outer::{Report, Word};
 use super::{JailError, Spec, confine, mounts, namespaces, network, signals};
-use crate::wire;
+use crate::{sys, wire};
 
 /// Lives the life of the jail; exits with the command's code.
 pub(super) fn run(spec: &Spec, outer: &UnixStream, caught: &SignalFd) -> ! {
@@ -62,6 +62,7 @@ fn start(spec: &Spec) -> Result<Pid, JailError> {
             None => command.env_remove(name),
         };
     }
+    sys::unblock_in(&mut command, signals::caught());
     let child = command.spawn().map_err(|error| JailError::Command {
         command: spec.command.to_string_lossy().into_owned(),
         reason: error.to_string(),

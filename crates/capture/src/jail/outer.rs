@@ -7,14 +7,16 @@
 use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{ForkResult, Pid};
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
 
 use super::{JailError, Sidecar, Spec, init, namespaces, signals};
 use crate::handoff::{self, Sockets};
@@ -61,8 +63,12 @@ pub(super) fn run(spec: &Spec) -> Result<u8, JailError> {
     };
     drop(theirs);
     let jail = Jail { init, stream: ours, caught };
-    match jail.start(spec) {
-        Ok(link) => jail.watch(link),
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let started = runtime
+        .map_err(failed("start the event loop"))
+        .and_then(|runtime| Ok((jail.start(spec)?, runtime)));
+    match started {
+        Ok((link, runtime)) => jail.watch(link, &runtime),
         Err(error) => {
             jail.abandon();
             Err(error)
@@ -102,39 +108,44 @@ impl Jail {
         let _ended = waitpid(self.init, None);
     }
 
-    /// Forwards signals and keeps the sidecar informed, until init ends.
-    fn watch(self, mut link: Link) -> Result<u8, JailError> {
+    /// Forwards signals and keeps the sidecar's link, until init ends.
+    ///
+    /// On one thread: a process that has made a pid namespace for its children can have no more
+    /// (pid_namespaces(7)).
+    fn watch(self, mut link: Link, runtime: &Runtime) -> Result<u8, JailError> {
         let failed = |error: io::Error| JailError::step("wait for the command", &error);
-        loop {
-            self.wait_for_event(&link).map_err(failed)?;
-            link.tend();
-            while let Some(signal) = signals::next(&self.caught).map_err(failed)? {
-                match signal {
-                    Signal::SIGCHLD => {
-                        if let Some(code) = self.ended().map_err(failed)? {
-                            return self.last_word().map_or(Ok(code), Err);
+        let ended = runtime.block_on(async {
+            let caught = sys::watch_readable(self.caught.as_fd())?;
+            loop {
+                tokio::select! {
+                    ready = caught.readable() => {
+                        ready?.clear_ready();
+                        if let Some(code) = self.pass_on_signals()? {
+                            return Ok(code);
                         }
                     }
-                    // Init may have ended just now; then nobody needs this signal any more.
-                    signal => drop(kill(self.init, signal)),
+                    () = link.tend() => {}
                 }
             }
-        }
+        });
+        let code = ended.map_err(failed)?;
+        self.last_word().map_or(Ok(code), Err)
     }
 
-    fn wait_for_event(&self, link: &Link) -> io::Result<()> {
-        let mut events = vec![PollFd::new(self.caught.as_fd(), PollFlags::POLLIN)];
-        if let Some(stream) = link.stream() {
-            events.push(PollFd::new(stream.as_fd(), PollFlags::POLLIN));
+    /// Gives init the signals that are for the command; tells the exit code once init has ended.
+    fn pass_on_signals(&self) -> io::Result<Option<u8>> {
+        while let Some(signal) = signals::next(&self.caught)? {
+            match signal {
+                Signal::SIGCHLD => {
+                    if let Some(code) = self.ended()? {
+                        return Ok(Some(code));
+                    }
+                }
+                // Init may have ended just now; then nobody needs this signal any more.
+                signal => drop(kill(self.init, signal)),
+            }
         }
-        let wait = match link.again_in() {
-            Some(wait) => PollTimeout::try_from(wait).map_err(io::Error::other)?,
-            None => PollTimeout::NONE,
-        };
-        match poll(&mut events, wait) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
+        Ok(None)
     }
 
     /// The exit code of init, once it has one.
@@ -155,14 +166,16 @@ impl Jail {
 /// How the sockets are with the sidecar.
 enum Link {
     /// Handed over; kept here too, for the sidecar after this one.
-    Handoff { offer: Box<Offer>, connection: Option<UnixStream>, again_at: Instant },
-    /// Served by a thread of this process.
-    Relay,
+    Handoff { offer: Box<Offer>, connection: Option<UnixStream> },
+    /// Served by this process.
+    Relay(Pin<Box<dyn Future<Output = io::Result<()>>>>),
+    /// The relay has failed. Connections end in the backlog.
+    Broken,
 }
 
 /// What a restarted sidecar is offered.
 struct Offer {
-    path: std::path::PathBuf,
+    path: PathBuf,
     workload: String,
     sockets: Sockets,
 }
@@ -171,68 +184,52 @@ impl Link {
     fn make(spec: &Spec, sockets: Sockets) -> io::Result<Self> {
         match &spec.sidecar {
             Sidecar::Handoff(path) => {
-                let connection = Some(handoff::send(path, &spec.workload, &sockets)?);
+                let connection = handoff::send(path, &spec.workload, &sockets)?;
                 let workload = spec.workload.clone();
                 let offer = Box::new(Offer { path: path.clone(), workload, sockets });
-                Ok(Self::Handoff { offer, connection, again_at: Instant::now() })
+                Ok(Self::Handoff { offer, connection: Some(connection) })
             }
             Sidecar::Relay { pipe, names } => {
-                let (pipe, names) = (pipe.clone(), names.clone());
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
-                    if let Err(error) = runtime.block_on(relay::run(sockets, pipe, names)) {
-                        tracing::error!(%error, "the relay to the sidecar has ended");
+                Ok(Self::Relay(Box::pin(relay::run(sockets, pipe.clone(), names.clone()))))
+            }
+        }
+    }
+
+    /// Keeps the link until something changes; safe to cancel and call again.
+    async fn tend(&mut self) {
+        match self {
+            Self::Handoff { connection: connection @ Some(_), offer } => {
+                // A stream that cannot be watched is as good as ended: the offer is made again.
+                let _watched = ended(connection.as_ref()).await;
+                tracing::warn!(workload = offer.workload, "the sidecar is gone; connections wait");
+                *connection = None;
+            }
+            Self::Handoff { connection, offer } => {
+                tokio::time::sleep(OFFER_AGAIN_AFTER).await;
+                match handoff::send(&offer.path, &offer.workload, &offer.sockets) {
+                    Ok(stream) => {
+                        tracing::info!(workload = offer.workload, "the sidecar is back");
+                        *connection = Some(stream);
                     }
-                })?;
-                Ok(Self::Relay)
-            }
-        }
-    }
-
-    fn stream(&self) -> Option<&UnixStream> {
-        match self {
-            Self::Handoff { connection, .. } => connection.as_ref(),
-            Self::Relay => None,
-        }
-    }
-
-    /// When [`Link::tend`] wants to be called next, if nothing happens before.
-    fn again_in(&self) -> Option<Duration> {
-        match self {
-            Self::Handoff { connection: None, again_at, .. } => {
-                Some(again_at.saturating_duration_since(Instant::now()))
-            }
-            _ => None,
-        }
-    }
-
-    /// Notices the sidecar's end, and offers the sockets to the next one.
-    fn tend(&mut self) {
-        let Self::Handoff { offer, connection, again_at } = self else { return };
-        if let Some(stream) = connection {
-            if !has_ended(stream) {
-                return;
-            }
-            tracing::warn!(workload = offer.workload, "the sidecar is gone; connections wait");
-            *connection = None;
-            *again_at = Instant::now() + OFFER_AGAIN_AFTER;
-        } else if Instant::now() >= *again_at {
-            match handoff::send(&offer.path, &offer.workload, &offer.sockets) {
-                Ok(stream) => {
-                    tracing::info!(workload = offer.workload, "the sidecar is back");
-                    *connection = Some(stream);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, workload = offer.workload, "no sidecar yet");
-                    *again_at = Instant::now() + OFFER_AGAIN_AFTER;
+                    Err(error) => {
+                        tracing::debug!(%error, workload = offer.workload, "no sidecar yet");
+                    }
                 }
             }
+            Self::Relay(serving) => {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the relay to the sidecar has ended");
+                }
+                *self = Self::Broken;
+            }
+            Self::Broken => std::future::pending().await,
         }
     }
 }
 
-/// Whether the other side has closed. It says nothing after its answer, so any word is an error.
-fn has_ended(stream: &UnixStream) -> bool {
-    let mut event = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
-    !matches!(poll(&mut event, PollTimeout::ZERO), Ok(0))
+/// Waits until the other side has closed. It says nothing after its answer, so any word is an end.
+async fn ended(stream: Option<&UnixStream>) -> io::Result<()> {
+    let Some(stream) = stream else { return Ok(()) };
+    let stream = sys::watch_readable(stream.as_fd())?;
+    stream.readable().await.map(drop)
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use nix::libc::{SI_KERNEL, SI_USER};
+use libc::SI_KERNEL;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
@@ -21,15 +21,15 @@ const FORWARDED: [Signal; 7] = [
 /// Blocks the signals that the command should get, and `SIGCHLD`; they arrive here instead.
 ///
 /// Blocked signals reach even the first process of a pid namespace, which is deaf to others.
-/// Programs started by `std` begin with an empty mask again.
 pub(super) fn catch() -> io::Result<SignalFd> {
-    let mut mask = SigSet::empty();
-    mask.add(Signal::SIGCHLD);
-    for signal in FORWARDED {
-        mask.add(signal);
-    }
+    let mask = caught();
     mask.thread_block()?;
     Ok(SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
+/// The signals that [`catch`] blocks.
+pub(super) fn caught() -> SigSet {
+    FORWARDED.into_iter().chain([Signal::SIGCHLD]).collect()
 }
 
 /// The next signal that somebody sent to this process alone, or a child's end.
@@ -41,7 +41,6 @@ pub(super) fn next(signals: &SignalFd) -> io::Result<Option<Signal>> {
         let signal = i32::try_from(info.ssi_signo).map_err(io::Error::other)?;
         let signal = Signal::try_from(signal)?;
         if signal == Signal::SIGCHLD || info.ssi_code != SI_KERNEL {
-            debug_assert!(SI_USER != SI_KERNEL, "the two senders are told apart");
             return Ok(Some(signal));
         }
     }
