@@ -50,3 +50,5 @@ pub use kinds::virtual_service::{
 };
 pub use read::parse;
 pub use resource::{Key, Kind, Meta, Parsed, Resource, Spec};
+pub use value::{DurationError, parse_duration};
+pub use yaml::TEXT_BYTES_MAX;

@@ -18,6 +18,7 @@ use sluis_nouns::SourceRef;
 use crate::fault::Fault;
 use crate::yaml::{Entry, Node, NodeKind, Plain, Pos, resolve};
 
+pub use basic::{DurationError, parse_duration};
 pub(crate) use basic::{OpenDuration, one_of};
 
 /// What is common to all values of one object.

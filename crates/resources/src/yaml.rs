@@ -19,7 +19,7 @@ use crate::fault::Fault;
 pub(crate) use scalar::{Plain, resolve};
 
 /// Largest text that is read: several thousand objects, and far above what an editor is used for.
-pub(crate) const TEXT_BYTES_MAX: usize = 4 << 20;
+pub const TEXT_BYTES_MAX: usize = 4 << 20;
 
 /// Most documents in one text, in proportion to [`TEXT_BYTES_MAX`].
 const DOCUMENTS_MAX: usize = 10_000;

@@ -96,11 +96,7 @@ pub(crate) struct OpenDuration(pub(crate) Duration);
 impl Read for OpenDuration {
     fn read(value: &Value<'_>) -> Option<Self> {
         let text = value.text()?;
-        match duration(text) {
-            Some(duration) => Some(Self(duration)),
-            None => value
-                .fault_help(format!("{text:?} is not a duration"), "write it as 300ms, 10s or 1h"),
-        }
+        parse_duration(text).map_or_else(|error| value.fault(error.to_string()), |d| Some(Self(d)))
     }
 }
 
@@ -190,6 +186,21 @@ fn integer<T: TryFrom<i128>>(value: &Value<'_>) -> Option<T> {
     }
 }
 
+/// Text that is not a duration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a duration such as 300ms, 10s or 1h30m")]
+pub struct DurationError(String);
+
+/// Reads a duration in Go's form, as all of Istio's resources write it: numbers, each with one of
+/// the units `ns`, `us`, `ms`, `s`, `m` and `h`, or `0`.
+///
+/// # Errors
+///
+/// [`DurationError`] when the text has another form, is negative or too long for a `Duration`.
+pub fn parse_duration(text: &str) -> Result<Duration, DurationError> {
+    duration(text).ok_or_else(|| DurationError(text.to_owned()))
+}
+
 /// Reads Go's form of a duration: numbers, each with its unit.
 fn duration(text: &str) -> Option<Duration> {
     if text == "0" {
@@ -245,7 +256,7 @@ fn json(node: &Node) -> Json {
 mod tests {
     use std::time::Duration;
 
-    use super::duration;
+    use super::parse_duration;
 
     #[test]
     fn durations_are_read_in_gos_form() {
@@ -265,7 +276,7 @@ mod tests {
             ("1.2.3s", None),
             ("99999999999999999999h", None),
         ] {
-            assert_eq!(duration(text), millis.map(Duration::from_millis), "{text}");
+            assert_eq!(parse_duration(text).ok(), millis.map(Duration::from_millis), "{text}");
         }
     }
 }
