@@ -75,14 +75,14 @@ const DETAIL_BYTES_MAX: usize = 4096;
 /// The TLS configuration for the next connection, with the proxy's certificate of the moment.
 ///
 /// `None` while there is no certificate; the client then waits and asks again.
-pub type ClientTls = Arc<dyn Fn() -> Option<Arc<ClientConfig>> + Send + Sync>;
+pub type ClientTlsSource = Arc<dyn Fn() -> Option<Arc<ClientConfig>> + Send + Sync>;
 
 /// What a client needs to know.
 pub struct Config {
     /// Host and port of the control plane, as `host:port`.
     pub endpoint: String,
     /// The TLS configuration for each connection.
-    pub tls: ClientTls,
+    pub tls: ClientTlsSource,
     /// Who the proxy says it is. The certificate must agree.
     pub node: Node,
     /// Draws for the back-off.
@@ -299,7 +299,7 @@ impl Client {
 /// Opens a stream whose requests come from `outbound`.
 async fn open(
     endpoint: String,
-    tls: &ClientTls,
+    tls: &ClientTlsSource,
     outbound: mpsc::Receiver<DeltaDiscoveryRequest>,
 ) -> Result<Streaming<DeltaDiscoveryResponse>, StreamError> {
     let tls = tls().ok_or(StreamError::NoCertificate)?;

@@ -13,10 +13,10 @@ mod session;
 mod wire;
 
 pub use client::{
-    CONTROL_PLANE_NAME, Client, ClientTls, Config as ClientConfig, Delivery,
+    CONTROL_PLANE_NAME, Client, ClientTlsSource, Config as ClientConfig, Delivery,
     Handle as ClientHandle, Jitter, Subscriptions, Update,
 };
-pub use server::{Connection, Directory, ProxyKey, Refusal, ServeError, Server, ServerTls};
+pub use server::{Connection, Directory, ProxyKey, Refusal, ServeError, Server, ServerTlsSource};
 pub use session::{
     Action, Ask, Breach, Dialect, Event, NAME_BYTES_MAX, NAMES_MAX, Names, Report, Response,
     Session,

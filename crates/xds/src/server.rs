@@ -46,7 +46,7 @@ const DRAIN_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// The TLS configuration for the next connection. Client certificates are to be verified when one
 /// is given, and to be optional: the certificate service is called by those who have none yet.
-pub type ServerTls = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
+pub type ServerTlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 
 /// Names one stream of one proxy. A proxy that reconnects gets a new key, so that the end of its
 /// older stream, noticed late, says nothing about the new one.
@@ -104,7 +104,7 @@ pub enum ServeError {
 
 /// The gRPC server of the control plane.
 pub struct Server {
-    tls: ServerTls,
+    tls: ServerTlsSource,
     routes: Routes,
     closing: watch::Sender<bool>,
 }
@@ -112,7 +112,7 @@ pub struct Server {
 impl Server {
     /// A server of ADS alone; [`Server::with`] adds services.
     #[must_use]
-    pub fn new(tls: ServerTls, directory: Arc<dyn Directory>) -> Self {
+    pub fn new(tls: ServerTlsSource, directory: Arc<dyn Directory>) -> Self {
         let (closing, closed) = watch::channel(false);
         let ads = AggregatedDiscoveryServiceServer::new(Ads::new(directory, closed))
             .max_decoding_message_size(REQUEST_BYTES_MAX)

@@ -25,7 +25,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 use tracing::debug;
 
-use super::ServerTls;
+use super::ServerTlsSource;
 
 /// Connections at once. A control plane of this build serves thousands of proxies; at the bound
 /// new ones wait in the kernel's backlog.
@@ -47,7 +47,7 @@ const ALPN_H2: &[u8] = b"h2";
 /// The connections of a listener, each after its handshake.
 pub(super) fn incoming(
     listener: TcpListener,
-    tls: ServerTls,
+    tls: ServerTlsSource,
 ) -> impl Stream<Item = io::Result<PeerStream>> {
     let acceptor = Acceptor {
         listener,
@@ -68,7 +68,7 @@ pub(super) fn incoming(
 /// Dropping it closes the listener and the connections whose handshake is under way.
 struct Acceptor {
     listener: TcpListener,
-    tls: ServerTls,
+    tls: ServerTlsSource,
     handshakes: JoinSet<Option<PeerStream>>,
     places: Arc<Semaphore>,
 }

@@ -13,7 +13,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 
-use crate::{CONTROL_PLANE_NAME, ClientTls, ServerTls};
+use crate::{CONTROL_PLANE_NAME, ClientTlsSource, ServerTlsSource};
 
 pub(super) struct Pki {
     ca: CertifiedIssuer<'static, KeyPair>,
@@ -58,7 +58,7 @@ impl Pki {
         self.issue(SanType::URI(id.try_into().unwrap()))
     }
 
-    pub(super) fn server_tls(&self) -> ServerTls {
+    pub(super) fn server_tls(&self) -> ServerTlsSource {
         let (chain, key) =
             self.issue(SanType::DnsName(CONTROL_PLANE_NAME.try_into().unwrap())).rustls();
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -80,7 +80,7 @@ impl Pki {
     }
 
     /// A client with that identity, or with none.
-    pub(super) fn client_tls(&self, id: Option<&str>) -> ClientTls {
+    pub(super) fn client_tls(&self, id: Option<&str>) -> ClientTlsSource {
         let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
