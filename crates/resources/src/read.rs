@@ -43,9 +43,26 @@ pub fn parse(origin: &str, text: &str) -> Parsed {
         // Checks read again what readers have read, and find the same.
         let mut seen = HashSet::new();
         faults.retain(|fault| seen.insert(fault.clone()));
+        bound(&mut faults);
         parsed.faults.append(&mut faults);
     }
     parsed
+}
+
+/// Most faults that one document tells: more than anybody reads, and little enough to be kept.
+const FAULTS_MAX: usize = 500;
+
+/// Cuts a list of faults, and says so in the last one.
+fn bound(faults: &mut Vec<Fault>) {
+    if faults.len() <= FAULTS_MAX {
+        return;
+    }
+    let cut = faults.split_off(FAULTS_MAX);
+    let worst = cut.iter().max_by_key(|fault| fault.level);
+    if let Some(fault) = worst {
+        let message = format!("there are {} more faults in this document", cut.len());
+        faults.push(Fault { message, path: String::new(), help: None, ..fault.clone() });
+    }
 }
 
 /// Reads one object, or the items of a list of objects.

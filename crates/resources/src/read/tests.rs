@@ -461,3 +461,15 @@ fn text_that_is_not_an_object_is_a_fault() {
     }
     assert_eq!(parse("f", "\n---\n# nothing\n---\n").faults, []);
 }
+
+#[test]
+fn the_list_of_faults_is_bounded_and_still_says_that_there_is_an_error() {
+    let mut text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n".to_owned();
+    for key in 0..2000 {
+        text.push_str(&format!("k{key}: 1\n"));
+    }
+    let parsed = parse("f.yaml", &text);
+    assert_eq!(parsed.faults.len(), 501);
+    assert!(parsed.faults[500].message.contains("1500 more"));
+    assert!(parsed.has_errors() && parsed.resources.is_empty());
+}
