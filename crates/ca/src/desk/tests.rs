@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
-use sluis_identity::{CertificateService, Renewal, RenewalConfig, Status};
+use envoy_types::pb::envoy::service::{
+    discovery::v3::DiscoveryRequest,
+    secret::v3::secret_discovery_service_client::SecretDiscoveryServiceClient,
+};
+use hyper_util::rt::TokioIo;
+use sluis_identity::{Agent, CertificateService, Renewal, RenewalConfig, Status};
 use sluis_nouns::WorkloadId;
 use sluis_tls::{
     ClientTls, Clock, MESH_ROOTS, PeerIdentity, SecretStore, ServerTls, WORKLOAD_CERTIFICATE,
@@ -19,12 +24,12 @@ use sluis_tls::{
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    net::{TcpListener, TcpStream},
-    sync::watch,
+    net::{TcpListener, TcpStream, UnixStream},
+    sync::{oneshot, watch},
     time::timeout,
 };
 use tokio_stream::StreamExt as _;
-use tonic::transport::{Server, server::Connected};
+use tonic::transport::{Endpoint, Server, server::Connected};
 
 use crate::{Authority, AuthorityConfig, Desk, JoinTokens, ServerCertificate};
 
@@ -262,4 +267,33 @@ async fn an_authority_that_is_not_ours_hears_no_token() {
 
 fn copy_root(from: &Path, to: &Path) {
     fs::copy(from.join("root-cert.pem"), to.join("root-cert.pem")).unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_serves_what_it_was_issued_and_ends_when_told() {
+    let plane = Plane::start(Duration::from_secs(60)).await;
+    let (store, id) = (store(), id("notebook"));
+    let renewal = plane.renewal(&id, plane.token(&id), &store);
+    let socket = plane.dir.path().join("sds");
+    let agent = Agent::new(renewal, store, socket.clone());
+    let mut status = agent.status();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(agent.run(async { drop(stopped.await) }));
+    until(&mut status, |status| status.issued == 1).await;
+
+    let path = socket.clone();
+    let channel = Endpoint::from_static("http://sds").connect_with_connector_lazy(
+        tower::service_fn(move |_: http::Uri| {
+            let path = path.clone();
+            async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(path).await?)) }
+        }),
+    );
+    let names = [WORKLOAD_CERTIFICATE, MESH_ROOTS].map(str::to_owned).to_vec();
+    let request = DiscoveryRequest { resource_names: names, ..DiscoveryRequest::default() };
+    let answer = SecretDiscoveryServiceClient::new(channel).fetch_secrets(request).await.unwrap();
+    assert_eq!(answer.into_inner().resources.len(), 2);
+
+    stop.send(()).unwrap();
+    timeout(DEADLINE, task).await.expect("in time").unwrap().unwrap();
+    assert!(!socket.exists());
 }
