@@ -126,6 +126,8 @@ pub struct ChainInput {
     pub server_names: Vec<String>,
     /// The original destinations that it claims; empty for any.
     pub subnets: Vec<Cidr>,
+    /// Whether it claims only what is not TLS.
+    pub is_plain_only: bool,
     /// The TLS that is terminated before anything else is read.
     pub tls: Option<ServerTls>,
     /// What is done with the bytes.
@@ -356,6 +358,8 @@ pub struct Redirect {
     pub host: Option<String>,
     /// Another path.
     pub path: Option<String>,
+    /// What replaces the matched prefix.
+    pub prefix: Option<String>,
     /// Another scheme.
     pub scheme: Option<String>,
     /// Another port.
@@ -492,36 +496,22 @@ pub struct NameInput {
 pub struct PatchInput {
     /// The `EnvoyFilter`, as `namespace/name`.
     pub owner: String,
+    /// The patch's place in the list, from 0.
+    pub index: usize,
     /// Where the patch is written.
     pub at: SourceRef,
+    /// Where its value is written.
+    pub value_at: SourceRef,
+    /// Whether the `EnvoyFilter` selects its workloads: a patch that finds nothing is then odd.
+    pub is_selective: bool,
     /// What is patched.
     pub apply_to: ApplyTo,
     /// Which ones.
     pub matches: PatchMatch,
     /// How.
     pub operation: Operation,
-    /// With what, in protobuf's JSON mapping.
+    /// With what: protobuf's JSON mapping of Envoy's v3 messages.
     pub value: Value,
-    /// The Lua globals that the prelude sets, from the `EnvoyFilter`'s annotation.
-    pub lua_globals: Vec<LuaGlobal>,
-}
-
-/// A Lua global whose value the gateway process finds in its environment or in a file.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LuaGlobal {
-    /// The global's name, a Lua identifier.
-    pub name: String,
-    /// Where its value is.
-    pub source: LuaSource,
-}
-
-/// Where the value of a Lua global is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LuaSource {
-    /// In this environment variable.
-    Env(String),
-    /// In this file, without the newline at its end.
-    File(String),
 }
 
 /// What a patch is applied to.
@@ -587,6 +577,8 @@ pub struct PatchMatch {
     pub gateway: Option<String>,
     /// The virtual host's name.
     pub virtual_host: Option<String>,
+    /// A domain of the virtual host.
+    pub domain: Option<String>,
     /// The route's name.
     pub route: Option<String>,
     /// The cluster's name.

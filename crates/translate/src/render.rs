@@ -1,8 +1,25 @@
 //! Turns the inputs of one proxy into Envoy's messages.
+//!
+//! In:    [`Inputs`], and nothing else.
+//! Out:   a [`ResourceSet`], patched as users asked, and what could not be carried out.
+//! Never: chooses: which services, routes and policies there are was decided by `select`.
 
-use sluis_envoy::ResourceSet;
+mod access_log;
+mod cluster;
+mod listener;
+mod patch;
+mod route;
+mod tls;
+mod wrap;
 
-use crate::{Fault, Inputs};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use sluis_envoy::{NameInfo, NameTable, ResourceSet};
+
+use crate::{Fault, Inputs, NameInput};
 
 /// What one proxy should hold, and what could not be carried out.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,5 +33,48 @@ pub struct Rendered {
 /// Turns the inputs of one proxy into Envoy's messages.
 #[must_use]
 pub fn render(inputs: &Inputs) -> Rendered {
-    Rendered { set: ResourceSet::default(), faults: inputs.faults.clone() }
+    let mut set = ResourceSet {
+        clusters: named(inputs.clusters.iter().map(|input| (&input.name, cluster::cluster(input)))),
+        endpoints: named(
+            inputs
+                .clusters
+                .iter()
+                .filter_map(|input| Some((&input.name, cluster::endpoints(input)?))),
+        ),
+        listeners: named(
+            inputs
+                .listeners
+                .iter()
+                .map(|input| (&input.name, listener::listener(input, &inputs.mesh))),
+        ),
+        routes: named(inputs.routes.iter().map(|input| (&input.name, route::table(input)))),
+        names: inputs.names.as_deref().map(|names| Arc::new(name_table(names))),
+        ..ResourceSet::default()
+    };
+    if let Some(outbound) = &inputs.outbound {
+        let listener = listener::virtual_outbound(outbound, &inputs.mesh);
+        set.listeners.insert(listener.name.clone(), Arc::new(listener));
+    }
+    let mut faults = inputs.faults.clone();
+    patch::apply(inputs, &mut set, &mut faults);
+    Rendered { set, faults }
+}
+
+fn named<'a, M>(all: impl Iterator<Item = (&'a String, M)>) -> BTreeMap<String, Arc<M>> {
+    all.map(|(name, value)| (name.clone(), Arc::new(value))).collect()
+}
+
+fn name_table(names: &[NameInput]) -> NameTable {
+    let info = |input: &NameInput| {
+        let (shortname, namespace) = input.service.clone().unwrap_or_default();
+        NameInfo {
+            ips: input.addresses.iter().map(ToString::to_string).collect(),
+            registry: if input.service.is_some() { "Kubernetes" } else { "External" }.to_owned(),
+            shortname,
+            namespace,
+        }
+    };
+    let table: HashMap<String, NameInfo> =
+        names.iter().map(|input| (input.host.clone(), info(input))).collect();
+    NameTable { table: table.into_iter().collect() }
 }

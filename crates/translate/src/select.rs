@@ -1,21 +1,130 @@
 //! Chooses and orders everything of the mesh that matters to one proxy.
+//!
+//! In:    a [`ProxyView`] and a [`Snapshot`].
+//! Out:   [`Inputs`], in which every decision of Istio's rules has been made.
+//! Never: builds an Envoy message.
+//!
+//! Start at [`select`]. A sidecar's listeners are in `outbound`, a gateway's in `gateway`; both take
+//! HTTP routes from `http` and destinations from `destination`.
 
-use sluis_model::Snapshot;
+mod cluster;
+mod destination;
+mod envoy_filter;
+mod gateway;
+mod gateway_http;
+mod http;
+mod listeners;
+mod lua;
+mod names;
+mod outbound;
+mod tls;
 
-use crate::{Inputs, MeshInputs, Normalization, ProxyView};
+use std::{collections::HashSet, sync::Arc};
+
+use sluis_model::{MeshService, Snapshot};
+use sluis_nouns::{HostPattern, Labels};
+use sluis_resources::{
+    AccessLogEncoding, GatewayRef, MeshConfig, Meta, OutboundTrafficPolicy, PathNormalization,
+};
+
+use crate::{
+    AccessLogInput, Fault, Inputs, MeshInputs, Normalization, OutboundInputs, OutboundPolicy,
+    ProxyView, Role,
+};
 
 /// Chooses and orders everything of the mesh that matters to one proxy.
 #[must_use]
 pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
-    let _ = (view, snapshot);
-    Inputs {
-        mesh: MeshInputs { access_log: None, normalization: Normalization::Base },
-        outbound: None,
-        listeners: Vec::new(),
-        routes: Vec::new(),
-        clusters: Vec::new(),
-        names: None,
-        patches: Vec::new(),
+    let mut selection = Selection {
+        view,
+        snapshot,
+        services: snapshot.services(&view.name.namespace).cloned().collect(),
+        client_tls_clusters: Vec::new(),
         faults: Vec::new(),
+    };
+    let (outbound, (listeners, routes)) = match view.role {
+        Role::Sidecar => {
+            let policy = selection.policy();
+            let outbound = OutboundInputs { capture: view.capture.clone(), policy };
+            (Some(outbound), outbound::select(&mut selection, policy))
+        }
+        Role::Gateway => (None, gateway::select(&mut selection)),
+    };
+    let clusters = cluster::select(&mut selection);
+    let patches = envoy_filter::select(&mut selection);
+    let names = view.dns.then(|| names::select(&selection));
+    let mut seen = HashSet::new();
+    selection.faults.retain(|fault| seen.insert(fault.clone()));
+    Inputs {
+        mesh: mesh(snapshot.mesh()),
+        outbound,
+        listeners,
+        routes,
+        clusters,
+        names,
+        patches,
+        faults: selection.faults,
     }
+}
+
+/// What a selection knows and gathers on the way.
+struct Selection<'a> {
+    view: &'a ProxyView,
+    snapshot: &'a Snapshot,
+    /// The services that the proxy sees, in order of host.
+    services: Vec<Arc<MeshService>>,
+    /// The clusters of which a variant without TLS of its own is needed; see `destination`.
+    client_tls_clusters: Vec<destination::ClusterKey>,
+    faults: Vec<Fault>,
+}
+
+impl Selection<'_> {
+    fn policy(&self) -> OutboundPolicy {
+        match self.snapshot.mesh().outbound_traffic_policy {
+            OutboundTrafficPolicy::RegistryOnly => OutboundPolicy::RegistryOnly,
+            OutboundTrafficPolicy::AllowAny => OutboundPolicy::AllowAny,
+        }
+    }
+
+    fn service(&self, host: &HostPattern) -> Option<Arc<MeshService>> {
+        self.snapshot.service(host, &self.view.name.namespace).cloned()
+    }
+
+    fn fault(&mut self, meta: &Meta, fault: Fault) {
+        self.faults.push(fault.of(format!("{} {}", meta.kind, meta.name)));
+    }
+
+    /// Whether a match of a VirtualService holds for this proxy, as far as it looks at who asks.
+    ///
+    /// Istio evaluates this when it makes the configuration; it is no enforcement at the destination.
+    fn is_source(&self, labels: &Labels, namespace: Option<&str>) -> bool {
+        self.view.labels.matches(labels)
+            && namespace.is_none_or(|namespace| namespace == &*self.view.name.namespace)
+    }
+}
+
+/// Whether a list of gateways holds one; an empty list is that of the VirtualService, asked before.
+fn names_gateway(list: &[GatewayRef], wanted: &GatewayRef) -> bool {
+    list.is_empty() || list.contains(wanted)
+}
+
+/// Istio's name for a user's resource in `config` metadata.
+fn config_path(kind: &str, meta: &Meta) -> String {
+    let (namespace, name) = (&meta.name.namespace, &meta.name.name);
+    format!("/apis/networking.istio.io/v1/namespaces/{namespace}/{kind}/{name}")
+}
+
+fn mesh(config: &MeshConfig) -> MeshInputs {
+    let access_log = (!config.access_log_file.is_empty()).then(|| AccessLogInput {
+        path: config.access_log_file.clone(),
+        format: (!config.access_log_format.is_empty()).then(|| config.access_log_format.clone()),
+        json: config.access_log_encoding == AccessLogEncoding::Json,
+    });
+    let normalization = match config.path_normalization {
+        PathNormalization::None => Normalization::None,
+        PathNormalization::Base => Normalization::Base,
+        PathNormalization::MergeSlashes => Normalization::MergeSlashes,
+        PathNormalization::DecodeAndMergeSlashes => Normalization::DecodeAndMergeSlashes,
+    };
+    MeshInputs { access_log, normalization }
 }

@@ -1,0 +1,255 @@
+//! Listeners, their chains, and the connection managers and TCP proxies in them.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::{
+    config::{
+        core::v3::{Address, Pipe, TrafficDirection, address},
+        listener::v3::{
+            Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter,
+            listener_filter,
+        },
+    },
+    extensions::filters::{
+        http::router::v3::Router,
+        listener::{proxy_protocol::v3::ProxyProtocol, tls_inspector::v3::TlsInspector},
+        network::{
+            http_connection_manager::v3::{
+                HttpConnectionManager, HttpFilter, Rds,
+                http_connection_manager::{
+                    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+                    SetCurrentClientCertDetails, UpgradeConfig,
+                },
+                http_filter,
+            },
+            tcp_proxy::v3::{
+                TcpProxy,
+                tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight},
+            },
+        },
+    },
+};
+use prost::Name;
+use sluis_envoy::pack;
+
+use super::{access_log, route::PASSTHROUGH, tls, wrap};
+use crate::{
+    Capture, ChainInput, Handler, HeaderChanges, ListenerInput, MeshInputs, Normalization,
+    OutboundInputs, OutboundPolicy, Target,
+};
+
+/// The port of the capturing listener.
+const OUTBOUND_PORT: u16 = 15001;
+
+/// The socket of a capturing pipe is for its owner alone.
+const PIPE_MODE: u32 = 0o600;
+
+/// The name of the cluster that refuses everything.
+pub(crate) const BLACK_HOLE: &str = "BlackHoleCluster";
+
+/// The capturing listener of a sidecar.
+///
+/// It hands each connection to the listener of the connection's original destination; what none
+/// claims stays and follows the outbound policy. Connections for its own port would go round in
+/// circles, so they end in the black hole.
+pub(crate) fn virtual_outbound(input: &OutboundInputs, mesh: &MeshInputs) -> Listener {
+    let loop_guard = FilterChainMatch {
+        destination_port: wrap::number(u32::from(OUTBOUND_PORT)),
+        ..FilterChainMatch::default()
+    };
+    let chain = |name: &str, claims, cluster: &str| FilterChain {
+        name: name.to_owned(),
+        filter_chain_match: claims,
+        filters: vec![tcp_proxy(&[whole(cluster)], cluster, mesh)],
+        ..FilterChain::default()
+    };
+    let (address, is_bound, listener_filters) = match &input.capture {
+        Capture::ProxyProtocolPipe(path) => {
+            let pipe = Pipe { path: path.clone(), mode: PIPE_MODE };
+            let address = Address { address: Some(address::Address::Pipe(pipe)) };
+            let header =
+                listener_filter("envoy.filters.listener.proxy_protocol", &ProxyProtocol::default());
+            (address, true, vec![header])
+        }
+        Capture::Redirect => (wrap::socket("0.0.0.0", OUTBOUND_PORT), true, Vec::new()),
+        Capture::Jail | Capture::None => {
+            (wrap::socket("0.0.0.0", OUTBOUND_PORT), false, Vec::new())
+        }
+    };
+    Listener {
+        name: "virtualOutbound".to_owned(),
+        address: Some(address),
+        use_original_dst: wrap::yes(),
+        bind_to_port: if is_bound { None } else { wrap::boolean(false) },
+        listener_filters,
+        filter_chains: vec![
+            chain("virtualOutbound-blackhole", Some(loop_guard), BLACK_HOLE),
+            chain("virtualOutbound-catchall-tcp", None, policy_cluster(input.policy)),
+        ],
+        traffic_direction: TrafficDirection::Outbound.into(),
+        access_log: access_log::listener_loggers(mesh.access_log.as_ref()),
+        ..Listener::default()
+    }
+}
+
+/// One listener of a port.
+pub(crate) fn listener(input: &ListenerInput, mesh: &MeshInputs) -> Listener {
+    let reads_names =
+        input.chains.iter().any(|chain| !chain.server_names.is_empty() || chain.tls.is_some());
+    let inspector =
+        || listener_filter("envoy.filters.listener.tls_inspector", &TlsInspector::default());
+    Listener {
+        name: input.name.clone(),
+        address: Some(wrap::socket(input.address, input.port)),
+        bind_to_port: if input.is_bound { None } else { wrap::boolean(false) },
+        filter_chains: input.chains.iter().map(|chain| filter_chain(chain, mesh)).collect(),
+        default_filter_chain: input.fallback.map(|policy| fallback(policy, mesh)),
+        listener_filters: reads_names.then(inspector).into_iter().collect(),
+        traffic_direction: TrafficDirection::Outbound.into(),
+        access_log: access_log::listener_loggers(mesh.access_log.as_ref()),
+        ..Listener::default()
+    }
+}
+
+fn policy_cluster(policy: OutboundPolicy) -> &'static str {
+    match policy {
+        OutboundPolicy::RegistryOnly => BLACK_HOLE,
+        OutboundPolicy::AllowAny => PASSTHROUGH,
+    }
+}
+
+fn fallback(policy: OutboundPolicy, mesh: &MeshInputs) -> FilterChain {
+    let cluster = policy_cluster(policy);
+    FilterChain {
+        name: "PassthroughFilterChain".to_owned(),
+        filters: vec![tcp_proxy(&[whole(cluster)], cluster, mesh)],
+        ..FilterChain::default()
+    }
+}
+
+fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
+    let mut claims = FilterChainMatch {
+        server_names: input.server_names.clone(),
+        prefix_ranges: input.subnets.iter().copied().map(wrap::cidr).collect(),
+        ..FilterChainMatch::default()
+    };
+    if input.tls.is_none() && !input.server_names.is_empty() {
+        // Only a ClientHello has a server name; said aloud, it keeps plain bytes from a chain for TLS.
+        "tls".clone_into(&mut claims.transport_protocol);
+    }
+    if input.is_plain_only {
+        "raw_buffer".clone_into(&mut claims.transport_protocol);
+    }
+    let filter = match &input.handler {
+        Handler::Http { routes, stat_prefix, is_edge } => {
+            connection_manager(routes, stat_prefix, *is_edge, mesh)
+        }
+        Handler::Tcp { targets, stat_prefix } => tcp_proxy(targets, stat_prefix, mesh),
+    };
+    FilterChain {
+        name: input.name.clone(),
+        filter_chain_match: (claims != FilterChainMatch::default()).then_some(claims),
+        filters: vec![filter],
+        transport_socket: input.tls.as_ref().map(tls::downstream),
+        metadata: wrap::metadata(input.config.as_deref()),
+        ..FilterChain::default()
+    }
+}
+
+fn connection_manager(routes: &str, stat_prefix: &str, is_edge: bool, mesh: &MeshInputs) -> Filter {
+    let mut manager = HttpConnectionManager {
+        stat_prefix: stat_prefix.to_owned(),
+        route_specifier: Some(RouteSpecifier::Rds(Rds {
+            config_source: Some(wrap::ads()),
+            route_config_name: routes.to_owned(),
+        })),
+        http_filters: vec![HttpFilter {
+            name: "envoy.filters.http.router".to_owned(),
+            config_type: Some(http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
+            ..HttpFilter::default()
+        }],
+        // Zero is "no limit": Istio leaves long polls and watches alone.
+        stream_idle_timeout: Some(wrap::duration(Duration::ZERO)),
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..UpgradeConfig::default()
+        }],
+        access_log: access_log::loggers(mesh.access_log.as_ref()),
+        use_remote_address: wrap::boolean(is_edge),
+        ..HttpConnectionManager::default()
+    };
+    if is_edge {
+        "istio-envoy".clone_into(&mut manager.server_name);
+        manager.forward_client_cert_details = ForwardClientCertDetails::SanitizeSet.into();
+        manager.set_current_client_cert_details = Some(SetCurrentClientCertDetails {
+            subject: wrap::yes(),
+            cert: true,
+            uri: true,
+            dns: true,
+            ..SetCurrentClientCertDetails::default()
+        });
+    }
+    normalize(&mut manager, mesh.normalization);
+    network_filter("envoy.filters.network.http_connection_manager", &manager)
+}
+
+fn normalize(manager: &mut HttpConnectionManager, normalization: Normalization) {
+    let (path, slashes, escaped) = match normalization {
+        Normalization::None => (false, false, false),
+        Normalization::Base => (true, false, false),
+        Normalization::MergeSlashes => (true, true, false),
+        Normalization::DecodeAndMergeSlashes => (true, true, true),
+    };
+    manager.normalize_path = wrap::boolean(path);
+    manager.merge_slashes = slashes;
+    let action = if escaped {
+        PathWithEscapedSlashesAction::UnescapeAndForward
+    } else {
+        PathWithEscapedSlashesAction::KeepUnchanged
+    };
+    manager.path_with_escaped_slashes_action = action.into();
+}
+
+fn tcp_proxy(targets: &[Target], stat_prefix: &str, mesh: &MeshInputs) -> Filter {
+    let specifier = match targets {
+        [target] => ClusterSpecifier::Cluster(target.cluster.clone()),
+        _ => ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters: targets
+                .iter()
+                .map(|target| ClusterWeight {
+                    name: target.cluster.clone(),
+                    weight: target.weight,
+                    ..ClusterWeight::default()
+                })
+                .collect(),
+        }),
+    };
+    network_filter(
+        "envoy.filters.network.tcp_proxy",
+        &TcpProxy {
+            stat_prefix: stat_prefix.to_owned(),
+            access_log: access_log::loggers(mesh.access_log.as_ref()),
+            cluster_specifier: Some(specifier),
+            ..TcpProxy::default()
+        },
+    )
+}
+
+fn whole(cluster: &str) -> Target {
+    Target { cluster: cluster.to_owned(), weight: 1, headers: HeaderChanges::default() }
+}
+
+fn network_filter<M: Name>(name: &str, config: &M) -> Filter {
+    Filter {
+        name: name.to_owned(),
+        config_type: Some(filter::ConfigType::TypedConfig(pack(config))),
+    }
+}
+
+fn listener_filter<M: Name>(name: &str, config: &M) -> ListenerFilter {
+    ListenerFilter {
+        name: name.to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(pack(config))),
+        ..ListenerFilter::default()
+    }
+}

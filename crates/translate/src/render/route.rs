@@ -1,0 +1,284 @@
+//! Route tables.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::{
+    config::{
+        core::v3::{HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction},
+        route::v3::{
+            DirectResponseAction, HeaderMatcher, QueryParameterMatcher, RedirectAction,
+            RetryPolicy, Route, RouteAction as EnvoyAction, RouteConfiguration, RouteMatch,
+            VirtualHost, WeightedCluster,
+            header_matcher::HeaderMatchSpecifier,
+            query_parameter_matcher::QueryParameterMatchSpecifier,
+            redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
+            retry_policy::{RetryHostPredicate, retry_host_predicate},
+            route::Action,
+            route_action::{ClusterSpecifier, HostRewriteSpecifier},
+            route_match::PathSpecifier,
+            virtual_host::TlsRequirementType,
+            weighted_cluster::ClusterWeight,
+        },
+    },
+    extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate,
+    r#type::matcher::v3::{
+        RegexMatchAndSubstitute, RegexMatcher, StringMatcher, string_matcher::MatchPattern,
+    },
+};
+use sluis_envoy::pack;
+
+use super::wrap;
+use crate::{
+    Forward, HeaderChanges, HeaderEdits, HeaderMatch, OutboundPolicy, PathMatch, Redirect,
+    RequestMatch, Retries, RouteAction, RouteInput, RouteTable, Target, TextMatch,
+    VirtualHostInput,
+};
+
+/// How often another endpoint is drawn when one that was tried is drawn again (Istio's figure).
+const OTHER_HOST_TRIES: i64 = 5;
+
+/// What a sidecar answers for a host outside of the registry.
+const BLOCKED_STATUS: u32 = 502;
+
+/// The name of the cluster that passes connections on as they are.
+pub(crate) const PASSTHROUGH: &str = "PassthroughCluster";
+
+/// One route table.
+pub(crate) fn table(input: &RouteTable) -> RouteConfiguration {
+    let mut virtual_hosts: Vec<VirtualHost> = input.hosts.iter().map(virtual_host).collect();
+    virtual_hosts.extend(input.fallback.map(catch_all));
+    RouteConfiguration {
+        name: input.name.clone(),
+        virtual_hosts,
+        validate_clusters: wrap::boolean(false),
+        ignore_port_in_host_matching: true,
+        ..RouteConfiguration::default()
+    }
+}
+
+fn virtual_host(input: &VirtualHostInput) -> VirtualHost {
+    let tls =
+        if input.is_tls_required { TlsRequirementType::All } else { TlsRequirementType::None };
+    VirtualHost {
+        name: input.name.clone(),
+        domains: input.domains.clone(),
+        routes: input.routes.iter().map(route).collect(),
+        require_tls: tls.into(),
+        include_request_attempt_count: true,
+        ..VirtualHost::default()
+    }
+}
+
+/// The virtual host for all other hosts: Istio's `block_all` and `allow_any`.
+fn catch_all(policy: OutboundPolicy) -> VirtualHost {
+    let (name, action) = match policy {
+        OutboundPolicy::RegistryOnly => {
+            let refuse =
+                DirectResponseAction { status: BLOCKED_STATUS, ..DirectResponseAction::default() };
+            ("block_all", Action::DirectResponse(refuse))
+        }
+        OutboundPolicy::AllowAny => {
+            let pass = EnvoyAction {
+                timeout: Some(wrap::duration(Duration::ZERO)),
+                cluster_specifier: Some(ClusterSpecifier::Cluster(PASSTHROUGH.to_owned())),
+                ..EnvoyAction::default()
+            };
+            ("allow_any", Action::Route(pass))
+        }
+    };
+    let matches = RouteMatch {
+        path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
+        ..RouteMatch::default()
+    };
+    VirtualHost {
+        name: name.to_owned(),
+        domains: vec!["*".to_owned()],
+        routes: vec![Route {
+            name: name.to_owned(),
+            r#match: Some(matches),
+            action: Some(action),
+            ..Route::default()
+        }],
+        include_request_attempt_count: true,
+        ..VirtualHost::default()
+    }
+}
+
+fn route(input: &RouteInput) -> Route {
+    let action = match &input.action {
+        RouteAction::Forward(forward) => Action::Route(forward_action(forward, &input.matches)),
+        RouteAction::Redirect(redirect) => Action::Redirect(redirect_action(redirect)),
+        RouteAction::Respond { status, body } => Action::DirectResponse(DirectResponseAction {
+            status: *status,
+            body: body.as_deref().map(wrap::inline),
+            ..DirectResponseAction::default()
+        }),
+    };
+    Route {
+        name: input.name.clone(),
+        r#match: Some(request_match(&input.matches)),
+        metadata: wrap::metadata(input.config.as_deref()),
+        request_headers_to_add: added(&input.headers.request),
+        request_headers_to_remove: input.headers.request.remove.clone(),
+        response_headers_to_add: added(&input.headers.response),
+        response_headers_to_remove: input.headers.response.remove.clone(),
+        action: Some(action),
+        ..Route::default()
+    }
+}
+
+fn request_match(input: &RequestMatch) -> RouteMatch {
+    RouteMatch {
+        case_sensitive: if input.is_case_ignored { wrap::boolean(false) } else { wrap::yes() },
+        headers: input.headers.iter().map(header).collect(),
+        query_parameters: input.query.iter().map(query).collect(),
+        path_specifier: Some(match &input.path {
+            PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
+            PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
+            PathMatch::Regex(pattern) => PathSpecifier::SafeRegex(regex(pattern)),
+        }),
+        ..RouteMatch::default()
+    }
+}
+
+fn header(input: &HeaderMatch) -> HeaderMatcher {
+    HeaderMatcher {
+        name: input.name.clone(),
+        invert_match: input.is_inverted,
+        header_match_specifier: Some(match string(&input.value) {
+            None => HeaderMatchSpecifier::PresentMatch(true),
+            Some(matcher) => HeaderMatchSpecifier::StringMatch(matcher),
+        }),
+        ..HeaderMatcher::default()
+    }
+}
+
+fn query((name, value): &(String, TextMatch)) -> QueryParameterMatcher {
+    QueryParameterMatcher {
+        name: name.clone(),
+        query_parameter_match_specifier: Some(match string(value) {
+            None => QueryParameterMatchSpecifier::PresentMatch(true),
+            Some(matcher) => QueryParameterMatchSpecifier::StringMatch(matcher),
+        }),
+    }
+}
+
+/// A matcher for the text; `None` for "anything".
+fn string(input: &TextMatch) -> Option<StringMatcher> {
+    let pattern = match input {
+        TextMatch::Exact(text) => MatchPattern::Exact(text.clone()),
+        TextMatch::Prefix(text) => MatchPattern::Prefix(text.clone()),
+        TextMatch::Regex(text) => MatchPattern::SafeRegex(regex(text)),
+        TextMatch::Present => return None,
+    };
+    Some(StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() })
+}
+
+fn regex(pattern: &str) -> RegexMatcher {
+    RegexMatcher { regex: pattern.to_owned(), ..RegexMatcher::default() }
+}
+
+fn forward_action(input: &Forward, matches: &RequestMatch) -> EnvoyAction {
+    let mut action = EnvoyAction {
+        // Zero turns Envoy's own limit of 15 s off; Istio has none unless it is asked for.
+        timeout: Some(wrap::duration(input.timeout.unwrap_or_default())),
+        retry_policy: input.retries.as_ref().map(retry_policy),
+        cluster_specifier: Some(clusters(&input.targets)),
+        host_rewrite_specifier: input
+            .host_rewrite
+            .clone()
+            .map(HostRewriteSpecifier::HostRewriteLiteral),
+        ..EnvoyAction::default()
+    };
+    if let Some((pattern, substitution)) = &input.regex_rewrite {
+        action.regex_rewrite = Some(substitute(pattern, substitution));
+    }
+    if let Some(path) = &input.path_rewrite {
+        match &matches.path {
+            // A regular expression has no prefix to replace: the whole path is, as in Istio.
+            PathMatch::Regex(_) => action.regex_rewrite = Some(substitute("^.*$", path)),
+            PathMatch::Exact(_) | PathMatch::Prefix(_) => action.prefix_rewrite.clone_from(path),
+        }
+    }
+    action
+}
+
+fn substitute(pattern: &str, substitution: &str) -> RegexMatchAndSubstitute {
+    RegexMatchAndSubstitute { pattern: Some(regex(pattern)), substitution: substitution.to_owned() }
+}
+
+fn clusters(targets: &[Target]) -> ClusterSpecifier {
+    if let [target] = targets
+        && target.headers == HeaderChanges::default()
+    {
+        return ClusterSpecifier::Cluster(target.cluster.clone());
+    }
+    let weighted = |target: &Target| ClusterWeight {
+        name: target.cluster.clone(),
+        weight: wrap::number(target.weight),
+        request_headers_to_add: added(&target.headers.request),
+        request_headers_to_remove: target.headers.request.remove.clone(),
+        response_headers_to_add: added(&target.headers.response),
+        response_headers_to_remove: target.headers.response.remove.clone(),
+        ..ClusterWeight::default()
+    };
+    ClusterSpecifier::WeightedClusters(WeightedCluster {
+        clusters: targets.iter().map(weighted).collect(),
+        ..WeightedCluster::default()
+    })
+}
+
+fn retry_policy(input: &Retries) -> RetryPolicy {
+    let previous_hosts = RetryHostPredicate {
+        name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
+        config_type: Some(retry_host_predicate::ConfigType::TypedConfig(pack(
+            &PreviousHostsPredicate {},
+        ))),
+    };
+    RetryPolicy {
+        retry_on: input.on.clone(),
+        num_retries: wrap::number(input.attempts),
+        per_try_timeout: input.per_try_timeout.map(wrap::duration),
+        retry_host_predicate: vec![previous_hosts],
+        host_selection_retry_max_attempts: OTHER_HOST_TRIES,
+        retriable_status_codes: input.status_codes.clone(),
+        ..RetryPolicy::default()
+    }
+}
+
+fn redirect_action(input: &Redirect) -> RedirectAction {
+    let code = match input.status {
+        302 => RedirectResponseCode::Found,
+        303 => RedirectResponseCode::SeeOther,
+        307 => RedirectResponseCode::TemporaryRedirect,
+        308 => RedirectResponseCode::PermanentRedirect,
+        _ => RedirectResponseCode::MovedPermanently,
+    };
+    let path = input.path.clone().map(PathRewriteSpecifier::PathRedirect);
+    let prefix = input.prefix.clone().map(PathRewriteSpecifier::PrefixRewrite);
+    RedirectAction {
+        host_redirect: input.host.clone().unwrap_or_default(),
+        port_redirect: input.port.map_or(0, u32::from),
+        response_code: code.into(),
+        scheme_rewrite_specifier: input.scheme.clone().map(SchemeRewriteSpecifier::SchemeRedirect),
+        path_rewrite_specifier: path.or(prefix),
+        ..RedirectAction::default()
+    }
+}
+
+fn added(edits: &HeaderEdits) -> Vec<HeaderValueOption> {
+    let option = |action: HeaderAppendAction| {
+        move |(key, value): &(String, String)| HeaderValueOption {
+            header: Some(HeaderValue {
+                key: key.clone(),
+                value: value.clone(),
+                ..HeaderValue::default()
+            }),
+            append_action: action.into(),
+            ..HeaderValueOption::default()
+        }
+    };
+    let set = edits.set.iter().map(option(HeaderAppendAction::OverwriteIfExistsOrAdd));
+    let add = edits.add.iter().map(option(HeaderAppendAction::AppendIfExistsOrAdd));
+    set.chain(add).collect()
+}

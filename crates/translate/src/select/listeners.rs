@@ -1,0 +1,108 @@
+//! Gathers the chains of listeners, so that none claims what another has claimed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use sluis_nouns::Cidr;
+
+use crate::{ChainInput, Handler, ListenerInput, OutboundPolicy};
+
+/// The listeners of a proxy as they are gathered, by address and port.
+#[derive(Default)]
+pub(super) struct Listeners {
+    all: BTreeMap<(IpAddr, u16), Gathered>,
+}
+
+#[derive(Default)]
+struct Gathered {
+    known_ports: Vec<u16>,
+    chains: Vec<ChainInput>,
+    claims: BTreeSet<(String, Vec<Cidr>)>,
+}
+
+impl Listeners {
+    /// Adds a chain, unless what it claims is taken: the first wins, and Envoy refuses a listener
+    /// with two chains for the same connections.
+    ///
+    /// Server names of the chain that are taken are left out of it. Returns the names left out
+    /// (empty text for a chain that claims everything), or none when the whole chain was taken in.
+    pub(super) fn add(&mut self, address: IpAddr, port: u16, mut chain: ChainInput) -> Vec<String> {
+        let gathered = self.all.entry((address, port)).or_default();
+        let mut refused = Vec::new();
+        if chain.server_names.is_empty() {
+            let is_new = gathered.claims.insert((String::new(), chain.subnets.clone()));
+            if !is_new {
+                return vec![String::new()];
+            }
+        }
+        chain.server_names.retain(|name| {
+            let is_new = gathered.claims.insert((name.clone(), chain.subnets.clone()));
+            if !is_new {
+                refused.push(name.clone());
+            }
+            is_new
+        });
+        if refused.is_empty() || !chain.server_names.is_empty() {
+            let same = |other: &&ChainInput| other.name == chain.name;
+            let count = gathered.chains.iter().filter(same).count();
+            if count > 0 {
+                chain.name = format!("{}#{}", chain.name, gathered.chains.len());
+            }
+            gathered.chains.push(chain);
+        }
+        refused
+    }
+
+    /// Whether a listener has a chain already.
+    pub(super) fn has(&self, address: IpAddr, port: u16) -> bool {
+        self.all.get(&(address, port)).is_some_and(|gathered| !gathered.chains.is_empty())
+    }
+
+    /// Adds a port by which users know the listener.
+    pub(super) fn know(&mut self, address: IpAddr, port: u16, known: u16) {
+        let ports = &mut self.all.entry((address, port)).or_default().known_ports;
+        if !ports.contains(&known) {
+            ports.push(known);
+            ports.sort_unstable();
+        }
+    }
+
+    /// The listeners, in order of name.
+    pub(super) fn finish(
+        self,
+        is_bound: bool,
+        fallback: Option<OutboundPolicy>,
+    ) -> Vec<ListenerInput> {
+        let finish = |((address, port), mut gathered): ((IpAddr, u16), Gathered)| {
+            let has_names = gathered.chains.iter().any(|chain| !chain.server_names.is_empty());
+            for chain in &mut gathered.chains {
+                let reads_http = matches!(chain.handler, Handler::Http { .. });
+                chain.is_plain_only =
+                    has_names && reads_http && chain.tls.is_none() && chain.server_names.is_empty();
+            }
+            let claims_all = |chain: &ChainInput| {
+                chain.server_names.is_empty() && chain.subnets.is_empty() && !chain.is_plain_only
+            };
+            let fallback = fallback.filter(|_| !gathered.chains.iter().any(claims_all));
+            ListenerInput {
+                name: format!("{address}_{port}"),
+                address,
+                port,
+                is_bound,
+                known_ports: gathered.known_ports,
+                chains: gathered.chains,
+                fallback,
+            }
+        };
+        let mut listeners: Vec<ListenerInput> = self
+            .all
+            .into_iter()
+            .filter(|(_, gathered)| !gathered.chains.is_empty())
+            .map(finish)
+            .collect();
+        listeners.sort_by(|a, b| a.name.cmp(&b.name));
+        listeners
+    }
+}
