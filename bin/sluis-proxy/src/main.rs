@@ -1,2 +1,146 @@
-//! (being written)
-fn main() {}
+//! The data plane's program: `sluis-proxy run`, and `sluis-proxy agent` beside a real Envoy.
+//!
+//! In:    arguments, a bootstrap file, the environment, signals.
+//! Out:   a running data plane; log lines on stderr; exit 0 after an orderly end.
+//! Never: prints a key; lets a debugger of the same user into its memory.
+
+mod logs;
+mod process;
+
+use std::{
+    collections::HashMap,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use sluis_identity::Agent;
+use sluis_proxy::{Bootstrap, Options};
+use sluis_tls::{Clock, SecretStore};
+use tracing::error;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The largest bootstrap: a static configuration of a benchmark is some kilobytes.
+const BOOTSTRAP_BYTES_MAX: u64 = 64 << 20;
+
+/// The data plane of Sluis: sidecar, ingress gateway and egress gateway.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the proxy until SIGTERM or SIGINT; a second signal ends it at once.
+    Run(Run),
+    /// Gets and renews the workload's certificate for a real Envoy, and serves it by SDS.
+    Agent(AgentArguments),
+}
+
+#[derive(Args)]
+struct Run {
+    /// The bootstrap: an Envoy Bootstrap message in binary protobuf.
+    #[arg(long, value_name = "FILE.pb")]
+    bootstrap: PathBuf,
+
+    /// Data-plane threads [default: SLUIS_WORKERS of the node's metadata, else one per core].
+    #[arg(long, value_name = "N", env = "SLUIS_WORKERS")]
+    workers: Option<NonZeroUsize>,
+
+    /// Seconds that connections have to finish when the proxy is told to stop.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, env = "SLUIS_DRAIN_SECONDS")]
+    drain: u64,
+}
+
+#[derive(Args)]
+struct AgentArguments {
+    /// The bootstrap, as for `run`: its metadata names the authority and the join token.
+    #[arg(long, value_name = "FILE.pb")]
+    bootstrap: PathBuf,
+
+    /// The Unix socket on which SDS is served.
+    #[arg(long, value_name = "SOCKET")]
+    sds: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let arguments = Arguments::parse();
+    logs::start();
+    let done = process::harden().and_then(|descriptors| match arguments.command {
+        Command::Run(run) => run.run(descriptors, started),
+        Command::Agent(agent) => agent.run(),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Run {
+    fn run(self, descriptors: usize, started: Instant) -> Result<()> {
+        let bootstrap = read(&self.bootstrap)?;
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let workers = match self.workers {
+            Some(workers) => workers.get(),
+            None => bootstrap.workers()?.unwrap_or(cores),
+        };
+        let options = Options {
+            bootstrap,
+            workers,
+            drain: Duration::from_secs(self.drain),
+            descriptors,
+            system_roots: system_roots(),
+            environment: environment(),
+            started,
+        };
+        Ok(sluis_proxy::run(options, process::stopped())?)
+    }
+}
+
+impl AgentArguments {
+    fn run(self) -> Result<()> {
+        let bootstrap = read(&self.bootstrap)?;
+        let store = SecretStore::new(Clock::system(), system_roots());
+        let Some(renewal) = sluis_proxy::renewal(&bootstrap, &store)? else {
+            bail!("{}: node.metadata.SLUIS_JOIN_TOKEN is missing", self.bootstrap.display());
+        };
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build().context("runtime")?;
+        let agent = Agent::new(renewal, store, self.sds.clone());
+        runtime
+            .block_on(agent.run(process::stopped()))
+            .with_context(|| format!("SDS on {}", self.sds.display()))
+    }
+}
+
+fn read(path: &Path) -> Result<Bootstrap> {
+    let named = || format!("bootstrap {}", path.display());
+    let size = std::fs::metadata(path).with_context(named)?.len();
+    if size > BOOTSTRAP_BYTES_MAX {
+        bail!("{}: {size} bytes are no bootstrap", named());
+    }
+    Bootstrap::from_bytes(&std::fs::read(path).with_context(named)?).with_context(named)
+}
+
+/// The trusted roots of this machine, where the environment names them.
+fn system_roots() -> Option<PathBuf> {
+    std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// What scripts may read by `os.getenv` and formats by `%ENVIRONMENT(…)%`.
+fn environment() -> HashMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}

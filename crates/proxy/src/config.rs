@@ -16,18 +16,17 @@ use std::{
 };
 
 use sluis_rules::{
-    Address, Balancer, Cluster, DownstreamTls, EndpointAddress, Endpoints, FilterChain, Runtime,
-    UpstreamTls,
+    AccessLog, Address, Balancer, Cluster, Direction, DownstreamTls, EndpointAddress, Endpoints,
+    FilterChain, Listener, Network, Runtime, TcpProxy, TcpTarget, UpstreamTls,
 };
 use sluis_tls::{ClientTls, Clock, SecretStore, ServerTls};
 use tracing::warn;
 
+use crate::{access_log::Logs, bound::BoundSet};
+
 /// The cluster that Istio puts last in a listener when destinations that nobody declared are
 /// allowed (`outboundTrafficPolicy: ALLOW_ANY`).
 pub(crate) const PASSTHROUGH: &str = "PassthroughCluster";
-
-/// The cluster that Istio names where nothing may pass.
-pub(crate) const BLACK_HOLE: &str = "BlackHoleCluster";
 
 /// What does not change while the process runs.
 #[derive(Clone, Debug)]
@@ -102,6 +101,13 @@ pub struct Config {
     backends: HashMap<Arc<str>, Arc<Backend>>,
     /// By the settings' place in memory, which the runtime's chains keep alive.
     server_tls: HashMap<usize, (Arc<DownstreamTls>, ServerTls)>,
+    /// Access logs of listeners and TCP proxies, by their place in memory, which the runtime
+    /// keeps alive.
+    logs: HashMap<usize, Arc<Logs>>,
+    /// The sockets of listeners that are bound.
+    pub(crate) bound: BoundSet,
+    /// The listener that stands for everything that leaves a workload.
+    pub(crate) outbound: Option<Arc<str>>,
     own: OwnAddresses,
 }
 
@@ -116,6 +122,9 @@ impl Config {
             generation: 0,
             backends: HashMap::new(),
             server_tls: HashMap::new(),
+            logs: HashMap::new(),
+            bound: BoundSet::new(),
+            outbound: None,
             own: OwnAddresses::default(),
         }
     }
@@ -127,6 +136,7 @@ impl Config {
         runtime: Arc<Runtime>,
         resolve: impl Fn(&Cluster, &str) -> Vec<IpAddr>,
         store: &SecretStore,
+        bound: BoundSet,
     ) -> Self {
         let backends = runtime
             .clusters
@@ -156,6 +166,9 @@ impl Config {
             .collect();
         Self {
             own: OwnAddresses::of(&runtime),
+            outbound: outbound(&runtime),
+            logs: logs(&runtime),
+            bound,
             runtime,
             settings: Arc::clone(&self.settings),
             clock: self.clock.clone(),
@@ -182,6 +195,16 @@ impl Config {
         self.server_tls.get(&place_of(settings)).map(|(_, made)| made)
     }
 
+    /// The access logs of a listener itself.
+    pub(crate) fn listener_logs(&self, listener: &Arc<Listener>) -> Arc<Logs> {
+        self.logs.get(&place_of(listener)).cloned().unwrap_or_default()
+    }
+
+    /// The access logs of a TCP proxy.
+    pub(crate) fn tcp_logs(&self, proxy: &Arc<TcpProxy>) -> Arc<Logs> {
+        self.logs.get(&place_of(proxy)).cloned().unwrap_or_default()
+    }
+
     /// Whether a connection to this address would come back to this proxy.
     #[must_use]
     pub(crate) fn is_own(&self, address: SocketAddr) -> bool {
@@ -191,15 +214,12 @@ impl Config {
     /// Whether destinations that nobody declared may be reached.
     #[must_use]
     pub(crate) fn allows_any(&self) -> bool {
-        self.runtime.listeners.values().flat_map(|l| &l.default_chain).chain(chains(&self.runtime)).any(
-            |chain| {
-                matches!(
-                    &chain.network,
-                    sluis_rules::Network::Tcp(tcp)
-                        if matches!(&tcp.target, sluis_rules::TcpTarget::Cluster(name) if &**name == PASSTHROUGH)
-                )
-            },
-        )
+        chains(&self.runtime).any(|chain| match &chain.network {
+            Network::Tcp(proxy) => {
+                matches!(&proxy.target, TcpTarget::Cluster(name) if &**name == PASSTHROUGH)
+            }
+            Network::Http(_) => false,
+        })
     }
 }
 
@@ -211,6 +231,28 @@ impl fmt::Debug for Config {
             .field("clusters", &self.backends.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Istio's name for the listener that takes everything in that leaves a workload.
+const VIRTUAL_OUTBOUND: &str = "virtualOutbound";
+
+fn outbound(runtime: &Runtime) -> Option<Arc<str>> {
+    let is_outbound =
+        |listener: &&Arc<Listener>| listener.use_original_dst && listener.direction == Direction::Outbound;
+    let named = runtime.listeners.get(VIRTUAL_OUTBOUND);
+    let found = named.or_else(|| runtime.listeners.values().find(is_outbound));
+    found.map(|listener| Arc::clone(&listener.name))
+}
+
+/// Compiles the access logs. That they can be compiled was checked before (`control::check`).
+fn logs(runtime: &Runtime) -> HashMap<usize, Arc<Logs>> {
+    let compile = |logs: &[AccessLog]| Logs::compile(logs).map(Arc::new).unwrap_or_default();
+    let listeners = runtime.listeners.values().map(|l| (place_of(l), compile(&l.access_logs)));
+    let proxies = chains(runtime).filter_map(|chain| match &chain.network {
+        Network::Tcp(proxy) => Some((place_of(proxy), compile(&proxy.access_logs))),
+        Network::Http(_) => None,
+    });
+    listeners.chain(proxies).collect()
 }
 
 /// Every filter chain of every listener.

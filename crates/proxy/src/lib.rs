@@ -5,18 +5,30 @@
 //! Never: sees a Kubernetes or Istio resource; lets a data thread wait for the control plane;
 //!        reads the environment.
 //!
-//! Start at [`worker::Worker`] (what a thread owns) and [`conn::Downstream`] (a connection).
+//! Start at [`run()`]; then [`worker::Worker`] (what a thread owns) and [`conn::Downstream`] (a
+//! connection).
 
 pub mod access_log;
+pub mod bootstrap;
+mod bound;
 pub mod config;
 pub mod conn;
+mod control;
 pub mod drain;
+mod gates;
 pub mod http;
+mod inspect;
 pub mod log_sink;
 pub mod random;
+mod run;
+mod serve;
 pub mod sniff;
 mod sockets;
 pub mod stats;
 mod tcp;
 pub mod upstream;
 pub mod worker;
+mod workers;
+
+pub use bootstrap::{Bootstrap, BootstrapError};
+pub use run::{Options, RunError, renewal, run};

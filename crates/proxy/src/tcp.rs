@@ -1,3 +1,167 @@
-//! Proxies connections as TCP.
+//! Proxies connections as TCP: choose a cluster, connect, move bytes, log.
+//!
+//! In:    a [`Downstream`] whose chain says TCP.
+//! Out:   bytes both ways; one access-log record per connection.
+//! Never: goes anywhere but to the chain's clusters: without an endpoint the connection is closed.
 
 mod pump;
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use sluis_rules::{Listener, TcpProxy};
+use tracing::debug;
+
+use self::pump::{End, Moved, pump};
+use crate::{
+    access_log::{Flag, Flags, Logs, Record},
+    config::Backend,
+    conn::{ConnectionFacts, Downstream},
+    stats::Counter,
+    upstream::{ConnectContext, ConnectError, Pick, Upstream},
+    worker::Worker,
+};
+
+/// Wait before another try to connect, so that a refused connection is not tried in a tight loop.
+const RETRY_WAIT: Duration = Duration::from_millis(25);
+
+/// What the access log says at the end.
+#[derive(Default)]
+struct Outcome {
+    flags: Flags,
+    cluster: Option<Arc<str>>,
+    pick: Option<Pick>,
+    local: Option<std::net::SocketAddr>,
+    attempts: u32,
+    moved: Option<Moved>,
+    termination: Option<&'static str>,
+    transport_failure: Option<String>,
+}
+
+/// Serves one connection.
+pub(crate) async fn serve(
+    downstream: Downstream,
+    proxy: Arc<TcpProxy>,
+    logs: Arc<Logs>,
+    worker: Rc<Worker>,
+) {
+    worker.stats().inc(Counter::TcpTotal);
+    let facts = Arc::clone(&downstream.facts);
+    let outcome = forward(downstream, &proxy, &worker).await;
+    if let Some(moved) = &outcome.moved {
+        worker.stats().add(Counter::TcpReceived, moved.received);
+        worker.stats().add(Counter::TcpSent, moved.sent);
+    }
+    write_log(&worker, &logs, &facts, &outcome);
+}
+
+/// Logs a connection that no filter chain wanted.
+pub(crate) fn log_unmatched(worker: &Worker, listener: &Listener, logs: &Logs, facts: &ConnectionFacts) {
+    debug!(listener = %listener.name, remote = %facts.remote, local = %facts.local, sni = ?facts.sni, "no filter chain matches");
+    let termination = Some("filter_chain_not_found");
+    let outcome = Outcome { flags: Flag::NoRouteFound.into(), termination, ..Outcome::default() };
+    write_log(worker, logs, facts, &outcome);
+}
+
+async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worker>) -> Outcome {
+    let mut outcome = Outcome::default();
+    let name = proxy.target.pick(worker.random().next());
+    outcome.cluster = Some(Arc::clone(name));
+    let Some(backend) = worker.peek_config().backend(name).cloned() else {
+        outcome.flags.set(Flag::NoClusterFound);
+        outcome.termination = Some("cluster_not_found");
+        return outcome;
+    };
+    let connected = tokio::select! {
+        connected = connect(worker, &backend, proxy, &downstream.facts, &mut outcome) => connected,
+        () = downstream.gate.closed() => None,
+    };
+    let Some(Upstream { io: mut upstream, local, pick }) = connected else { return outcome };
+    (outcome.local, outcome.pick) = (local, Some(pick));
+    let ahead = std::mem::take(&mut downstream.prefix);
+    let gate = downstream.gate.clone();
+    let limit = async {
+        match proxy.max_duration {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let moving = pump(worker, (&mut downstream.io, ahead), &mut upstream, proxy.idle_timeout);
+    let stop = async {
+        tokio::select! {
+            () = limit => End::TooOld,
+            () = gate.closed() => End::Drained,
+        }
+    };
+    let moved = moving.until(stop).await;
+    match moved.end {
+        End::Finished | End::UpstreamError | End::DownstreamError | End::Drained => {}
+        End::Idle => {
+            worker.stats().inc(Counter::TcpIdleTimeouts);
+            outcome.termination = Some("tcp_session_idle_timeout");
+        }
+        End::TooOld => {
+            outcome.flags.set(Flag::DurationTimeout);
+            outcome.termination = Some("max_duration_timeout");
+        }
+    }
+    outcome.moved = Some(moved);
+    outcome
+}
+
+/// Connects, as often as the proxy may try.
+async fn connect(
+    worker: &Worker,
+    backend: &Arc<Backend>,
+    proxy: &TcpProxy,
+    facts: &ConnectionFacts,
+    outcome: &mut Outcome,
+) -> Option<Upstream> {
+    let context = ConnectContext { host: None, original_dst: facts.original_dst };
+    loop {
+        outcome.attempts += 1;
+        let error = match worker.connect(backend, &context).await {
+            Ok(upstream) => return Some(upstream),
+            Err(error) => error,
+        };
+        debug!(cluster = %backend.name, remote = %facts.remote, sni = ?facts.sni, %error, "no connection to an endpoint");
+        outcome.transport_failure = error.transport_failure().map(str::to_owned);
+        if matches!(error, ConnectError::NoEndpoint { .. }) {
+            worker.stats().inc(Counter::TcpBlocked);
+        }
+        if !error.is_worth_another_try() || outcome.attempts >= proxy.max_connect_attempts {
+            if let Some(flag) = Flag::of(error.flag()) {
+                outcome.flags.set(flag);
+            }
+            if error.is_worth_another_try() {
+                // As Envoy says it: all tries are used up.
+                outcome.flags.set(Flag::UpstreamRetryLimitExceeded);
+            }
+            outcome.termination = Some(error.details());
+            outcome.pick = error.into_pick();
+            return None;
+        }
+        tokio::time::sleep(RETRY_WAIT).await;
+    }
+}
+
+fn write_log(worker: &Worker, logs: &Logs, facts: &ConnectionFacts, outcome: &Outcome) {
+    if logs.is_empty() {
+        return;
+    }
+    logs.write(
+        worker,
+        &Record {
+            duration: worker.now().saturating_duration_since(facts.start),
+            flags: outcome.flags,
+            connection_termination_details: outcome.termination,
+            upstream_transport_failure: outcome.transport_failure.as_deref(),
+            bytes_received: outcome.moved.as_ref().map_or(0, |moved| moved.received),
+            bytes_sent: outcome.moved.as_ref().map_or(0, |moved| moved.sent),
+            upstream_host: outcome.pick.as_ref().map(|pick| &pick.address),
+            upstream_local: outcome.local,
+            upstream_cluster: outcome.cluster.as_deref(),
+            upstream_attempts: outcome.attempts,
+            ..Record::new(facts)
+        },
+    );
+}

@@ -123,6 +123,17 @@ impl ConnectError {
         }
     }
 
+    /// The endpoint that was tried, for the access log.
+    #[must_use]
+    pub fn into_pick(self) -> Option<Pick> {
+        match self {
+            Self::Io { address, .. } | Self::Timeout { address, .. } | Self::Tls { address, .. } => {
+                Some(Pick { address, endpoint: None })
+            }
+            _ => None,
+        }
+    }
+
     /// What `%RESPONSE_CODE_DETAILS%` says in Envoy for the same fault.
     #[must_use]
     pub fn details(&self) -> &'static str {

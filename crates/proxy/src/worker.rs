@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::{
     config::Config,
+    gates::Gates,
     http,
     log_sink::{LogBuffers, LogSender},
     random::Random,
@@ -45,6 +46,7 @@ pub struct Worker {
     active: Cell<usize>,
     next_id: Cell<u64>,
     pub(crate) balance: Balance,
+    pub(crate) gates: Gates,
     /// What HTTP keeps per worker: upstream pools, scripts.
     pub http: http::WorkerState,
 }
@@ -69,6 +71,7 @@ impl Worker {
             active: Cell::new(0),
             next_id: Cell::new(0),
             balance: Balance::default(),
+            gates: Gates::default(),
             http: http::WorkerState::default(),
         })
     }

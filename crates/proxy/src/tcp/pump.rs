@@ -16,7 +16,7 @@ use std::{
 use bytes::{Buf as _, BytesMut};
 use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
-    time::{Instant, sleep_until},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use crate::{conn::Io, worker::Worker};
@@ -32,6 +32,10 @@ pub(crate) enum End {
     UpstreamError,
     /// Nothing moved for the idle timeout.
     Idle,
+    /// It has lived as long as it may.
+    TooOld,
+    /// Its time after a drain is up.
+    Drained,
 }
 
 /// Bytes moved, and how it ended.
@@ -146,24 +150,48 @@ fn nonzero(written: io::Result<usize>) -> io::Result<usize> {
     }
 }
 
-/// Moves bytes until both directions have ended, one has failed, or nothing moved for `idle`.
-///
-/// # Cancel safety
-///
-/// Dropping the future drops what is under way; both connections must then be dropped too.
-pub(crate) async fn pump(
-    worker: &Worker,
-    (downstream, ahead): (&mut Io, BytesMut),
-    upstream: &mut Io,
+/// Moves bytes between two connections; see [`Pump::until`].
+pub(crate) struct Pump<'p> {
+    worker: &'p Worker,
+    downstream: &'p mut Io,
+    upstream: &'p mut Io,
     idle: Option<Duration>,
-) -> Moved {
-    let mut up = Direction::new(ahead);
-    let mut down = Direction::new(BytesMut::new());
-    let mut moved_before = (0, 0);
-    let mut last_moved = Instant::now();
-    let mut timer = pin!(idle.map(|idle| sleep_until(last_moved + idle)));
+    up: Direction,
+    down: Direction,
+}
 
-    let end = poll_fn(|cx| {
+/// Makes ready to move bytes; `ahead` was read from `downstream` already.
+pub(crate) fn pump<'p>(
+    worker: &'p Worker,
+    (downstream, ahead): (&'p mut Io, BytesMut),
+    upstream: &'p mut Io,
+    idle: Option<Duration>,
+) -> Pump<'p> {
+    let (up, down) = (Direction::new(ahead), Direction::new(BytesMut::new()));
+    Pump { worker, downstream, upstream, idle, up, down }
+}
+
+impl Pump<'_> {
+    /// Moves bytes until both directions have ended, one has failed, nothing moved for the idle
+    /// time, or `stop` says why to stop.
+    pub(crate) async fn until(mut self, stop: impl Future<Output = End>) -> Moved {
+        let mut stop = pin!(stop);
+        let mut idle = IdleTimer::new(self.idle);
+        let end = poll_fn(|cx| {
+            if let Poll::Ready(end) = self.poll(cx) {
+                return Poll::Ready(end);
+            }
+            if let Poll::Ready(end) = stop.as_mut().poll(cx) {
+                return Poll::Ready(end);
+            }
+            idle.poll(cx, self.up.moved.wrapping_add(self.down.moved)).map(|()| End::Idle)
+        })
+        .await;
+        Moved { received: self.up.moved, sent: self.down.moved, end }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let Self { worker, downstream, upstream, up, down, .. } = self;
         let (upward, downward) = worker.with_scratch(|scratch| {
             (
                 up.poll(cx, (downstream, upstream), scratch),
@@ -172,32 +200,47 @@ pub(crate) async fn pump(
         });
         match (upward, downward) {
             (Poll::Ready(Err(Failed::Source(_))), _) | (_, Poll::Ready(Err(Failed::Sink(_)))) => {
-                return Poll::Ready(End::DownstreamError);
+                Poll::Ready(End::DownstreamError)
             }
             (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
-                return Poll::Ready(End::UpstreamError);
+                Poll::Ready(End::UpstreamError)
             }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Finished),
-            _ => {}
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Finished),
+            _ => Poll::Pending,
         }
-        let (Some(idle), Some(mut timer)) = (idle, timer.as_mut().as_pin_mut()) else {
-            return Poll::Pending;
-        };
-        let moved_now = (up.moved, down.moved);
-        if moved_now != moved_before {
-            moved_before = moved_now;
-            last_moved = Instant::now();
+    }
+}
+
+/// Fires when nothing has moved for a while.
+struct IdleTimer {
+    after: Duration,
+    moved: u64,
+    last: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl IdleTimer {
+    fn new(after: Option<Duration>) -> Self {
+        let last = Instant::now();
+        let timer = after.map(|after| Box::pin(sleep_until(last + after)));
+        Self { after: after.unwrap_or_default(), moved: 0, last, timer }
+    }
+
+    /// Looks whether anything moved. The timer is set anew only when it fires: a wake costs a
+    /// look at the clock, not a timer operation.
+    fn poll(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<()> {
+        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        if moved != self.moved {
+            self.moved = moved;
+            self.last = Instant::now();
         }
-        // The timer is moved only when it fires: a store per wake, not a timer operation.
         loop {
             ready!(timer.as_mut().poll(cx));
-            let due = last_moved + idle;
+            let due = self.last + self.after;
             if due <= Instant::now() {
-                return Poll::Ready(End::Idle);
+                return Poll::Ready(());
             }
             timer.as_mut().reset(due);
         }
-    })
-    .await;
-    Moved { received: up.moved, sent: down.moved, end }
+    }
 }

@@ -1,0 +1,329 @@
+//! The control thread: what the proxy should do, from the bootstrap and from xDS, to the workers.
+//!
+//! In:    deliveries of the xDS client, DNS answers, changes of secrets.
+//! Out:   published configurations; accept or reject for each delivery.
+//! Never: publishes a listener before what it names has come or a bounded wait has passed; takes
+//!        back what works because something new does not.
+//!
+//! Start at [`Control::take`] and [`Control::publish`].
+
+pub(crate) mod admin;
+pub(crate) mod handoff;
+pub(crate) mod resolver;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use envoy_types::pb::envoy::config::listener::v3::Listener as ListenerMessage;
+use sluis_envoy::{Kind, ResourceSet};
+use sluis_rules::{Fault, Network, Runtime, compile};
+use sluis_tls::SecretStore;
+use sluis_xds::{Delivery, Subscriptions, Update};
+use tokio::{sync::watch, time::Instant};
+use tracing::{info, warn};
+
+use self::resolver::Resolver;
+use crate::{
+    access_log::Logs,
+    bound::bind_all,
+    config::{Config, chains},
+};
+
+/// How long a changed listener waits for its routes, endpoints, addresses and certificates.
+const WARM_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// The name that stands for everything of a kind.
+const EVERYTHING: &str = "*";
+
+/// The prefixes and names of secrets that do not come over ADS.
+const OWN_SECRETS: [&str; 4] = ["default", "ROOTCA", "file-cert:", "file-root:"];
+
+/// The state of the control thread.
+pub(crate) struct Control {
+    store: SecretStore,
+    resolver: Rc<Resolver>,
+    config: watch::Sender<Arc<Config>>,
+    subscriptions: Option<Subscriptions>,
+    /// Whether the workload's names are answered here.
+    wants_names: bool,
+    /// What the proxy should hold: the fixed resources and those that xDS sent.
+    wanted: ResourceSet,
+    /// Names that the control plane has answered for, with a resource or by saying there is none.
+    answered: BTreeSet<(Kind, String)>,
+    /// Kinds of which at least one delivery has come.
+    seen: BTreeSet<Kind>,
+    /// The compiled form of `wanted`, listeners that still wait included.
+    compiled: Arc<Runtime>,
+    /// The listeners as they were last published: they stay while new ones wait.
+    listeners: BTreeMap<String, Arc<ListenerMessage>>,
+    /// Until when new listeners wait.
+    warm_by: Option<Instant>,
+    is_ready: bool,
+}
+
+/// What a control thread is made of.
+pub(crate) struct Parts {
+    pub(crate) store: SecretStore,
+    pub(crate) resolver: Rc<Resolver>,
+    pub(crate) config: watch::Sender<Arc<Config>>,
+    pub(crate) subscriptions: Option<Subscriptions>,
+    pub(crate) wants_names: bool,
+}
+
+impl Control {
+    /// Starts with the fixed resources, which must compile.
+    ///
+    /// # Errors
+    ///
+    /// Why they do not.
+    pub(crate) fn new(parts: Parts, fixed: ResourceSet) -> Result<Self, Vec<String>> {
+        let Parts { store, resolver, config, subscriptions, wants_names } = parts;
+        let mut control = Self {
+            store,
+            resolver,
+            config,
+            subscriptions,
+            wants_names,
+            wanted: fixed,
+            answered: BTreeSet::new(),
+            seen: BTreeSet::new(),
+            compiled: Arc::default(),
+            listeners: BTreeMap::new(),
+            warm_by: None,
+            is_ready: false,
+        };
+        for secret in control.wanted.secrets.values() {
+            control.store.put(secret).map_err(|error| vec![error.to_string()])?;
+        }
+        let faults = control.compile();
+        if faults.is_empty() { Ok(control) } else { Err(texts(&faults)) }
+    }
+
+    /// Takes in one delivery, answers it, and publishes what came of it.
+    pub(crate) fn take(&mut self, delivery: Delivery) {
+        let mut refusals = self.absorb(&delivery.update);
+        let update = &delivery.update;
+        self.seen.insert(update.kind);
+        let touched = |fault: &Fault| fault.kind == update.kind;
+        let faults = self.compile();
+        refusals.extend(texts(faults.iter().filter(|fault| touched(fault))));
+        for fault in faults.iter().filter(|fault| !touched(fault)) {
+            warn!(%fault, "resource still rejected");
+        }
+        refusals.extend(self.publish());
+        if refusals.is_empty() {
+            delivery.accept();
+        } else {
+            let detail = refusals.join("; ");
+            warn!(kind = %update.kind, detail, "update rejected");
+            delivery.reject(detail);
+        }
+    }
+
+    /// Takes the resources over into what is wanted; says which cannot be.
+    fn absorb(&mut self, update: &Update) -> Vec<String> {
+        let kind = update.kind;
+        let mut refusals = Vec::new();
+        for resource in &update.upserts {
+            match self.wanted.insert(kind, resource) {
+                Ok(name) => {
+                    if kind == Kind::Secret
+                        && let Some(secret) = self.wanted.secrets.get(&name)
+                        && let Err(error) = self.store.put(secret)
+                    {
+                        refusals.push(format!("{kind} {name}: {error}"));
+                    }
+                    self.answered.insert((kind, name));
+                }
+                Err(rejected) => {
+                    refusals.push(format!("{rejected}: {}", rejected.source));
+                }
+            }
+        }
+        for name in &update.removed {
+            self.wanted.remove(kind, name);
+            if kind == Kind::Secret
+                && let Err(error) = self.store.remove(name)
+            {
+                refusals.push(format!("{kind} {name}: {error}"));
+            }
+            self.answered.insert((kind, name.clone()));
+        }
+        refusals
+    }
+
+    /// Compiles what is wanted, and subscribes to what that names.
+    fn compile(&mut self) -> Vec<Fault> {
+        let mut done = compile(&self.wanted, Some(&self.compiled));
+        let unusable = unusable(&done.runtime, &self.compiled);
+        if !unusable.is_empty() {
+            // As for any other fault: the last good form stays, or the listener is absent.
+            let mut usable = self.wanted.clone();
+            for fault in &unusable {
+                match self.listeners.get(&fault.name) {
+                    Some(good) => drop(usable.listeners.insert(fault.name.clone(), good.clone())),
+                    None => drop(usable.listeners.remove(&fault.name)),
+                }
+            }
+            let mut again = compile(&usable, Some(&self.compiled));
+            again.faults.extend(unusable);
+            done = again;
+        }
+        self.compiled = done.runtime;
+        self.subscribe();
+        self.resolver.want(self.compiled.clusters.values());
+        done.faults
+    }
+
+    fn subscribe(&self) {
+        let Some(subscriptions) = &self.subscriptions else { return };
+        let names = |names: Vec<Arc<str>>| names.iter().map(ToString::to_string).collect();
+        subscriptions.set(Kind::Route, names(self.compiled.route_names()));
+        subscriptions.set(Kind::Endpoints, names(self.compiled.assignment_names()));
+        subscriptions.set(Kind::Secret, self.secret_names());
+        if self.wants_names {
+            subscriptions.set(Kind::NameTable, BTreeSet::from([EVERYTHING.to_owned()]));
+        }
+    }
+
+    /// The secrets that TLS settings name and that only the control plane can send.
+    fn secret_names(&self) -> BTreeSet<String> {
+        let is_own = |name: &str| OWN_SECRETS.iter().any(|own| name.starts_with(own));
+        let mut names = all_secret_names(&self.compiled);
+        names.retain(|name| !is_own(name));
+        names
+    }
+
+    /// What listeners name and nobody has sent yet.
+    fn missing(&self) -> Vec<String> {
+        let runtime = &self.compiled;
+        let unanswered =
+            |kind: Kind, name: &str| !self.answered.contains(&(kind, name.to_owned()));
+        let routes = runtime.route_names().into_iter().filter(|name| {
+            !runtime.routes.contains_key(name) && unanswered(Kind::Route, name)
+        });
+        let assignments = runtime.assignment_names().into_iter().filter(|name| {
+            !self.wanted.endpoints.contains_key(&**name) && unanswered(Kind::Endpoints, name)
+        });
+        let mut missing: Vec<String> =
+            routes.map(|name| format!("route {name}"))
+            .chain(assignments.map(|name| format!("endpoints {name}")))
+            .collect();
+        missing.extend(self.resolver.unanswered().into_iter().map(|name| format!("address of {name}")));
+        missing.extend(all_secret_names(runtime).into_iter().filter_map(|name| {
+            let slot = self.store.slot(&name).ok()?;
+            slot.get().is_none().then(|| format!("secret {name}"))
+        }));
+        missing
+    }
+
+    /// Gives the workers what is ready. Returns why listeners cannot listen.
+    pub(crate) fn publish(&mut self) -> Vec<String> {
+        let now = Instant::now();
+        let is_news = self.wanted.listeners != self.listeners;
+        let missing = if is_news { self.missing() } else { Vec::new() };
+        if missing.is_empty() {
+            self.warm_by = None;
+        } else {
+            let by = *self.warm_by.get_or_insert(now + WARM_WAIT_MAX);
+            if now < by {
+                info!(?missing, "new listeners wait");
+                return self.send(&self.with_old_listeners());
+            }
+            warn!(?missing, "new listeners start without all that they name");
+            self.warm_by = None;
+        }
+        self.listeners.clone_from(&self.wanted.listeners);
+        let refusals = self.send(&Arc::clone(&self.compiled));
+        if self.subscriptions.is_none() || self.seen.contains(&Kind::Listener) {
+            self.is_ready = true;
+        }
+        refusals
+    }
+
+    /// The newest clusters, endpoints and routes under the listeners of before.
+    fn with_old_listeners(&self) -> Arc<Runtime> {
+        let mut set = self.wanted.clone();
+        set.listeners.clone_from(&self.listeners);
+        compile(&set, Some(&self.compiled)).runtime
+    }
+
+    fn send(&self, runtime: &Arc<Runtime>) -> Vec<String> {
+        let before = Arc::clone(&self.config.borrow());
+        let (bound, errors) = bind_all(runtime, &before.bound, before.settings.workers);
+        let resolve = |cluster: &_, host: &str| self.resolver.addresses(cluster, host);
+        let next = before.next(Arc::clone(runtime), resolve, &self.store, bound);
+        self.config.send_replace(Arc::new(next));
+        let texts = errors.iter().map(|error| error.to_string()).collect::<Vec<_>>();
+        texts.iter().for_each(|error| warn!("{error}"));
+        texts
+    }
+
+    /// When to call [`Self::publish`] again although nothing came.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.warm_by
+    }
+
+    /// Whether the listeners that were asked for have been published once.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// What the proxy should hold.
+    pub(crate) fn wanted(&self) -> &ResourceSet {
+        &self.wanted
+    }
+}
+
+/// Faults that only the data plane can see: access logs whose format it does not know.
+fn unusable(runtime: &Runtime, before: &Runtime) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (name, listener) in &runtime.listeners {
+        if before.listeners.get(name).is_some_and(|known| Arc::ptr_eq(known, listener)) {
+            continue;
+        }
+        let mut look = |field: &str, logs: &[sluis_rules::AccessLog]| {
+            if let Err(error) = Logs::compile(logs) {
+                faults.push(Fault {
+                    kind: Kind::Listener,
+                    name: name.to_string(),
+                    field: field.to_owned(),
+                    message: error.to_string(),
+                });
+            }
+        };
+        look("access_log", &listener.access_logs);
+        for chain in listener.chains.iter().chain(&listener.default_chain) {
+            match &chain.network {
+                Network::Tcp(proxy) => look("filters[].access_log", &proxy.access_logs),
+                Network::Http(manager) => look("filters[].access_log", &manager.access_logs),
+            }
+        }
+    }
+    faults
+}
+
+fn all_secret_names(runtime: &Runtime) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut add = |name: &sluis_rules::SecretName| drop(names.insert(name.as_str().to_owned()));
+    for tls in chains(runtime).filter_map(|chain| chain.tls.as_ref()) {
+        tls.certificates.iter().for_each(&mut add);
+        tls.validation.iter().for_each(|validation| add(&validation.roots));
+    }
+    for cluster in runtime.clusters.values() {
+        let own = cluster.endpoints.list.iter().filter_map(|endpoint| endpoint.tls.as_ref());
+        for tls in own.chain(&cluster.tls) {
+            tls.certificate.iter().for_each(&mut add);
+            tls.validation.iter().for_each(|validation| add(&validation.roots));
+        }
+    }
+    names
+}
+
+fn texts<'f>(faults: impl IntoIterator<Item = &'f Fault>) -> Vec<String> {
+    faults.into_iter().map(ToString::to_string).collect()
+}

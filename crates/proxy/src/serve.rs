@@ -1,0 +1,198 @@
+//! The way of one connection: inspect, choose a filter chain, terminate TLS, serve.
+//!
+//! In:    an accepted socket and the worker.
+//! Out:   a served connection; a log line and a counter for one that is turned away.
+//! Never: serves a connection by a configuration older than the choice of its chain.
+
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use sluis_rules::{Address, FilterChain, Listener, Network};
+use sluis_tls::{PeerIdentity, peer_identity};
+use tokio::time::Instant;
+use tokio_rustls::TlsStream;
+use tracing::debug;
+
+use crate::{
+    config::Config,
+    conn::{ConnectionFacts, Downstream, Io, Replay, Socket},
+    http,
+    inspect::{InspectError, Inspection},
+    stats::Counter,
+    tcp,
+    worker::Worker,
+};
+
+/// Longest TLS handshake where the chain has no time of its own: as long as a person would wait.
+const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A connection that a listener has accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: Socket,
+    /// Our end and the client's; `None` for a Unix socket.
+    pub(crate) ends: Option<(SocketAddr, SocketAddr)>,
+    /// The listener's name.
+    pub(crate) listener: Arc<str>,
+    /// Whether it comes from a jail, where everything is redirected.
+    pub(crate) is_captured: bool,
+}
+
+/// Serves a connection until it ends, or until its time after a drain is up.
+pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let start = Instant::now();
+    let start_time = worker.wall_now();
+    let listener = Arc::clone(&accepted.listener);
+    let (inspection, listener_name) = match inspect(&worker, accepted).await {
+        Ok(Some(done)) => done,
+        // The listener went away meanwhile.
+        Ok(None) => return,
+        Err(error) => {
+            let counter = match &error {
+                InspectError::Timeout(_) => Counter::SniffTimeouts,
+                _ => Counter::SniffFaults,
+            };
+            worker.stats().inc(counter);
+            debug!(%listener, %error, "connection closed by a listener filter");
+            return;
+        }
+    };
+    // The configuration of now: between here and the gate nothing waits, so that a chain which is
+    // drained cannot be chosen any more.
+    let config = worker.config();
+    let Some(listener) = config.runtime.listeners.get(&listener_name) else { return };
+    let chosen = inspection.with_facts(|facts| listener.chain(facts).map(|(c, _)| Arc::clone(c)));
+    let facts = facts(&worker, listener, &inspection, (start, start_time));
+    let Ok(chain) = chosen else {
+        worker.stats().inc(Counter::NoFilterChain);
+        tcp::log_unmatched(&worker, listener, &config.listener_logs(listener), &facts);
+        return;
+    };
+    let gate = worker.gates.of(listener, &chain);
+    let facts = ConnectionFacts { chain: Arc::clone(&chain.name), ..facts };
+    let Inspection { socket, ahead, .. } = inspection;
+    let logs = match &chain.network {
+        Network::Tcp(proxy) => config.tcp_logs(proxy),
+        Network::Http(_) => Arc::default(),
+    };
+    let work = async {
+        let terminated = terminate(&worker, &config, &chain, socket, ahead, facts).await;
+        // A connection that lives long must not keep an old configuration alive.
+        drop(config);
+        let Some((io, prefix, facts)) = terminated else { return };
+        let downstream = Downstream { io, prefix, facts: Arc::new(facts), gate: gate.clone() };
+        match &chain.network {
+            Network::Tcp(proxy) => {
+                tcp::serve(downstream, Arc::clone(proxy), logs, worker.clone()).await;
+            }
+            Network::Http(manager) => {
+                http::serve(downstream, Arc::clone(manager), worker.clone()).await;
+            }
+        }
+    };
+    tokio::select! {
+        // First, so that a filter which hears of the end itself can still write its log.
+        biased;
+        () = work => {}
+        () = gate.closed() => worker.stats().inc(Counter::DownstreamCxDrained),
+    }
+}
+
+/// Runs the filters of the accepting listener and of the one that it hands over to.
+async fn inspect(
+    worker: &Worker,
+    accepted: Accepted,
+) -> Result<Option<(Inspection, Arc<str>)>, InspectError> {
+    let config = worker.config();
+    let Some(listener) = config.runtime.listeners.get(&accepted.listener) else { return Ok(None) };
+    let mut inspection = Inspection::new(accepted.socket, accepted.ends);
+    if accepted.is_captured {
+        inspection.captured()?;
+    }
+    inspection.run(listener).await?;
+    let next = match inspection.original_dst {
+        Some(destination) => config.runtime.listener_for(listener, destination),
+        None => listener,
+    };
+    if !Arc::ptr_eq(next, listener) {
+        inspection.run(next).await?;
+    }
+    let name = Arc::clone(&next.name);
+    Ok(Some((inspection, name)))
+}
+
+fn facts(
+    worker: &Worker,
+    listener: &Listener,
+    seen: &Inspection,
+    (start, start_time): (Instant, std::time::SystemTime),
+) -> ConnectionFacts {
+    let unix = || Address::Pipe(std::path::Path::new("").into());
+    ConnectionFacts {
+        id: worker.next_connection_id(),
+        listener: Arc::clone(&listener.name),
+        chain: "".into(),
+        local: seen.local.map_or_else(|| listener.address.clone(), Address::Socket),
+        remote: seen.remote.map_or_else(unix, Address::Socket),
+        original_dst: seen.original_dst,
+        sni: seen.sni.as_deref().map(Arc::from),
+        application_protocols: seen.protocols.clone(),
+        is_tls: seen.is_tls,
+        tls_terminated: false,
+        peer: None,
+        start,
+        start_time,
+    }
+}
+
+/// Takes the client through the handshake when the chain asks for TLS. `None`: closed.
+async fn terminate(
+    worker: &Worker,
+    config: &Config,
+    chain: &FilterChain,
+    socket: Socket,
+    ahead: BytesMut,
+    facts: ConnectionFacts,
+) -> Option<(Io, BytesMut, ConnectionFacts)> {
+    let Some(settings) = &chain.tls else { return Some((Io::Plain(socket), ahead, facts)) };
+    let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE_WAIT_MAX);
+    let failed = |error: &dyn std::fmt::Display| {
+        worker.stats().inc(Counter::TlsErrors);
+        debug!(listener = %facts.listener, remote = %facts.remote, sni = ?facts.sni, %error, "TLS handshake failed");
+    };
+    let Some(tls) = config.server_tls(settings) else {
+        failed(&"the filter chain's TLS settings cannot be used");
+        return None;
+    };
+    let stream = match tokio::time::timeout(limit, tls.accept(Replay::new(ahead, socket))).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            failed(&error);
+            return None;
+        }
+        Err(_) => {
+            failed(&format_args!("not done within {limit:?}"));
+            return None;
+        }
+    };
+    let session = stream.get_ref().1;
+    let peer: Option<PeerIdentity> = match session.peer_certificates().map(peer_identity) {
+        None => None,
+        Some(Ok(peer)) => Some(peer),
+        Some(Err(error)) => {
+            failed(&error);
+            return None;
+        }
+    };
+    let sni = session.server_name().map(|name| name.to_ascii_lowercase().into());
+    worker.stats().inc(Counter::TlsHandshakes);
+    let facts = ConnectionFacts {
+        sni: sni.or(facts.sni),
+        is_tls: true,
+        tls_terminated: true,
+        peer,
+        ..facts
+    };
+    let io = Io::Tls(Box::new(TlsStream::Server(stream)));
+    Some((io, BytesMut::new(), facts))
+}
