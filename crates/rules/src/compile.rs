@@ -299,6 +299,3 @@ fn names(message: &NameTable) -> Result<Names, Vec<Fault>> {
     let names = Names::new(entries);
     if report.is_clean() { Ok(names) } else { Err(report.into_faults()) }
 }
-
-#[cfg(test)]
-mod tests;

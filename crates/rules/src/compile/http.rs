@@ -49,7 +49,7 @@ const REQUEST_HEADERS_KB_MAX: u32 = 8192;
 /// nothing but statistics: CORS without a policy on a route (routes with one are refused), fault
 /// injection without a fault, and counting of gRPC messages.
 const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
-const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HttpFault";
+const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
 const GRPC_STATS: &str = "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig";
 
 const LUA: &str = "envoy.extensions.filters.http.lua.v3.Lua";

@@ -327,6 +327,7 @@ fn network(at: &At<'_>, filters: &[Filter]) -> Option<Network> {
                 continue;
             }
         };
+        let place = &at;
         let at = at.field("typed_config");
         let found = match message_of(any) {
             "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
@@ -341,7 +342,7 @@ fn network(at: &At<'_>, filters: &[Filter]) -> Option<Network> {
             }
         };
         if index + 1 < filters.len() && found.is_some() {
-            at.fault("serves the connection, so that the filters after it would never run");
+            place.fault("serves the connection, so that the filters after it would never run");
         }
         network = found;
     }

@@ -122,7 +122,10 @@ fn insert_sources(
 /// Looks for the exact name, then for each of its suffixes, longest first, then for no name.
 fn find_name<'t>(names: &'t Names, server_name: &str) -> Option<&'t Transports> {
     let lower = server_name.to_ascii_lowercase();
-    if let Some(found) = names.get(lower.as_str()) {
+    // A name with a leading dot is no name; it would be found as the wildcard's key.
+    if !lower.starts_with('.')
+        && let Some(found) = names.get(lower.as_str())
+    {
         return Some(found);
     }
     // As in Envoy: a dot at the very start or end begins no suffix.
