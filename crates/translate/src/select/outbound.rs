@@ -38,8 +38,7 @@ pub(super) fn select(
     let virtual_services = mesh_virtual_services(selection);
     let mut listeners = Listeners::default();
     let mut http_ports: BTreeMap<u16, Vec<(Arc<MeshService>, MeshPort)>> = BTreeMap::new();
-    let has_lone_hosts = virtual_services.iter().any(|owned| !owned.spec().http.is_empty());
-    if has_lone_hosts {
+    if virtual_services.iter().any(|owned| has_lone_host(selection, owned)) {
         http_ports.entry(PLAIN_HTTP).or_default();
     }
     for service in selection.services.clone() {
@@ -88,6 +87,15 @@ fn mesh_virtual_services(selection: &Selection<'_>) -> Vec<Owned<VirtualService>
         })
         .cloned()
         .collect()
+}
+
+/// Whether a VirtualService routes HTTP for a host that no service has.
+fn has_lone_host(selection: &Selection<'_>, owned: &Owned<VirtualService>) -> bool {
+    let namespace = &owned.meta().name.namespace;
+    let is_lone = |host: &HostPattern| {
+        selection.service(&host.qualified(namespace, SERVICE_DOMAIN)).is_none()
+    };
+    !owned.spec().http.is_empty() && owned.spec().hosts.iter().any(is_lone)
 }
 
 /// Whether a VirtualService speaks for a host, and by which of its own.

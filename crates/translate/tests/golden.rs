@@ -1,0 +1,295 @@
+//! Whole translations, written down: `golden/CASE/{input,proxy,expect}.yaml`.
+//!
+//! `input.yaml` holds resources, `proxy.yaml` the proxies that ask, `expect.yaml` what each gets, as
+//! JSON of Envoy's messages in YAML. `UPDATE_GOLDEN=1` writes `expect.yaml` anew; read the difference.
+//! With `ENVOY_BIN` set, a real Envoy reads every result (`--mode validate`).
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
+
+use envoy_types::pb::envoy::{
+    config::{
+        bootstrap::v3::{
+            Admin, Bootstrap,
+            bootstrap::{DynamicResources, StaticResources},
+        },
+        cluster::v3::Cluster,
+        core::v3::{ApiConfigSource, GrpcService, Node, grpc_service},
+        listener::v3::{Listener, filter},
+    },
+    extensions::filters::network::http_connection_manager::v3::{
+        HttpConnectionManager, http_connection_manager::RouteSpecifier,
+    },
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use sluis_envoy::{EncodedSet, Kind, ResourceSet, pack, type_url, unpack};
+use sluis_model::{Batch, Snapshot, apply};
+use sluis_nouns::{ObjectName, TrustDomain, WorkloadId};
+use sluis_protojson::{message_from_json, message_to_json};
+use sluis_resources::WorkloadAddress;
+use sluis_translate::{Capture, ProxyView, Rendered, Role, build};
+
+/// A proxy of `proxy.yaml`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Proxy {
+    name: String,
+    role: String,
+    capture: String,
+    dns: bool,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn cases() -> Vec<PathBuf> {
+    let mut cases: Vec<PathBuf> =
+        fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    cases
+}
+
+fn snapshot(origin: &str, text: &str) -> (Snapshot, Vec<String>) {
+    let parsed = sluis_resources::parse(origin, text);
+    let faults = parsed.faults.iter().filter(|fault| fault.is_error());
+    let faults = faults.map(ToString::to_string).collect();
+    let batch = Batch { upserts: parsed.resources, removals: Vec::new() };
+    (apply(&Snapshot::default(), batch).0, faults)
+}
+
+fn view(proxy: &Proxy, snapshot: &Snapshot) -> ProxyView {
+    let (namespace, name) = proxy.name.split_once('/').unwrap();
+    let name = ObjectName::new(namespace, name);
+    let workload =
+        snapshot.workload(&name).expect("proxy.yaml names a WorkloadEntry of input.yaml");
+    let account = workload.spec().service_account.clone().unwrap();
+    let Some(WorkloadAddress::Ip(address)) = workload.spec().address else { panic!("no address") };
+    ProxyView {
+        id: WorkloadId::new(TrustDomain::default(), namespace, &account).unwrap(),
+        name,
+        address,
+        labels: workload.labels(),
+        role: if proxy.role == "gateway" { Role::Gateway } else { Role::Sidecar },
+        capture: match proxy.capture.split_once(':') {
+            Some(("pipe", path)) => Capture::ProxyProtocolPipe(path.to_owned()),
+            _ if proxy.capture == "jail" => Capture::Jail,
+            _ if proxy.capture == "redirect" => Capture::Redirect,
+            _ => Capture::None,
+        },
+        dns: proxy.dns,
+    }
+}
+
+/// Every proxy of a case, and what it gets.
+fn translate(case: &Path) -> BTreeMap<String, Rendered> {
+    let input = fs::read_to_string(case.join("input.yaml")).unwrap();
+    let (snapshot, faults) = snapshot("input.yaml", &input);
+    assert_eq!(faults, Vec::<String>::new(), "{}", case.display());
+    let proxies = fs::read_to_string(case.join("proxy.yaml")).unwrap();
+    let proxies: BTreeMap<String, Proxy> = serde_saphyr::from_str(&proxies).unwrap();
+    proxies
+        .into_iter()
+        .map(|(label, proxy)| (label, build(&view(&proxy, &snapshot), &snapshot)))
+        .collect()
+}
+
+fn shown(rendered: &Rendered) -> Value {
+    let set = &rendered.set;
+    let mut kinds = Map::new();
+    kinds.insert("listeners".into(), set.listeners.values().map(|m| json(&**m)).collect());
+    kinds.insert("routes".into(), set.routes.values().map(|m| json(&**m)).collect());
+    kinds.insert("clusters".into(), set.clusters.values().map(|m| json(&**m)).collect());
+    kinds.insert("endpoints".into(), set.endpoints.values().map(|m| json(&**m)).collect());
+    if let Some(names) = &set.names {
+        let names: BTreeMap<&String, &Vec<String>> =
+            names.table.iter().map(|(name, info)| (name, &info.ips)).collect();
+        kinds.insert("names".into(), serde_json::to_value(names).unwrap());
+    }
+    let faults = rendered.faults.iter().map(|fault| Value::String(fault.to_string()));
+    kinds.insert("faults".into(), faults.collect());
+    Value::Object(kinds)
+}
+
+fn json<M: prost::Name>(message: &M) -> Value {
+    message_to_json(message).unwrap()
+}
+
+#[test]
+fn each_case_translates_into_what_is_written_down() {
+    let mut differences = Vec::new();
+    for case in cases() {
+        let all: Map<String, Value> = translate(&case)
+            .iter()
+            .map(|(label, rendered)| (label.clone(), shown(rendered)))
+            .collect();
+        let text = serde_saphyr::to_string(&Value::Object(all)).unwrap();
+        let path = case.join("expect.yaml");
+        if env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&path, &text).unwrap();
+        }
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        let line = expected.lines().zip(text.lines()).position(|(a, b)| a != b);
+        if let Some(line) = line {
+            let both = (expected.lines().nth(line), text.lines().nth(line));
+            differences.push(format!("{}:{}: {both:?}", path.display(), line + 1));
+        } else if expected != text {
+            differences.push(format!("{}: one is longer", path.display()));
+        }
+    }
+    assert!(differences.is_empty(), "{differences:#?}\n(UPDATE_GOLDEN=1 writes them anew)");
+}
+
+#[test]
+fn equal_inputs_give_equal_bytes() {
+    for case in cases() {
+        for ((_, one), (label, other)) in translate(&case).into_iter().zip(translate(&case)) {
+            // The name table is a hash map, compared as such; every other kind byte by byte.
+            assert_eq!(one.set.names, other.set.names);
+            let (one, other) = (one.set.encode(), other.set.encode());
+            for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::NameTable) {
+                let versions = |set: &EncodedSet| -> Vec<(String, String)> {
+                    set.of(kind).map(|one| (one.name.clone(), one.version.clone())).collect()
+                };
+                assert_eq!(versions(&one), versions(&other), "{}: {label}", case.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_real_envoy_takes_every_case() {
+    let Some(envoy) = env::var_os("ENVOY_BIN") else { return };
+    for case in cases() {
+        for (label, rendered) in translate(&case) {
+            let name = format!("{}-{}", case.file_name().unwrap().to_string_lossy(), label);
+            validate(&envoy, &name.replace(' ', "-"), &rendered.set);
+        }
+    }
+}
+
+#[test]
+fn every_file_of_the_conformance_data_translates() {
+    let Some(root) = env::var_os("SLUIS_CONFORMANCE_DIR") else { return };
+    let mut files: Vec<PathBuf> = fs::read_dir(Path::new(&root).join("configs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        let name = file.file_name().unwrap().to_string_lossy().into_owned();
+        let text = fs::read_to_string(&file).unwrap();
+        let (snapshot, _) = snapshot(&name, &text);
+        for (role, labels) in [
+            (Role::Sidecar, vec![("app", "a")]),
+            (Role::Gateway, vec![("istio", "ingressgateway")]),
+            (Role::Gateway, vec![("istio", "egressgateway")]),
+        ] {
+            for namespace in ["testns", "default", "istio-system"] {
+                let view = ProxyView {
+                    name: ObjectName::new(namespace, "proxy"),
+                    id: WorkloadId::new(TrustDomain::default(), namespace, "proxy").unwrap(),
+                    address: "10.3.0.1".parse().unwrap(),
+                    labels: labels.iter().copied().collect(),
+                    role,
+                    capture: Capture::Redirect,
+                    dns: role == Role::Sidecar,
+                };
+                let rendered = build(&view, &snapshot);
+                if let Some(envoy) = env::var_os("ENVOY_BIN").filter(|_| namespace == "testns") {
+                    validate(&envoy, &format!("{name}-{role:?}-{}", labels[0].1), &rendered.set);
+                }
+            }
+        }
+    }
+}
+
+/// Has a real Envoy read a set, as static resources with its route tables inline.
+fn validate(envoy: &std::ffi::OsStr, name: &str, set: &ResourceSet) {
+    let bootstrap = bootstrap(set);
+    let path = env::temp_dir().join(format!("sluis-golden-{}-{name}.json", std::process::id()));
+    fs::write(&path, json(&bootstrap).to_string()).unwrap();
+    let scripts =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/credential-egress/lua/?.lua");
+    let output = Command::new(envoy)
+        .args(["--mode", "validate", "-l", "error", "-c"])
+        .arg(&path)
+        .env("LUA_PATH", scripts)
+        .env("DATA_API_ACCESS_KEY", "access")
+        .env("DATA_API_SECRET_KEY", "secret")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}: {said}", path.display());
+    fs::remove_file(path).unwrap();
+}
+
+fn bootstrap(set: &ResourceSet) -> Bootstrap {
+    let control_plane = |name: &str| -> Cluster {
+        message_from_json(&json!({
+            "name": name,
+            "type": "STATIC",
+            "connect_timeout": "1s",
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {}},
+                },
+            },
+        }))
+        .unwrap()
+    };
+    let mut clusters: Vec<Cluster> = set.clusters.values().map(|m| (**m).clone()).collect();
+    clusters.extend([control_plane("xds-grpc"), control_plane("sds-grpc")]);
+    let grpc = grpc_service::EnvoyGrpc { cluster_name: "xds-grpc".into(), ..Default::default() };
+    Bootstrap {
+        node: Some(Node { id: "test".into(), cluster: "test".into(), ..Node::default() }),
+        admin: Some(Admin::default()),
+        static_resources: Some(StaticResources {
+            listeners: set.listeners.values().map(|m| with_routes(m, set)).collect(),
+            clusters,
+            ..StaticResources::default()
+        }),
+        dynamic_resources: Some(DynamicResources {
+            ads_config: Some(ApiConfigSource {
+                api_type: 2,
+                transport_api_version: 2,
+                grpc_services: vec![GrpcService {
+                    target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc)),
+                    ..GrpcService::default()
+                }],
+                ..ApiConfigSource::default()
+            }),
+            ..DynamicResources::default()
+        }),
+        ..Bootstrap::default()
+    }
+}
+
+fn with_routes(listener: &Arc<Listener>, set: &ResourceSet) -> Listener {
+    let mut listener = (**listener).clone();
+    for chain in &mut listener.filter_chains {
+        for filter in &mut chain.filters {
+            let Some(filter::ConfigType::TypedConfig(config)) = &mut filter.config_type else {
+                continue;
+            };
+            if config.type_url != type_url::<HttpConnectionManager>() {
+                continue;
+            }
+            let mut manager: HttpConnectionManager = unpack(config).unwrap();
+            if let Some(RouteSpecifier::Rds(rds)) = &manager.route_specifier {
+                let routes = (*set.routes[&rds.route_config_name]).clone();
+                manager.route_specifier = Some(RouteSpecifier::RouteConfig(routes));
+            }
+            *config = pack(&manager);
+        }
+    }
+    listener
+}
