@@ -1,0 +1,1 @@
+"""What demo.py is made of: the scene, the checks, and a look into memory."""
