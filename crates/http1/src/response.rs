@@ -102,13 +102,26 @@ impl ResponseHead {
         self.framing != Framing::UntilClose && self.connection.persists(self.version)
     }
 
-    /// Replaces the status, keeping the fields; the reason phrase is dropped.
+    /// Begins a response of our own, without fields.
     ///
-    /// Codes outside 200 to 599 are not taken: an interim response is not a response.
+    /// Codes outside 200 to 599 become 500: an interim response is not a response.
+    pub fn begin(&mut self, status: u16) {
+        self.fields.clear();
+        self.version = Version::Http11;
+        self.framing = Framing::None;
+        self.connection = Connection::default();
+        self.status = 0;
+        self.set_status(if (200..=599).contains(&status) { status } else { 500 });
+    }
+
+    /// Replaces the status, keeping the fields; the reason phrase is the usual one.
+    ///
+    /// Codes outside 200 to 599 are not taken.
     pub fn set_status(&mut self, status: u16) {
         if (200..=599).contains(&status) && status != self.status {
             self.status = status;
-            self.reason = (0, 0);
+            let reason = usual_reason(status);
+            self.reason = self.fields.stash(&[reason.as_bytes()]).unwrap_or_default();
         }
     }
 
@@ -126,5 +139,53 @@ impl ResponseHead {
         out.extend_from_slice(self.reason());
         out.extend_from_slice(b"\r\n");
         self.fields.write_to(out);
+    }
+}
+
+/// The reason phrase of a status (RFC 9110 §15 and the IANA registry); empty when there is none.
+fn usual_reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
     }
 }

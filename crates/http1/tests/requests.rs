@@ -1,5 +1,7 @@
 //! What the request parser accepts, refuses and forwards.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use sluis_http1::{
     Framing, FramingError, HeadError, HostError, Limits, Method, RequestHead, Scan, TargetError,
     Upgrade, Version,

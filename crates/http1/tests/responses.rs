@@ -1,5 +1,7 @@
 //! What the response parser accepts, refuses and forwards.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use sluis_http1::{Framing, FramingError, HeadError, Limits, Method, ResponseHead, Scan, Upgrade};
 
 fn parse(input: &[u8], method: Method) -> Result<ResponseHead, HeadError> {
@@ -87,4 +89,18 @@ fn a_response_that_ends_with_its_connection_does_not_persist() {
     assert!(
         parse(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n", Method::Get).unwrap().persists()
     );
+}
+
+#[test]
+fn a_response_of_our_own_starts_empty() {
+    let mut head = parse(b"HTTP/1.1 200 OK\r\nA: b\r\n\r\n", Method::Get).unwrap();
+    head.begin(404);
+    head.fields.append(b"c", b"d").unwrap();
+    let mut out = Vec::new();
+    head.write_open_to(&mut out);
+    assert_eq!(String::from_utf8_lossy(&out), "HTTP/1.1 404 Not Found\r\nc: d\r\n");
+    head.set_status(503);
+    assert_eq!((head.status(), head.reason()), (503, &b"Service Unavailable"[..]));
+    head.begin(101);
+    assert_eq!(head.status(), 500);
 }
