@@ -25,6 +25,7 @@ use sluis_rules::{AccessLog, Address, LogFilter, LogFormat, LogSink};
 pub use flags::{Flag, Flags};
 pub use format::{Escape, Format, FormatError};
 use json::Json;
+pub(crate) use time::http_date;
 
 use crate::{conn::ConnectionFacts, worker::Worker};
 

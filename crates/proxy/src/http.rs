@@ -1,16 +1,73 @@
-//! Serves HTTP on a connection. (Being written.)
+//! Serves HTTP/1.1 on a connection: reads requests, decides, forwards, answers, logs.
+//!
+//! In:    a connection with its facts, the HTTP manager that serves it, the worker.
+//! Out:   requests to endpoints, responses to the client, one log record per request.
+//! Never: spawns a task or sends through a channel for a request. The connection's one task drives
+//!        its upstream itself, both ways at once.
+//!
+//! ```text
+//!   Connection ──head──▶ decide ──▶ Reply ─────────────────────▶ client
+//!       ▲                  │                                        │
+//!       │                  └──▶ Forward ──▶ pool or dial ──▶ Flight ┤
+//!       └───────────────────── keep-alive ──────────────────────────┘
+//! ```
+//!
+//! Start at [`serve`], then `connection`, `decide`, `forward`, `flight`.
+
+mod attempt;
+mod buffer;
+mod clock;
+mod connection;
+mod decide;
+mod edge;
+mod exchange;
+mod facts;
+mod failure;
+mod filters;
+mod flight;
+mod forward;
+mod mutate;
+mod pool;
+mod program;
+mod reply;
+mod respond;
+mod retry;
+mod rewrite;
+mod state;
+mod trace;
 
 use std::{rc::Rc, sync::Arc};
 
-use sluis_rules::HttpManager;
+use sluis_rules::{Codec, HttpManager};
+use tracing::debug;
 
-use crate::{conn::Downstream, worker::Worker};
+use crate::{conn::Downstream, stats::Counter, worker::Worker};
+pub use state::WorkerState;
 
-/// What HTTP keeps per worker: upstream pools, scripts.
-#[derive(Debug, Default)]
-pub struct WorkerState;
+/// The HTTP version spoken on a connection: the seam at which HTTP/2 will join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    fn of(downstream: &Downstream, manager: &HttpManager) -> Self {
+        match (manager.codec, downstream.io.alpn()) {
+            (Codec::Http2, _) | (Codec::Auto, Some(b"h2")) => Self::Http2,
+            _ => Self::Http1,
+        }
+    }
+}
 
 /// Serves a connection until it ends.
 pub async fn serve(downstream: Downstream, manager: Arc<HttpManager>, worker: Rc<Worker>) {
-    let _ = (downstream, manager, worker);
+    worker.stats().inc(Counter::HttpCxTotal);
+    if Protocol::of(&downstream, &manager) == Protocol::Http2 {
+        debug!(listener = %downstream.facts.listener, "HTTP/2 is not served yet: connection closed");
+        return;
+    }
+    // Without its logs and filters a manager must not serve: the connection is closed.
+    let Some(program) = worker.http.program(&worker, &manager) else { return };
+    connection::Connection::new(downstream, program, worker).run().await;
 }

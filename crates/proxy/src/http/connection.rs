@@ -1,0 +1,294 @@
+//! The life of one HTTP/1 connection: heads in, exchanges, keep-alive, the end.
+//!
+//! In:    a downstream connection and the compiled manager that serves it.
+//! Out:   one exchange per request.
+//! Never: holds a desk while it waits for a request; reads a request while another is answered.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use sluis_http1::HeadError;
+use tokio::{io::AsyncWrite as _, time::Instant};
+
+use super::{
+    clock::Clock, clock::earlier, edge::Site, program::Program, reply::Reply, state::Desk,
+};
+use crate::{
+    access_log::Flag,
+    conn::{ConnectionFacts, Downstream, Io},
+    drain::Gate,
+    worker::Worker,
+};
+
+/// Longest wait for the rest of a head where the manager says nothing: a slow head holds a desk.
+const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Bytes that are read and thrown away so that the client can read our last answer before the
+/// connection is reset.
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// What becomes of the connection after an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// It waits for the next request.
+    Keep,
+    /// It is closed in order.
+    Close,
+    /// It is closed in order, once the client has read: it may still be sending.
+    Linger,
+    /// It is dropped.
+    Drop,
+}
+
+impl After {
+    /// After a response that was passed on as a whole.
+    pub(super) fn response(desk: &Desk, closes: bool) -> Self {
+        match (desk.request_body.is_done(), closes) {
+            (false, _) => Self::Linger,
+            (true, true) if desk.input.is_empty() => Self::Close,
+            (true, true) => Self::Linger,
+            (true, false) => Self::Keep,
+        }
+    }
+}
+
+/// What does not change while a connection lives.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) worker: Rc<Worker>,
+    pub(super) program: Rc<Program>,
+    pub(super) facts: Arc<ConnectionFacts>,
+}
+
+impl Place {
+    pub(super) fn site(&self, now: Instant) -> Site<'_> {
+        Site { worker: &self.worker, program: &self.program, connection: &self.facts, now }
+    }
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) io: Io,
+    pub(super) clock: Clock,
+    pub(super) place: Rc<Place>,
+    gate: Gate,
+    prefix: BytesMut,
+    served: u32,
+    born: Instant,
+}
+
+/// Why there is no further request.
+enum NoRequest {
+    /// The client has closed, or nothing came for long: nobody waits for an answer.
+    Quiet,
+    /// The head is malformed.
+    Malformed(HeadError),
+    /// The head took too long.
+    Late,
+}
+
+impl Connection {
+    pub(super) fn new(downstream: Downstream, program: Rc<Program>, worker: Rc<Worker>) -> Self {
+        let born = worker.now();
+        let Downstream { io, prefix, facts, gate } = downstream;
+        let place = Rc::new(Place { worker, program, facts });
+        Self { io, clock: Clock::new(born), place, gate, prefix, served: 0, born }
+    }
+
+    /// Serves requests until the connection ends.
+    pub(super) async fn run(mut self) {
+        let gate = self.gate.clone();
+        let mut draining = pin!(gate.draining());
+        let state = Rc::clone(&self.place);
+        let state = &state.worker.http;
+        let mut desk = state.take_desk();
+        let prefix = std::mem::take(&mut self.prefix);
+        if !prefix.is_empty() {
+            desk.input.extend(&prefix);
+        }
+        drop(prefix);
+        let after = loop {
+            if desk.input.is_empty() {
+                state.give_desk(desk);
+                match self.idle(draining.as_mut()).await {
+                    Some(next) => desk = next,
+                    None => return,
+                }
+            }
+            match self.read_head(&mut desk).await {
+                Ok(()) => self.served += 1,
+                Err(NoRequest::Quiet) => break After::Drop,
+                Err(NoRequest::Malformed(error)) => {
+                    self.refuse(&mut desk, malformed(error)).await;
+                    break After::Linger;
+                }
+                Err(NoRequest::Late) => {
+                    self.refuse(&mut desk, late()).await;
+                    break After::Linger;
+                }
+            }
+            match self.exchange(&mut desk).await {
+                After::Keep => {}
+                after => break after,
+            }
+        };
+        state.give_desk(desk);
+        self.end(after).await;
+    }
+
+    /// Waits for the first bytes of a request. `None` when the connection is done.
+    async fn idle(
+        &mut self,
+        mut draining: Pin<&mut impl Future<Output = ()>>,
+    ) -> Option<Box<Desk>> {
+        let place = Rc::clone(&self.place);
+        let manager = &place.program.manager;
+        // A timer of an hour need not know the time exactly: it is set when it is first needed.
+        let mut deadline = None;
+        let mut is_draining = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(desk) = self.poll_first_bytes(cx) {
+                return Poll::Ready(desk);
+            }
+            if !is_draining && draining.as_mut().poll(cx).is_ready() {
+                // A request may be on its way: it is answered, and the client told to close.
+                is_draining = true;
+                let last = place.worker.now() + manager.drain_timeout;
+                deadline = Some(earlier(deadline.flatten(), Some(last)));
+            }
+            let deadline = *deadline.get_or_insert_with(|| {
+                let now = place.worker.now();
+                let age = manager.http.max_connection_duration.map(|age| self.born + age);
+                earlier(manager.http.idle_timeout.map(|idle| now + idle), age)
+            });
+            self.clock.poll_until(cx, deadline).map(|()| None)
+        })
+        .await
+    }
+
+    /// Takes a desk only when there is something to put on it.
+    fn poll_first_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Box<Desk>>> {
+        if let Io::Plain(socket) = &self.io
+            && socket.poll_read_ready(cx).is_pending()
+        {
+            return Poll::Pending;
+        }
+        let state = &self.place.worker.http;
+        let mut desk = state.take_desk();
+        match desk.input.poll_fill(cx, &mut self.io) {
+            Poll::Ready(Ok(1..)) => Poll::Ready(Some(desk)),
+            Poll::Ready(Ok(0) | Err(_)) => {
+                state.give_desk(desk);
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                state.give_desk(desk);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Reads one head onto the desk.
+    async fn read_head(&mut self, desk: &mut Desk) -> Result<(), NoRequest> {
+        let limits = self.place.program.limits;
+        let mut deadline = None;
+        loop {
+            let Desk { input, request, scan, .. } = &mut *desk;
+            match request.parse(scan, input.unread(), &limits) {
+                Ok(Some(len)) => {
+                    input.skip(len);
+                    return Ok(());
+                }
+                Ok(None) if input.has_room() || input.grow() => {}
+                Ok(None) => return Err(NoRequest::Malformed(HeadError::TooLarge)),
+                Err(error) => return Err(NoRequest::Malformed(error)),
+            }
+            let manager = &self.place.program.manager;
+            let until = *deadline.get_or_insert_with(|| {
+                Instant::now() + manager.request_headers_timeout.unwrap_or(HEAD_WAIT_MAX)
+            });
+            let (io, clock) = (&mut self.io, &mut self.clock);
+            let read = poll_fn(|cx| match input.poll_fill(cx, io) {
+                Poll::Ready(read) => Poll::Ready(read),
+                Poll::Pending => {
+                    clock.poll_until(cx, Some(until)).map(|()| Err(io::ErrorKind::TimedOut.into()))
+                }
+            });
+            match read.await {
+                Ok(1..) => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(NoRequest::Late);
+                }
+                Ok(0) | Err(_) => return Err(NoRequest::Quiet),
+            }
+        }
+    }
+
+    /// Whether the response to this request is the connection's last.
+    pub(super) fn must_close(&self, site: Site<'_>, desk: &Desk) -> bool {
+        let options = &site.manager().http;
+        !desk.request.persists()
+            || self.gate.is_draining()
+            || options.max_requests.is_some_and(|most| self.served >= most)
+            || options.max_connection_duration.is_some_and(|age| site.now >= self.born + age)
+    }
+
+    /// Ends the connection.
+    async fn end(mut self, after: After) {
+        if after == After::Drop {
+            return;
+        }
+        let limit = self.place.program.manager.delayed_close_timeout;
+        let deadline = Instant::now() + limit.max(Duration::from_millis(1));
+        let (io, clock) = (&mut self.io, &mut self.clock);
+        let mut is_shut = false;
+        let mut left = if after == After::Linger { LINGER_BYTES_MAX } else { 0 };
+        let mut waste = [0_u8; 4096];
+        poll_fn(|cx| {
+            if !is_shut {
+                match Pin::new(&mut *io).poll_shutdown(cx) {
+                    Poll::Ready(Ok(())) => is_shut = true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => return clock.poll_until(cx, Some(deadline)),
+                }
+            }
+            while left > 0 {
+                let mut buf = tokio::io::ReadBuf::new(&mut waste);
+                match tokio::io::AsyncRead::poll_read(Pin::new(&mut *io), cx, &mut buf) {
+                    Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                        left = left.saturating_sub(buf.filled().len());
+                    }
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => return clock.poll_until(cx, Some(deadline)),
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+/// The answer to a head that could not be read, as Envoy words it.
+fn malformed<'c>(error: HeadError) -> Reply<'c> {
+    let body = match error.status() {
+        431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
+        505 => "HTTP Version Not Supported",
+        _ => "Bad Request",
+    };
+    let reply = Reply::new(error.status(), error.details()).text(body);
+    reply.flag(Flag::DownstreamProtocolError).closing()
+}
+
+fn late<'c>() -> Reply<'c> {
+    Reply::new(408, "request_header_timeout").text("request header timeout").closing()
+}

@@ -1,0 +1,225 @@
+//! What is done with one request: answered here, or forwarded by a plan.
+//!
+//! In:    a request head, the connection's facts, the configuration.
+//! Out:   a [`Plan`], or a [`Reply`] that says why not.
+//! Never: waits or writes. Everything is judged by the head in its normal form.
+
+use std::{sync::Arc, time::Duration};
+
+use sluis_http1::{Framing, Known, Method, RequestHead, Upgrade, Version};
+use sluis_rules::{
+    Forward, HttpManager, Matched, NoRoute, RetryPolicy, RouteAction, RouteTable, Target,
+    Underscores, WeightedCluster,
+};
+
+use super::{
+    edge::{self, Path, Site},
+    facts::Facts,
+    filters::{self, Stage},
+    reply::Reply,
+    rewrite,
+    state::Desk,
+    trace::Trace,
+};
+use crate::{
+    access_log::Flag,
+    config::{Backend, Config},
+};
+
+/// How one request is forwarded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan<'c> {
+    pub(super) matched: Matched<'c>,
+    pub(super) forward: &'c Forward,
+    pub(super) backend: &'c Arc<Backend>,
+    pub(super) weighted: Option<&'c WeightedCluster>,
+    pub(super) retry: Option<&'c RetryPolicy>,
+    /// Whether the client asks for another protocol, and may.
+    pub(super) is_upgrade: bool,
+    /// How long the response may take, once the request has been received.
+    pub(super) timeout: Option<Duration>,
+}
+
+type Verdict<'c, T> = Result<T, Box<Reply<'c>>>;
+
+/// Decides, bringing the head into the form in which it will be forwarded.
+pub(super) fn decide<'c>(
+    site: Site<'_>,
+    desk: &mut Desk,
+    config: &'c Config,
+    manager: &'c HttpManager,
+    trace: &mut Trace<'c>,
+) -> Verdict<'c, Plan<'c>> {
+    let upgrade = admit(site, &mut desk.request)?;
+    let keeps = if upgrade.is_some() { Upgrade::Keep } else { Upgrade::Remove };
+    // Before any field of ours: a client cannot make us drop those.
+    desk.request.strip_hop_by_hop(keeps);
+    edge::mark_origin(site, &mut desk.request, &mut desk.text);
+    edge::normalise_host(site, &mut desk.request, &mut desk.text);
+    match edge::normalise_path(site, &mut desk.request, &mut desk.text) {
+        Path::Good => {}
+        Path::Bad => return Err(Reply::new(400, "path_normalization_failed").into()),
+        Path::Redirect => {
+            return Err(Reply::redirect(307, desk.request.path().to_vec()).into());
+        }
+    }
+    let table = config.runtime.routes_of(manager).map(|table| &**table);
+    let mut found = find(site, table, &desk.request);
+    let stage = Stage { site, matched: found.as_ref().ok() };
+    let changed = filters::on_request(stage, desk)?;
+    if changed {
+        found = find(site, table, &desk.request);
+    }
+    let matched = found.map_err(|none| no_route(none, &desk.request))?;
+    trace.route = Some(matched.route);
+    match &matched.route.action {
+        RouteAction::Forward(forward) => {
+            let plan = plan(site, &desk.request, config, matched, forward, trace)?;
+            permit_upgrade(manager, plan, upgrade.as_deref())
+        }
+        RouteAction::Redirect(redirect) => {
+            let scheme = site.scheme(&desk.request);
+            let location = rewrite::location(redirect, matched.route, &desk.request, scheme);
+            Err(Reply::redirect(redirect.status, location).of(matched).into())
+        }
+        RouteAction::Direct(direct) => Err(Box::new(Reply {
+            body: (&*direct.body).into(),
+            ..Reply::new(direct.status, "direct_response").of(matched)
+        })),
+    }
+}
+
+/// Turns away what cannot be served at all; returns the protocol that the client would change to.
+fn admit<'c>(site: Site<'_>, head: &mut RequestHead) -> Verdict<'c, Option<String>> {
+    let manager = site.manager();
+    if head.version() == Version::Http10 {
+        let Some(host) = &manager.http1.http10 else {
+            return Err(Reply::new(426, "low_version").text("Upgrade Required").closing().into());
+        };
+        if head.authority().is_empty() && head.set_authority(host.as_bytes()).is_err() {
+            return Err(Reply::new(400, "missing_host_header").closing().into());
+        }
+    }
+    if head.expects_continue().is_none() {
+        return Err(Reply::new(417, "unknown_expectation").closing().into());
+    }
+    if head.method() == Method::Connect {
+        return Err(Reply::new(403, "upgrade_failed").closing().into());
+    }
+    match manager.http.underscores {
+        Underscores::Allow => {}
+        Underscores::Drop => head.fields.remove_where(|name, _| name.contains(&b'_')),
+        Underscores::Reject => {
+            if head.fields.iter().any(|(name, _)| name.contains(&b'_')) {
+                let details = "http1.unexpected_underscore";
+                return Err(Reply::new(400, details).closing().into());
+            }
+        }
+    }
+    upgrade(head)
+}
+
+/// What the client would change to. `h2c` and TLS upgrades are ignored, as by Envoy.
+fn upgrade<'c>(head: &RequestHead) -> Verdict<'c, Option<String>> {
+    let Some(kind) = head.fields.get(Known::Upgrade).filter(|_| head.connection().upgrade) else {
+        return Ok(None);
+    };
+    let kind = edge::lower(kind);
+    if kind.is_empty() || kind.starts_with("h2c") || kind.starts_with("tls/") {
+        return Ok(None);
+    }
+    // Bytes behind such a request could be taken for its body by one side and for the new
+    // protocol by the other.
+    if head.framing() != Framing::None || head.version() == Version::Http10 {
+        return Err(Reply::new(400, "upgrade_with_body").closing().into());
+    }
+    Ok(Some(kind))
+}
+
+/// An upgrade is allowed where the route or else the manager says so.
+fn permit_upgrade<'c>(
+    manager: &HttpManager,
+    plan: Plan<'c>,
+    kind: Option<&str>,
+) -> Verdict<'c, Plan<'c>> {
+    let Some(kind) = kind else { return Ok(plan) };
+    let by_route =
+        plan.forward.upgrades.iter().find(|(name, _)| &**name == kind).map(|(_, on)| *on);
+    let by_manager = manager.upgrades.iter().find(|known| &*known.kind == kind).map(|u| u.enabled);
+    // A route can switch off or on what the manager knows; what it does not know is refused.
+    match (by_manager, by_route) {
+        (Some(_), Some(true)) | (Some(true), None) => {
+            Ok(Plan { is_upgrade: true, timeout: None, ..plan })
+        }
+        _ => Err(Reply::new(403, "upgrade_failed").of(plan.matched).closing().into()),
+    }
+}
+
+/// Why there is no route, with or without a table.
+enum Missing<'c> {
+    Table,
+    Route(NoRoute<'c>),
+    Https,
+}
+
+fn find<'c>(
+    site: Site<'_>,
+    table: Option<&'c RouteTable>,
+    head: &RequestHead,
+) -> Result<Matched<'c>, Missing<'c>> {
+    let table = table.ok_or(Missing::Table)?;
+    let facts = Facts { head, scheme: site.scheme(head) };
+    table.route(&facts).map_err(|none| match none {
+        NoRoute::HttpsRequired { .. } => Missing::Https,
+        other => Missing::Route(other),
+    })
+}
+
+fn no_route<'c>(none: Missing<'_>, head: &RequestHead) -> Box<Reply<'c>> {
+    match none {
+        Missing::Https => {
+            let location = [b"https://", head.authority(), head.path()].concat();
+            Reply::redirect(301, location).into()
+        }
+        Missing::Table => {
+            Reply::new(404, "route_configuration_not_found").flag(Flag::NoRouteFound).into()
+        }
+        Missing::Route(_) => Reply::new(404, "route_not_found").flag(Flag::NoRouteFound).into(),
+    }
+}
+
+fn plan<'c>(
+    site: Site<'_>,
+    head: &RequestHead,
+    config: &'c Config,
+    matched: Matched<'c>,
+    forward: &'c Forward,
+    trace: &mut Trace<'c>,
+) -> Verdict<'c, Plan<'c>> {
+    let mut weighted = None;
+    let name = match &forward.target {
+        Target::Cluster(name) => Some(&**name),
+        Target::Weighted(clusters) => {
+            let chosen = clusters.pick(site.worker.random().next());
+            weighted = Some(chosen);
+            Some(&*chosen.name)
+        }
+        Target::Header(name) => {
+            head.fields.get_name(name.as_bytes()).and_then(|value| std::str::from_utf8(value).ok())
+        }
+    };
+    let Some(backend) = name.and_then(|name| config.backend(name)) else {
+        let reply = Reply::new(forward.cluster_not_found, "cluster_not_found");
+        return Err(reply.flag(Flag::NoClusterFound).of(matched).into());
+    };
+    trace.cluster = Some(&backend.name);
+    Ok(Plan {
+        matched,
+        forward,
+        backend,
+        weighted,
+        retry: matched.retry().map(|policy| &**policy),
+        is_upgrade: false,
+        timeout: forward.timeout.filter(|limit| !limit.is_zero()),
+    })
+}

@@ -1,0 +1,81 @@
+//! Why an endpoint gave no response, and what the client is told.
+
+use std::borrow::Cow;
+
+use super::reply::Reply;
+use crate::{access_log::Flag, upstream::ConnectError};
+
+/// Why one try gave no response.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// No connection.
+    Connect(ConnectError),
+    /// The connection ended before a response, or while the request was sent.
+    Closed {
+        /// Whether it was a kept connection that nothing had come back on.
+        is_stale: bool,
+        /// Whether not one byte of the request was taken by the connection.
+        is_unsent: bool,
+    },
+    /// What came was not a response.
+    Protocol,
+    /// The try took longer than its own limit.
+    TryTimeout,
+    /// A response with a status that the policy tries again. Only ever a reason to try again.
+    Status(u16),
+}
+
+const RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: ";
+
+impl Failure {
+    pub(super) fn flag(&self) -> Flag {
+        match self {
+            Self::Connect(error) => {
+                Flag::of(error.flag()).unwrap_or(Flag::UpstreamConnectionFailure)
+            }
+            Self::Closed { .. } => Flag::UpstreamConnectionTermination,
+            Self::Protocol => Flag::UpstreamProtocolError,
+            Self::TryTimeout => Flag::UpstreamRequestTimeout,
+            Self::Status(_) => Flag::UpstreamRetryLimitExceeded,
+        }
+    }
+
+    /// The answer to the client, with Envoy's status and words.
+    pub(super) fn reply<'c>(&self) -> Reply<'c> {
+        let told = |status, details, body: Cow<'static, str>| {
+            let reply = Reply::new(status, details).flag(self.flag());
+            Reply { body: body.into_owned().into_bytes().into(), ..reply }
+        };
+        match self {
+            Self::Connect(
+                error @ (ConnectError::NoEndpoint { .. }
+                | ConnectError::NoOriginalDestination { .. }),
+            ) => told(503, error.details(), "no healthy upstream".into()),
+            Self::Connect(error) => {
+                let reason = match error {
+                    ConnectError::Timeout { .. } => "connection timeout",
+                    _ => "remote connection failure",
+                };
+                let why = match error.transport_failure() {
+                    Some(why) => format!(", transport failure reason: TLS_error: {why}"),
+                    None => String::new(),
+                };
+                told(503, error.details(), format!("{RESET}{reason}{why}").into())
+            }
+            Self::Closed { .. } => told(
+                503,
+                "upstream_reset_before_response_started{connection_termination}",
+                format!("{RESET}connection termination").into(),
+            ),
+            Self::Protocol => told(
+                502,
+                "upstream_reset_before_response_started{protocol_error}",
+                format!("{RESET}protocol error").into(),
+            ),
+            Self::TryTimeout => {
+                told(504, "upstream_per_try_timeout", "upstream request timeout".into())
+            }
+            Self::Status(_) => told(503, "upstream_response", "".into()),
+        }
+    }
+}

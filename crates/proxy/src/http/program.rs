@@ -1,0 +1,84 @@
+//! One HTTP manager, compiled for one worker.
+
+use std::sync::Arc;
+
+use sluis_http1::{EscapedSlashes, Limits, PathRules, Slashes};
+use sluis_rules::{HttpFilterKind, HttpManager};
+
+use super::filters::{Filter, FilterError};
+use crate::{
+    access_log::{FormatError, Logs},
+    worker::Worker,
+};
+
+/// Why a manager cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProgramError {
+    #[error("access log: {0}")]
+    Log(#[from] FormatError),
+    #[error("filter {name}: {source}")]
+    Filter {
+        name: Arc<str>,
+        #[source]
+        source: FilterError,
+    },
+}
+
+/// A manager with what is derived from it.
+#[derive(Debug)]
+pub(super) struct Program {
+    pub(super) manager: Arc<HttpManager>,
+    pub(super) logs: Logs,
+    pub(super) limits: Limits,
+    pub(super) paths: PathRules,
+    pub(super) filters: Vec<Filter>,
+    /// Whether no `x-envoy-*` fields of ours are sent, either way.
+    pub(super) hides_envoy: bool,
+}
+
+impl Program {
+    pub(super) fn new(worker: &Worker, manager: &Arc<HttpManager>) -> Result<Self, ProgramError> {
+        let mut filters = Vec::new();
+        let mut hides_envoy = false;
+        for filter in &manager.filters {
+            if let HttpFilterKind::Router(options) = &filter.kind {
+                hides_envoy = options.suppress_envoy_headers;
+            }
+            let name = Arc::clone(&filter.name);
+            let made = Filter::new(worker, filter);
+            filters.extend(made.map_err(|source| ProgramError::Filter { name, source })?);
+        }
+        Ok(Self {
+            manager: Arc::clone(manager),
+            logs: Logs::compile(&manager.access_logs)?,
+            limits: limits(manager),
+            paths: paths(manager),
+            filters,
+            hides_envoy,
+        })
+    }
+}
+
+fn limits(manager: &HttpManager) -> Limits {
+    let bytes = |value: u32| usize::try_from(value).unwrap_or(usize::MAX);
+    let default = Limits::default();
+    Limits {
+        // A larger limit than our buffers can hold has no effect.
+        head_bytes_max: bytes(manager.max_request_headers_bytes).min(default.head_bytes_max),
+        fields_max: bytes(manager.http.max_headers).min(default.fields_max),
+        ..default
+    }
+}
+
+fn paths(manager: &HttpManager) -> PathRules {
+    PathRules {
+        is_normal: manager.path.normalize,
+        slashes: if manager.path.merge_slashes { Slashes::Merge } else { Slashes::Keep },
+        escaped_slashes: match manager.path.escaped_slashes {
+            sluis_rules::EscapedSlashes::Keep => EscapedSlashes::Keep,
+            sluis_rules::EscapedSlashes::Reject => EscapedSlashes::Reject,
+            sluis_rules::EscapedSlashes::Redirect => EscapedSlashes::Redirect,
+            sluis_rules::EscapedSlashes::Decode => EscapedSlashes::Unescape,
+        },
+    }
+}

@@ -1,0 +1,71 @@
+//! Answers that need no endpoint: what Envoy calls local replies, redirects, direct responses.
+
+use std::borrow::Cow;
+
+use sluis_rules::Matched;
+
+use crate::access_log::Flag;
+
+/// An answer of our own.
+#[derive(Clone, Debug)]
+pub(super) struct Reply<'c> {
+    pub(super) status: u16,
+    pub(super) body: Cow<'c, [u8]>,
+    /// Why, in Envoy's words.
+    pub(super) details: &'static str,
+    pub(super) flag: Option<Flag>,
+    pub(super) location: Option<Vec<u8>>,
+    /// Further fields, of a filter's making.
+    pub(super) fields: Vec<(Vec<u8>, Vec<u8>)>,
+    /// The route whose response mutations apply.
+    pub(super) matched: Option<Matched<'c>>,
+    /// Whether the connection must not be used any more.
+    pub(super) closes: bool,
+    /// Whether filters and mutations are left out, because one of them made it or failed.
+    pub(super) is_plain: bool,
+}
+
+impl<'c> Reply<'c> {
+    pub(super) fn new(status: u16, details: &'static str) -> Self {
+        Self {
+            status,
+            body: Cow::Borrowed(b""),
+            details,
+            flag: None,
+            location: None,
+            fields: Vec::new(),
+            matched: None,
+            closes: false,
+            is_plain: false,
+        }
+    }
+
+    pub(super) fn text(self, body: &'c str) -> Self {
+        Self { body: body.as_bytes().into(), ..self }
+    }
+
+    pub(super) fn flag(self, flag: Flag) -> Self {
+        Self { flag: Some(flag), ..self }
+    }
+
+    pub(super) fn closing(self) -> Self {
+        Self { closes: true, ..self }
+    }
+
+    pub(super) fn plain(self) -> Self {
+        Self { is_plain: true, ..self }
+    }
+
+    /// The answer when headers could not be brought into the form that is asked for.
+    pub(super) fn fault() -> Self {
+        Self::new(500, "header_mutation_failed").plain()
+    }
+
+    pub(super) fn of(self, matched: Matched<'c>) -> Self {
+        Self { matched: Some(matched), ..self }
+    }
+
+    pub(super) fn redirect(status: u16, location: Vec<u8>) -> Self {
+        Self { location: Some(location), ..Self::new(status, "direct_response") }
+    }
+}

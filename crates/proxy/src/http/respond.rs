@@ -1,0 +1,186 @@
+//! The head of every response to the client, whoever made it.
+
+use sluis_http1::{Framing, Known, Method, Upgrade, Version};
+use sluis_rules::{Matched, ServerHeader};
+use tokio::time::Instant;
+
+use super::{
+    decide::Plan,
+    edge::{Site, number},
+    filters::{self, Stage},
+    flight::Passing,
+    mutate::{self, Unmade},
+    reply::Reply,
+    state::Desk,
+    trace::Trace,
+};
+
+/// Why a response head cannot be sent as it is.
+#[derive(Debug)]
+pub(super) enum Unsent {
+    /// A mutation or a filter failed.
+    Fault,
+    /// A filter wants this sent instead.
+    Replaced(Box<Reply<'static>>),
+}
+
+impl From<Unmade> for Unsent {
+    fn from(_: Unmade) -> Self {
+        Self::Fault
+    }
+}
+
+/// Writes the head of the endpoint's response to `desk.down`, and says how its body passes on.
+pub(super) fn pass_on(
+    site: Site<'_>,
+    desk: &mut Desk,
+    plan: &Plan<'_>,
+    trace: &mut Trace<'_>,
+    closes: bool,
+) -> Result<(Passing, bool), Unsent> {
+    let status = desk.response.status();
+    let framing = desk.response.framing();
+    let (passing, closes) = shape(framing, desk.request.version(), closes);
+    let keeps = if status == 101 { Upgrade::Keep } else { Upgrade::Remove };
+    desk.response.strip_hop_by_hop(keeps);
+    match passing {
+        Passing::IntoChunks => {
+            desk.response.fields.set_trusted(Known::TransferEncoding, b"chunked");
+        }
+        Passing::OutOfChunks => desk.response.fields.remove(Known::TransferEncoding),
+        Passing::Raw => {}
+    }
+    if status == 204 {
+        desk.response.fields.remove(Known::ContentLength);
+    }
+    if !site.program.hides_envoy {
+        let sent = trace.request_end.unwrap_or(trace.start);
+        let waited = Instant::now().saturating_duration_since(sent).as_millis();
+        number(u64::try_from(waited).unwrap_or(u64::MAX), &mut desk.text);
+        desk.response.fields.set_trusted(Known::XEnvoyUpstreamServiceTime, &desk.text);
+        if plan.matched.virtual_host.response_attempt_count {
+            number(u64::from(trace.attempts), &mut desk.text);
+            desk.response.fields.set_trusted(Known::XEnvoyAttemptCount, &desk.text);
+        }
+    }
+    if let Some(weighted) = plan.weighted {
+        mutate_response(site, &weighted.mutations, desk, trace)?;
+    }
+    adjust(site, desk, Some(&plan.matched), trace)?;
+    finish(site, desk, trace);
+    close_head(desk, closes && status != 101);
+    Ok((passing, closes))
+}
+
+/// How a body of this framing reaches a client of this version, and whether the connection's end
+/// is its end.
+fn shape(framing: Framing, version: Version, closes: bool) -> (Passing, bool) {
+    match (framing, version) {
+        (Framing::UntilClose, Version::Http11) => (Passing::IntoChunks, closes),
+        (Framing::UntilClose, Version::Http10) => (Passing::Raw, true),
+        (Framing::Chunked, Version::Http10) => (Passing::OutOfChunks, true),
+        // A client of HTTP/1.0 gets no second response: its rules for keep-alive are its own.
+        (_, Version::Http10) => (Passing::Raw, true),
+        _ => (Passing::Raw, closes),
+    }
+}
+
+/// Writes an answer of ours, body included, to `desk.down`.
+pub(super) fn answer(
+    site: Site<'_>,
+    desk: &mut Desk,
+    reply: &Reply<'_>,
+    trace: &mut Trace<'_>,
+    closes: bool,
+) -> Result<(), Unsent> {
+    desk.response.begin(reply.status);
+    let fields = &mut desk.response.fields;
+    for (name, value) in &reply.fields {
+        fields.append(name, value).map_err(|_| Unsent::Fault)?;
+    }
+    if let Some(location) = &reply.location {
+        fields.set(b"location", location).map_err(|_| Unsent::Fault)?;
+    }
+    let has_body = !matches!(reply.status, 204 | 304);
+    if has_body {
+        number(reply.body.len() as u64, &mut desk.text);
+        fields.set_trusted(Known::ContentLength, &desk.text);
+        if !reply.body.is_empty() && !fields.has(Known::ContentType) {
+            fields.set_trusted(Known::ContentType, b"text/plain");
+        }
+    }
+    if !reply.is_plain {
+        adjust(site, desk, reply.matched.as_ref(), trace)?;
+    }
+    finish(site, desk, trace);
+    close_head(desk, closes);
+    if has_body && trace.method != Method::Head {
+        desk.down.bytes.extend_from_slice(&reply.body);
+        trace.sent = reply.body.len() as u64;
+    }
+    Ok(())
+}
+
+/// What the route and the filters make of a response.
+fn adjust(
+    site: Site<'_>,
+    desk: &mut Desk,
+    matched: Option<&Matched<'_>>,
+    trace: &mut Trace<'_>,
+) -> Result<(), Unsent> {
+    trace.status = desk.response.status();
+    if let Some(matched) = matched {
+        for mutations in matched.mutations() {
+            mutate_response(site, mutations, desk, trace)?;
+        }
+    }
+    filters::on_response(Stage { site, matched }, desk)
+}
+
+/// What all responses have in common.
+fn finish(site: Site<'_>, desk: &mut Desk, trace: &mut Trace<'_>) {
+    trace.status = desk.response.status();
+    let manager = site.manager();
+    let fields = &mut desk.response.fields;
+    match manager.server_header {
+        ServerHeader::AppendIfAbsent if fields.has(Known::Server) => {}
+        ServerHeader::PassThrough => {}
+        _ => fields.set_trusted(Known::Server, manager.server_name.as_bytes()),
+    }
+    if !fields.has(Known::Date) {
+        fields.append_trusted(Known::Date, &site.worker.http.date(trace.wall));
+    }
+    if let Some(via) = &manager.via {
+        fields.append_trusted(Known::Via, via.as_bytes());
+    }
+    if manager.request_id_in_response {
+        if let Some(id) = desk.request.fields.get(Known::XRequestId) {
+            fields.set_trusted(Known::XRequestId, id);
+        }
+    }
+}
+
+fn mutate_response(
+    site: Site<'_>,
+    mutations: &sluis_rules::HeaderMutations,
+    desk: &mut Desk,
+    trace: &Trace<'_>,
+) -> Result<(), Unmade> {
+    if mutations.response_remove.is_empty() && mutations.response_set.is_empty() {
+        return Ok(());
+    }
+    let Desk { request, response, text, .. } = desk;
+    mutate::response(site, mutations, request, &mut response.fields, trace, text)
+}
+
+/// Serialises the head; what was not sent before it stays before it.
+fn close_head(desk: &mut Desk, closes: bool) {
+    if desk.down.is_sent() {
+        desk.down.clear();
+    }
+    desk.response.write_open_to(&mut desk.down.bytes);
+    if closes {
+        desk.down.bytes.extend_from_slice(b"connection: close\r\n");
+    }
+    desk.down.bytes.extend_from_slice(b"\r\n");
+}

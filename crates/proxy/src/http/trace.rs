@@ -1,0 +1,101 @@
+//! What becomes of one request, gathered for its log record.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use sluis_http1::Method;
+use sluis_rules::{Address, Route};
+use tokio::time::Instant;
+
+use crate::{
+    access_log::{Flag, Flags, Record},
+    conn::ConnectionFacts,
+};
+
+/// One request's story. Borrows from the configuration that decided it.
+#[derive(Clone, Debug)]
+pub(super) struct Trace<'c> {
+    pub(super) start: Instant,
+    pub(super) wall: SystemTime,
+    /// The method that the client sent: a filter may change the one that goes on.
+    pub(super) method: Method,
+    pub(super) request_end: Option<Instant>,
+    pub(super) response_start: Option<Instant>,
+    pub(super) flags: Flags,
+    pub(super) details: Option<&'static str>,
+    pub(super) transport_failure: Option<String>,
+    pub(super) status: u16,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    pub(super) host: Option<Address>,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) cluster: Option<&'c str>,
+    pub(super) attempts: u32,
+    pub(super) route: Option<&'c Route>,
+}
+
+impl<'c> Trace<'c> {
+    pub(super) fn new(start: Instant, wall: SystemTime, method: Method) -> Self {
+        Self {
+            start,
+            wall,
+            method,
+            request_end: None,
+            response_start: None,
+            flags: Flags::default(),
+            details: None,
+            transport_failure: None,
+            status: 0,
+            received: 0,
+            sent: 0,
+            host: None,
+            local: None,
+            cluster: None,
+            attempts: 0,
+            route: None,
+        }
+    }
+
+    /// Says what went wrong.
+    pub(super) fn fault(&mut self, flag: Flag, details: &'static str) {
+        self.flags.set(flag);
+        self.details = Some(details);
+    }
+
+    /// The log record as far as it is known, without heads.
+    pub(super) fn record<'r>(
+        &'r self,
+        connection: &'r ConnectionFacts,
+        now: Instant,
+    ) -> Record<'r> {
+        let since = |moment: Option<Instant>| moment.map(|at| at.duration_since(self.start));
+        Record {
+            start: self.wall,
+            duration: now.duration_since(self.start),
+            request_duration: since(self.request_end),
+            response_duration: since(self.response_start),
+            protocol: Some("HTTP/1.1"),
+            response_code: self.status,
+            flags: self.flags,
+            response_code_details: self.details,
+            upstream_transport_failure: self.transport_failure.as_deref(),
+            bytes_received: self.received,
+            bytes_sent: self.sent,
+            upstream_host: self.host.as_ref(),
+            upstream_local: self.local,
+            upstream_cluster: self.cluster,
+            upstream_attempts: self.attempts,
+            route_name: self.route.map_or("", |route| &route.name),
+            route_origin: self.route.and_then(|route| route.origin.as_deref()),
+            ..Record::new(connection)
+        }
+    }
+
+    /// Milliseconds since the request began.
+    pub(super) fn millis(&self, now: Instant) -> u64 {
+        let elapsed: Duration = now.duration_since(self.start);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
+}
