@@ -89,9 +89,9 @@ class Scene(contextlib.ExitStack):
         self.start("api", program, {}, self.dir / "api/log")
         self.wait("the API to listen", lambda: can_connect(API_ADDRESS, API_PORT))
 
-    def start_mesh(self):
+    def start_mesh(self, port=None):
         self.step("start the mesh: sluis up")
-        self.control = free_port()
+        self.control = port or free_port()
         self.state = self.dir / "state"
         command = [self.sluis, "up", "-f", self.manifests, "--state-dir", self.state,
                    "--listen", f"127.0.0.1:{self.control}", *self.up_options]
