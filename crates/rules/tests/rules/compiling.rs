@@ -159,7 +159,7 @@ fn routes() -> Value {
 }
 
 /// One of each kind, as an egress gateway has them.
-pub fn everything() -> Vec<(Kind, Value)> {
+pub(crate) fn everything() -> Vec<(Kind, Value)> {
     let passthrough = json!({ "name": "PassthroughCluster", "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED", "connect_timeout": "10s" });
     let black_hole =

@@ -7,7 +7,7 @@ use sluis_envoy::{Kind, ResourceSet};
 use sluis_rules::{Compiled, HeaderValues, RequestFacts, RouteTable, Runtime, compile};
 
 /// A set with these resources.
-pub fn set(resources: &[(Kind, Value)]) -> ResourceSet {
+pub(crate) fn set(resources: &[(Kind, Value)]) -> ResourceSet {
     let mut set = ResourceSet::default();
     for (kind, value) in resources {
         let any = sluis_protojson::from_json(kind.type_url(), value).unwrap();
@@ -18,14 +18,14 @@ pub fn set(resources: &[(Kind, Value)]) -> ResourceSet {
 
 /// Compiles a set that has no fault.
 #[track_caller]
-pub fn runtime(resources: &[(Kind, Value)]) -> Arc<Runtime> {
+pub(crate) fn runtime(resources: &[(Kind, Value)]) -> Arc<Runtime> {
     let Compiled { runtime, faults } = compile(&set(resources), None);
     assert!(faults.is_empty(), "{}", listed(&faults));
     runtime
 }
 
 /// The faults of a set, one a line.
-pub fn faults(resources: &[(Kind, Value)]) -> String {
+pub(crate) fn faults(resources: &[(Kind, Value)]) -> String {
     listed(&compile(&set(resources), None).faults)
 }
 
@@ -35,23 +35,23 @@ fn listed(faults: &[sluis_rules::Fault]) -> String {
 
 /// A table named `t` with these virtual hosts.
 #[track_caller]
-pub fn table(virtual_hosts: Value) -> Arc<RouteTable> {
+pub(crate) fn table(virtual_hosts: Value) -> Arc<RouteTable> {
     let runtime = runtime(&[(Kind::Route, json!({ "name": "t", "virtual_hosts": virtual_hosts }))]);
     Arc::clone(&runtime.routes["t"])
 }
 
 /// A request.
 #[derive(Clone, Default)]
-pub struct Request {
-    pub method: &'static str,
-    pub authority: String,
-    pub path: String,
-    pub scheme: &'static str,
-    pub headers: Vec<(&'static str, &'static str)>,
+pub(crate) struct Request {
+    pub(crate) method: &'static str,
+    pub(crate) authority: String,
+    pub(crate) path: String,
+    pub(crate) scheme: &'static str,
+    pub(crate) headers: Vec<(&'static str, &'static str)>,
 }
 
 /// A GET of a path on a host, by plain HTTP.
-pub fn get(authority: &str, path: &str) -> Request {
+pub(crate) fn get(authority: &str, path: &str) -> Request {
     Request {
         method: "GET",
         authority: authority.to_owned(),
@@ -62,7 +62,7 @@ pub fn get(authority: &str, path: &str) -> Request {
 }
 
 impl Request {
-    pub fn with(mut self, name: &'static str, value: &'static str) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((name, value));
         self
     }

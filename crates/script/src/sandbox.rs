@@ -1,0 +1,76 @@
+//! A Lua state that holds only what a script may use.
+
+use std::{cell::RefCell, fs, io::Read, path::Path, rc::Rc};
+
+use mlua::{Lua, LuaOptions, LuaString, StdLib};
+
+use crate::{Host, Level, exchange::Exchange};
+
+/// Bytes that a module may have: several times the largest known ones.
+const MODULE_BYTES_MAX: u64 = 4 << 20;
+
+/// Makes a state: libraries, then the sandbox's own Lua.
+pub(crate) fn state(host: &Host, exchange: &Rc<RefCell<Exchange>>) -> mlua::Result<Lua> {
+    let libraries = StdLib::TABLE
+        | StdLib::IO
+        | StdLib::OS
+        | StdLib::STRING
+        | StdLib::BIT
+        | StdLib::MATH
+        | StdLib::JIT;
+    let lua = Lua::new_with(libraries, LuaOptions::default())?;
+    let environment = std::sync::Arc::clone(&host.environment);
+    let getenv = lua.create_function(move |_, name: String| Ok(environment.get(&name).cloned()))?;
+    let lines = Rc::clone(exchange);
+    let print = lua.create_function(move |_, line: LuaString| {
+        lines.borrow_mut().log(Level::Info, &line.as_bytes());
+        Ok(())
+    })?;
+    let paths = host.package_paths.clone();
+    let module = lua.create_function(move |lua, name: LuaString| {
+        Ok(match find_module(&paths, &name.to_string_lossy()) {
+            Ok((source, place)) => (Some(lua.create_string(source)?), place),
+            Err(tried) => (None, tried),
+        })
+    })?;
+    let table = lua.create_table()?;
+    table.set("getenv", getenv)?;
+    table.set("print", print)?;
+    table.set("module", module)?;
+    table.set("path", host.package_paths.join(";"))?;
+    lua.load(include_str!("sandbox.lua")).set_name("=sandbox").call::<()>(table)?;
+    Ok(lua)
+}
+
+/// The source of a module and its path, or a line for each place where it is not.
+fn find_module(paths: &[String], name: &str) -> Result<(Vec<u8>, String), String> {
+    // A name is a path below the roots: letters, digits, `_` and `-`, parts joined by dots.
+    let valid = name.split('.').all(|part| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+    });
+    if !valid {
+        return Err("\n\tnot a module name".to_owned());
+    }
+    let mut tried = String::new();
+    for path in paths {
+        let file = path.replace('?', &name.replace('.', "/"));
+        match read(Path::new(&file)) {
+            Ok(source) => return Ok((source, file)),
+            Err(error) => tried.push_str(&format!("\n\t{file}: {error}")),
+        }
+    }
+    if tried.is_empty() {
+        tried.push_str("\n\tthere is no directory for modules");
+    }
+    Err(tried)
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut source = Vec::new();
+    fs::File::open(path)?.take(MODULE_BYTES_MAX + 1).read_to_end(&mut source)?;
+    if source.len() as u64 > MODULE_BYTES_MAX {
+        return Err(std::io::Error::other("larger than 4 MiB"));
+    }
+    Ok(source)
+}
