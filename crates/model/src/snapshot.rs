@@ -302,3 +302,6 @@ fn endpoint(
         account: entry.service_account.clone().map(|account| (Arc::clone(namespace), account)),
     })
 }
+
+#[cfg(test)]
+mod tests;

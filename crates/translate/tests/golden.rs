@@ -4,9 +4,13 @@
 //! JSON of Envoy's messages in YAML. `UPDATE_GOLDEN=1` writes `expect.yaml` anew; read the difference.
 //! With `ENVOY_BIN` set, a real Envoy reads every result (`--mode validate`).
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking, as tests do")]
+
 use std::{
     collections::BTreeMap,
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -164,6 +168,56 @@ fn equal_inputs_give_equal_bytes() {
 }
 
 #[test]
+fn our_own_data_plane_takes_every_case() {
+    for case in cases() {
+        for (label, rendered) in translate(&case) {
+            let compiled = sluis_rules::compile(&rendered.set, None);
+            let faults: Vec<String> = compiled.faults.iter().map(ToString::to_string).collect();
+            assert_eq!(faults, Vec::<String>::new(), "{}: {label}", case.display());
+        }
+    }
+}
+
+#[test]
+fn the_example_translates_without_a_fault() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/credential-egress");
+    let mut text = String::new();
+    for folder in ["istio", "machine"] {
+        for entry in fs::read_dir(example.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|ending| ending == "yaml") {
+                text += "\n---\n";
+                text += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let (snapshot, faults) = snapshot("example", &text);
+    assert_eq!(faults, Vec::<String>::new());
+    for workload in snapshot.workloads() {
+        let is_gateway = snapshot.gateways(&workload.labels()).next().is_some();
+        let proxy = Proxy {
+            name: workload.meta().name.to_string(),
+            role: if is_gateway { "gateway" } else { "sidecar" }.to_owned(),
+            capture: "jail".to_owned(),
+            dns: !is_gateway,
+        };
+        let rendered = build(&view(&proxy, &snapshot), &snapshot);
+        let faults: Vec<String> = rendered.faults.iter().map(ToString::to_string).collect();
+        assert_eq!(faults, Vec::<String>::new(), "{}", proxy.name);
+        assert!(!rendered.set.listeners.is_empty(), "{}", proxy.name);
+    }
+}
+
+#[test]
+fn a_real_envoy_refuses_a_script_without_its_credentials() {
+    let Some(envoy) = env::var_os("ENVOY_BIN") else { return };
+    let rendered = translate(&folder().join("article"));
+    let said = reads(&envoy, "article-without-keys", &rendered["gateway"].set, false);
+    let said = said.expect_err("a script must not load without its keys");
+    assert!(said.contains("DATA_API_ACCESS_KEY is missing or empty"), "{said}");
+}
+
+#[test]
 fn a_real_envoy_takes_every_case() {
     let Some(envoy) = env::var_os("ENVOY_BIN") else { return };
     for case in cases() {
@@ -211,24 +265,31 @@ fn every_file_of_the_conformance_data_translates() {
     }
 }
 
-/// Has a real Envoy read a set, as static resources with its route tables inline.
-fn validate(envoy: &std::ffi::OsStr, name: &str, set: &ResourceSet) {
-    let bootstrap = bootstrap(set);
+/// Has a real Envoy take a set.
+fn validate(envoy: &OsStr, name: &str, set: &ResourceSet) {
+    if let Err(said) = reads(envoy, name, set, true) {
+        panic!("{name}: {said}");
+    }
+}
+
+/// Has a real Envoy read a set, as static resources with its route tables inline. What it says of a
+/// set that it refuses is the error.
+fn reads(envoy: &OsStr, name: &str, set: &ResourceSet, has_keys: bool) -> Result<(), String> {
     let path = env::temp_dir().join(format!("sluis-golden-{}-{name}.json", std::process::id()));
-    fs::write(&path, json(&bootstrap).to_string()).unwrap();
+    fs::write(&path, json(&bootstrap(set)).to_string()).unwrap();
     let scripts =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/credential-egress/lua/?.lua");
+    let keys = [("DATA_API_ACCESS_KEY", "access"), ("DATA_API_SECRET_KEY", "secret")];
     let output = Command::new(envoy)
         .args(["--mode", "validate", "-l", "error", "-c"])
         .arg(&path)
         .env("LUA_PATH", scripts)
-        .env("DATA_API_ACCESS_KEY", "access")
-        .env("DATA_API_SECRET_KEY", "secret")
+        .envs(keys.into_iter().filter(|_| has_keys))
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{}: {said}", path.display());
     fs::remove_file(path).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(()) } else { Err(said) }
 }
 
 fn bootstrap(set: &ResourceSet) -> Bootstrap {

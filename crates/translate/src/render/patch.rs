@@ -20,7 +20,7 @@ use sluis_protojson::message_from_json;
 use crate::{ApplyTo, ClusterInput, Fault, Inputs, Operation, PatchInput};
 
 /// The number of objects that a patch changed, or why it could not be carried out.
-type Outcome = Result<usize, Fault>;
+type Outcome = Result<usize, Box<Fault>>;
 
 /// Carries out all patches, in order.
 pub(super) fn apply(inputs: &Inputs, set: &mut ResourceSet, faults: &mut Vec<Fault>) {
@@ -35,7 +35,7 @@ pub(super) fn apply(inputs: &Inputs, set: &mut ResourceSet, faults: &mut Vec<Fau
                 );
             }
             Ok(_) => {}
-            Err(fault) => faults.push(fault),
+            Err(fault) => faults.push(*fault),
         }
     }
 }
@@ -135,7 +135,7 @@ fn edit_list<M: Name + Default + Clone>(
     patch: &PatchInput,
     names_one: bool,
     named: impl Fn(&M) -> bool,
-    merge_into: impl Fn(&mut M, &PatchInput) -> Result<(), Fault>,
+    merge_into: impl Fn(&mut M, &PatchInput) -> Result<(), Box<Fault>>,
 ) -> Outcome {
     let position = list.iter().position(&named);
     match patch.operation {
@@ -173,21 +173,20 @@ fn edit_list<M: Name + Default + Clone>(
 }
 
 /// The patch's value as a message.
-fn value<M: Name + Default>(patch: &PatchInput) -> Result<M, Fault> {
+fn value<M: Name + Default>(patch: &PatchInput) -> Result<M, Box<Fault>> {
     message_from_json(&patch.value).map_err(|error| {
-        Fault::error(patch.value_at.clone(), error.to_string())
-            .of(owner(patch))
-            .field(format!("spec.configPatches[{}].patch.value", patch.index))
-            .help(format!("the value must be an {}", M::full_name()))
+        let fault = Fault::error(patch.value_at.clone(), error.to_string()).of(owner(patch));
+        let field = format!("spec.configPatches[{}].patch.value", patch.index);
+        Box::new(fault.field(field).help(format!("the value must be an {}", M::full_name())))
     })
 }
 
 /// Merges the patch's value into a message as protobuf does: fields replaced, lists appended.
-fn merge<M: Name + Default>(message: &mut M, patch: &PatchInput) -> Result<(), Fault> {
+fn merge<M: Name + Default>(message: &mut M, patch: &PatchInput) -> Result<(), Box<Fault>> {
     let addition: M = value(patch)?;
-    message
-        .merge(addition.encode_to_vec().as_slice())
-        .map_err(|error| Fault::error(patch.value_at.clone(), error.to_string()).of(owner(patch)))
+    message.merge(addition.encode_to_vec().as_slice()).map_err(|error| {
+        Box::new(Fault::error(patch.value_at.clone(), error.to_string()).of(owner(patch)))
+    })
 }
 
 /// Merges one packed message into another: field by field when they are of one type (the bytes of
@@ -200,11 +199,10 @@ fn merge_packed(base: &mut Any, addition: Any) {
     }
 }
 
-fn unsupported(patch: &PatchInput) -> Fault {
+fn unsupported(patch: &PatchInput) -> Box<Fault> {
     let message = format!("{:?} is not carried out for {:?}", patch.operation, patch.apply_to);
-    Fault::error(patch.at.clone(), message)
-        .of(owner(patch))
-        .field(format!("spec.configPatches[{}].patch.operation", patch.index))
+    let fault = Fault::error(patch.at.clone(), message).of(owner(patch));
+    Box::new(fault.field(format!("spec.configPatches[{}].patch.operation", patch.index)))
 }
 
 fn owner(patch: &PatchInput) -> String {

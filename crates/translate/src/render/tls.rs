@@ -54,7 +54,9 @@ pub(crate) fn upstream(tls: &ClientTls) -> TransportSocket {
                 .into_iter()
                 .collect(),
             alpn_protocols: tls.alpn.clone(),
-            validation_context_type: validation(tls.roots.as_deref(), &tls.names),
+            // "Verify nothing" is said aloud, so that a forgotten context never means it.
+            validation_context_type: validation(tls.roots.as_deref(), &tls.names)
+                .or_else(|| Some(ValidationContextType::ValidationContext(nothing()))),
             ..CommonTlsContext::default()
         }),
         sni: tls.sni.clone(),
@@ -82,6 +84,10 @@ fn validation(roots: Option<&str>, names: &[NameMatch]) -> Option<ValidationCont
         validation_context_sds_secret_config: Some(secret(roots?)),
         ..CombinedCertificateValidationContext::default()
     }))
+}
+
+fn nothing() -> CertificateValidationContext {
+    CertificateValidationContext::default()
 }
 
 fn subject_alt_name(name: &NameMatch) -> SubjectAltNameMatcher {

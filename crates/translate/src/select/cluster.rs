@@ -127,11 +127,11 @@ fn originate(
     selection: &Selection<'_>,
     policy: &Policy,
     origination: &Origination<'_>,
-) -> Result<Option<ClientTls>, Fault> {
+) -> Result<Option<ClientTls>, Box<Fault>> {
     if let Some(tls) = &policy.tls {
-        return origination
-            .of_rule(tls)
-            .map_err(|(field, message)| Fault::error(tls.at.clone(), message).field(field));
+        return origination.of_rule(tls).map_err(|(field, message)| {
+            Box::new(Fault::error(tls.at.clone(), message).field(field))
+        });
     }
     let service = origination.service;
     let takes_mesh_tls =
@@ -149,7 +149,7 @@ fn originate(
              supported yet, so the cluster refuses all traffic",
             service.host
         );
-        return Err(Fault::error(service.at.clone(), message));
+        return Err(Box::new(Fault::error(service.at.clone(), message)));
     }
     Ok(Some(origination.mesh(None)))
 }

@@ -91,7 +91,7 @@ fn in_http_filters(patch: &PatchInput, filters: &mut Vec<HttpFilter>) -> Outcome
     edit_list(filters, patch, wanted.is_some(), named, merge_http_filter)
 }
 
-fn merge_filter(filter: &mut Filter, patch: &PatchInput) -> Result<(), Fault> {
+fn merge_filter(filter: &mut Filter, patch: &PatchInput) -> Result<(), Box<Fault>> {
     let addition: Filter = value(patch)?;
     match (&mut filter.config_type, addition.config_type) {
         (
@@ -104,7 +104,7 @@ fn merge_filter(filter: &mut Filter, patch: &PatchInput) -> Result<(), Fault> {
     Ok(())
 }
 
-fn merge_http_filter(filter: &mut HttpFilter, patch: &PatchInput) -> Result<(), Fault> {
+fn merge_http_filter(filter: &mut HttpFilter, patch: &PatchInput) -> Result<(), Box<Fault>> {
     let addition: HttpFilter = value(patch)?;
     match (&mut filter.config_type, addition.config_type) {
         (
