@@ -103,6 +103,7 @@ impl Run {
             system_roots: system_roots(),
             environment: environment(),
             started,
+            ready: None,
         };
         Ok(sluis_proxy::run(options, process::stopped())?)
     }

@@ -184,11 +184,6 @@ impl Config {
         self.backends.get(name)
     }
 
-    /// All clusters, in no order.
-    pub(crate) fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
-        self.backends.values()
-    }
-
     /// The TLS configuration of a filter chain. `None` when it cannot be made: the connection
     /// must then be closed.
     pub(crate) fn server_tls(&self, settings: &Arc<DownstreamTls>) -> Option<&ServerTls> {
@@ -237,8 +232,9 @@ impl fmt::Debug for Config {
 const VIRTUAL_OUTBOUND: &str = "virtualOutbound";
 
 fn outbound(runtime: &Runtime) -> Option<Arc<str>> {
-    let is_outbound =
-        |listener: &&Arc<Listener>| listener.use_original_dst && listener.direction == Direction::Outbound;
+    let is_outbound = |listener: &&Arc<Listener>| {
+        listener.use_original_dst && listener.direction == Direction::Outbound
+    };
     let named = runtime.listeners.get(VIRTUAL_OUTBOUND);
     let found = named.or_else(|| runtime.listeners.values().find(is_outbound));
     found.map(|listener| Arc::clone(&listener.name))

@@ -1,7 +1,7 @@
 //! The control thread: what the proxy should do, from the bootstrap and from xDS, to the workers.
 //!
-//! In:    deliveries of the xDS client, DNS answers, changes of secrets.
-//! Out:   published configurations; accept or reject for each delivery.
+//! In:    updates from the xDS client, DNS answers, changes of secrets.
+//! Out:   published configurations; why an update is rejected.
 //! Never: publishes a listener before what it names has come or a bounded wait has passed; takes
 //!        back what works because something new does not.
 //!
@@ -22,7 +22,7 @@ use envoy_types::pb::envoy::config::listener::v3::Listener as ListenerMessage;
 use sluis_envoy::{Kind, ResourceSet};
 use sluis_rules::{Fault, Network, Runtime, compile};
 use sluis_tls::SecretStore;
-use sluis_xds::{Delivery, Subscriptions, Update};
+use sluis_xds::{Subscriptions, Update};
 use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
@@ -103,10 +103,9 @@ impl Control {
         if faults.is_empty() { Ok(control) } else { Err(texts(&faults)) }
     }
 
-    /// Takes in one delivery, answers it, and publishes what came of it.
-    pub(crate) fn take(&mut self, delivery: Delivery) {
-        let mut refusals = self.absorb(&delivery.update);
-        let update = &delivery.update;
+    /// Takes in one update and publishes what came of it. Returns why parts of it are rejected.
+    pub(crate) fn take(&mut self, update: &Update) -> Vec<String> {
+        let mut refusals = self.absorb(update);
         self.seen.insert(update.kind);
         let touched = |fault: &Fault| fault.kind == update.kind;
         let faults = self.compile();
@@ -115,13 +114,7 @@ impl Control {
             warn!(%fault, "resource still rejected");
         }
         refusals.extend(self.publish());
-        if refusals.is_empty() {
-            delivery.accept();
-        } else {
-            let detail = refusals.join("; ");
-            warn!(kind = %update.kind, detail, "update rejected");
-            delivery.reject(detail);
-        }
+        refusals
     }
 
     /// Takes the resources over into what is wanted; says which cannot be.
@@ -201,19 +194,21 @@ impl Control {
     /// What listeners name and nobody has sent yet.
     fn missing(&self) -> Vec<String> {
         let runtime = &self.compiled;
-        let unanswered =
-            |kind: Kind, name: &str| !self.answered.contains(&(kind, name.to_owned()));
-        let routes = runtime.route_names().into_iter().filter(|name| {
-            !runtime.routes.contains_key(name) && unanswered(Kind::Route, name)
-        });
+        let unanswered = |kind: Kind, name: &str| !self.answered.contains(&(kind, name.to_owned()));
+        let routes = runtime
+            .route_names()
+            .into_iter()
+            .filter(|name| !runtime.routes.contains_key(name) && unanswered(Kind::Route, name));
         let assignments = runtime.assignment_names().into_iter().filter(|name| {
             !self.wanted.endpoints.contains_key(&**name) && unanswered(Kind::Endpoints, name)
         });
-        let mut missing: Vec<String> =
-            routes.map(|name| format!("route {name}"))
+        let mut missing: Vec<String> = routes
+            .map(|name| format!("route {name}"))
             .chain(assignments.map(|name| format!("endpoints {name}")))
             .collect();
-        missing.extend(self.resolver.unanswered().into_iter().map(|name| format!("address of {name}")));
+        missing.extend(
+            self.resolver.unanswered().into_iter().map(|name| format!("address of {name}")),
+        );
         missing.extend(all_secret_names(runtime).into_iter().filter_map(|name| {
             let slot = self.store.slot(&name).ok()?;
             slot.get().is_none().then(|| format!("secret {name}"))
@@ -309,7 +304,9 @@ fn unusable(runtime: &Runtime, before: &Runtime) -> Vec<Fault> {
 
 fn all_secret_names(runtime: &Runtime) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    let mut add = |name: &sluis_rules::SecretName| drop(names.insert(name.as_str().to_owned()));
+    let mut add = |name: &sluis_rules::SecretName| {
+        names.insert(name.as_str().to_owned());
+    };
     for tls in chains(runtime).filter_map(|chain| chain.tls.as_ref()) {
         tls.certificates.iter().for_each(&mut add);
         tls.validation.iter().for_each(|validation| add(&validation.roots));

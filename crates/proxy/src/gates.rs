@@ -4,7 +4,11 @@
 //! Out:   a [`Gate`] for each connection; drains of chains that changed or went.
 //! Never: drains a connection whose chain means the same as before.
 
-use std::{cell::{Cell, RefCell}, collections::HashMap, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    sync::Arc,
+};
 
 use sluis_rules::{FilterChain, Listener, Runtime};
 

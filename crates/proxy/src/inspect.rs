@@ -7,16 +7,12 @@
 use std::{io, net::SocketAddr};
 
 use bytes::BytesMut;
-use sluis_rules::{
-    self as rules, Listener, ListenerFilterKind, TransportProtocol,
-};
+use sluis_rules::{self as rules, Listener, ListenerFilterKind, TransportProtocol};
 use tokio::io::AsyncReadExt as _;
 
 use crate::{
     conn::Socket,
-    sniff::{
-        HelloError, HelloReader, HttpGuess, ProxyHeaderError, guess_http, parse_proxy_header,
-    },
+    sniff::{HelloError, HelloReader, HttpGuess, ProxyHeaderError, guess_http, parse_proxy_header},
     sockets::{self, canonical},
 };
 

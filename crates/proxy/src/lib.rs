@@ -31,4 +31,4 @@ pub mod worker;
 mod workers;
 
 pub use bootstrap::{Bootstrap, BootstrapError};
-pub use run::{Options, RunError, renewal, run};
+pub use run::{Options, Ready, RunError, renewal, run};

@@ -6,7 +6,7 @@
 //!
 //! Start at [`run`].
 
-use std::{cell::RefCell, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use sluis_identity::{Renewal, RenewalConfig, Status};
 use sluis_nouns::{TrustDomain, WorkloadId};
@@ -15,7 +15,7 @@ use sluis_tls::{ClientTls, Clock, SecretStore};
 use sluis_xds::{CONTROL_PLANE_NAME, Client, ClientConfig, ClientHandle, Delivery};
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
@@ -60,6 +60,15 @@ pub struct Options {
     pub environment: std::collections::HashMap<String, String>,
     /// When the process started, for the time to ready.
     pub started: std::time::Instant,
+    /// Told once when the proxy is ready: for those who run it inside their own process.
+    pub ready: Option<oneshot::Sender<Ready>>,
+}
+
+/// The proxy does what it was asked to do.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Where listeners listen, by name; with the port that the kernel chose when 0 was asked for.
+    pub listeners: BTreeMap<String, Address>,
 }
 
 /// Why the data plane cannot start.
@@ -122,6 +131,7 @@ struct Proxy {
     secrets: watch::Receiver<u64>,
     deliveries: Option<mpsc::Receiver<Delivery>>,
     ready: watch::Sender<bool>,
+    told: Option<oneshot::Sender<Ready>>,
     phase: watch::Sender<Phase>,
     drain: Duration,
     started: std::time::Instant,
@@ -129,7 +139,9 @@ struct Proxy {
 }
 
 impl Proxy {
-    async fn start(options: Options, logs: LogSender) -> Result<Self, RunError> {
+    #[expect(clippy::too_many_lines, reason = "each part is made once and handed to the next")]
+    async fn start(mut options: Options, logs: LogSender) -> Result<Self, RunError> {
+        let told = options.ready.take();
         let Options { bootstrap, workers: count, drain, started, .. } = &options;
         let count = (*count).max(1);
         let store = SecretStore::new(Clock::system(), options.system_roots.clone());
@@ -155,8 +167,7 @@ impl Proxy {
             subscriptions,
             wants_names: bootstrap.metadata("SLUIS_HANDOFF").is_some(),
         };
-        let mut control =
-            Control::new(parts, bootstrap.fixed.clone()).map_err(RunError::Fixed)?;
+        let mut control = Control::new(parts, bootstrap.fixed.clone()).map_err(RunError::Fixed)?;
         let refusals = control.publish();
         if !refusals.is_empty() {
             return Err(RunError::Listen(refusals));
@@ -192,7 +203,8 @@ impl Proxy {
             drain: Notify::new(),
         });
         if let Some((address, mode)) = &bootstrap.admin {
-            let listening = system(format!("admin address {address}"), admin::bind(address, *mode))?;
+            let listening =
+                system(format!("admin address {address}"), admin::bind(address, *mode))?;
             tasks.spawn_local(admin::serve(listening, Rc::clone(&view)));
         }
         tasks.spawn_local(Rc::clone(&resolver).run());
@@ -208,6 +220,7 @@ impl Proxy {
             secrets,
             deliveries,
             ready,
+            told,
             phase,
             drain,
             started,
@@ -224,10 +237,7 @@ impl Proxy {
             tokio::select! {
                 () = &mut stop => break,
                 () = self.view.drain.notified() => break,
-                Some(delivery) = next(&mut self.deliveries) => {
-                    self.control.take(delivery);
-                    self.view.wanted.replace(self.control.wanted().clone());
-                }
+                Some(delivery) = next(&mut self.deliveries) => self.take(delivery).await,
                 () = self.resolver.changed() => drop(self.control.publish()),
                 Ok(()) = self.secrets.changed(), if deadline.is_some() => {
                     drop(self.control.publish());
@@ -239,17 +249,42 @@ impl Proxy {
     }
 
     /// Says once that the proxy is ready, when the workers have taken over what makes it so.
-    async fn announce(&self) {
+    async fn announce(&mut self) {
         if *self.ready.borrow() || !self.control.is_ready() {
             return;
         }
+        self.taken_over().await;
+        self.ready.send_replace(true);
+        let bound = self.view.config.borrow().bound.clone();
+        info!(node = %self.view.node, listeners = bound.len(), after = ?self.started.elapsed(), "ready");
+        if let Some(told) = self.told.take() {
+            let listeners = bound.iter().map(|(name, at)| (name.to_string(), at.address.clone()));
+            // Whoever asked may have lost interest.
+            let _gone = told.send(Ready { listeners: listeners.collect() });
+        }
+    }
+
+    /// Waits until the workers do what was published last. A worker that is busy for long holds up
+    /// nothing but this.
+    async fn taken_over(&self) {
         let generation = self.view.config.borrow().generation;
         if timeout(LAST_WAIT, self.workers.reached(generation)).await.is_err() {
-            return;
+            warn!(generation, "a worker has not taken the configuration over yet");
         }
-        self.ready.send_replace(true);
-        let (listeners, after) = (self.view.config.borrow().bound.len(), self.started.elapsed());
-        info!(node = %self.view.node, listeners, ?after, "ready");
+    }
+
+    async fn take(&mut self, delivery: Delivery) {
+        let refusals = self.control.take(&delivery.update);
+        self.view.wanted.replace(self.control.wanted().clone());
+        if refusals.is_empty() {
+            // An accepted update is one that connections meet from now on.
+            self.taken_over().await;
+            delivery.accept();
+        } else {
+            let detail = refusals.join("; ");
+            warn!(kind = %delivery.update.kind, detail, "update rejected");
+            delivery.reject(detail);
+        }
     }
 
     async fn finish(mut self) {

@@ -32,7 +32,7 @@ const BACKLOG: i32 = 1024;
 
 /// A listening socket.
 #[derive(Debug)]
-pub enum Listening {
+pub(crate) enum Listening {
     /// TCP.
     Tcp(TcpListener),
     /// Unix.
@@ -49,7 +49,7 @@ impl Listening {
     /// # Cancel safety
     ///
     /// Dropping the future loses no connection.
-    pub async fn accept(&self) -> io::Result<(Socket, Option<(SocketAddr, SocketAddr)>)> {
+    pub(crate) async fn accept(&self) -> io::Result<(Socket, Option<(SocketAddr, SocketAddr)>)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, remote) = listener.accept().await?;
@@ -67,13 +67,13 @@ impl Listening {
 
 /// How a TCP listener is opened.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ListenOptions {
+pub(crate) struct ListenOptions {
     /// Whether several sockets share the port, one for each worker.
-    pub reuse_port: bool,
+    pub(crate) reuse_port: bool,
     /// Whether an address that is not local may be bound.
-    pub freebind: bool,
+    pub(crate) freebind: bool,
     /// The length of the accept queue; `None` is 1024.
-    pub backlog: Option<i32>,
+    pub(crate) backlog: Option<i32>,
 }
 
 /// Opens a TCP listener that shares its port with the other workers' listeners.
@@ -81,7 +81,10 @@ pub struct ListenOptions {
 /// # Errors
 ///
 /// What the kernel says, for example that the port is taken.
-pub fn listen_tcp(address: SocketAddr, options: ListenOptions) -> io::Result<StdTcpListener> {
+pub(crate) fn listen_tcp(
+    address: SocketAddr,
+    options: ListenOptions,
+) -> io::Result<StdTcpListener> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
@@ -107,7 +110,7 @@ pub fn listen_tcp(address: SocketAddr, options: ListenOptions) -> io::Result<Std
 /// # Errors
 ///
 /// `AddrInUse` when another process answers on the path; otherwise what the kernel says.
-pub fn listen_unix(path: &Path, mode: u32) -> io::Result<StdUnixListener> {
+pub(crate) fn listen_unix(path: &Path, mode: u32) -> io::Result<StdUnixListener> {
     if let Some(name) = abstract_name(path) {
         let listener = StdUnixListener::bind_addr(&abstract_address(name)?)?;
         listener.set_nonblocking(true)?;
@@ -154,7 +157,7 @@ pub(crate) fn keep_alive(socket: SockRef<'_>, wanted: &rules::TcpKeepalive) -> i
 ///
 /// `None` when the connection was not redirected.
 #[must_use]
-pub fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
+pub(crate) fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);
     let local = stream.local_addr().ok()?;
     let found = if local.is_ipv4() {
@@ -168,7 +171,7 @@ pub fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
 
 /// An IPv4 address written as IPv6 becomes IPv4, so that rules compare what people write.
 #[must_use]
-pub fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 

@@ -55,7 +55,12 @@ pub(crate) async fn serve(
 }
 
 /// Logs a connection that no filter chain wanted.
-pub(crate) fn log_unmatched(worker: &Worker, listener: &Listener, logs: &Logs, facts: &ConnectionFacts) {
+pub(crate) fn log_unmatched(
+    worker: &Worker,
+    listener: &Listener,
+    logs: &Logs,
+    facts: &ConnectionFacts,
+) {
     debug!(listener = %listener.name, remote = %facts.remote, local = %facts.local, sni = ?facts.sni, "no filter chain matches");
     let termination = Some("filter_chain_not_found");
     let outcome = Outcome { flags: Flag::NoRouteFound.into(), termination, ..Outcome::default() };

@@ -127,9 +127,9 @@ impl ConnectError {
     #[must_use]
     pub fn into_pick(self) -> Option<Pick> {
         match self {
-            Self::Io { address, .. } | Self::Timeout { address, .. } | Self::Tls { address, .. } => {
-                Some(Pick { address, endpoint: None })
-            }
+            Self::Io { address, .. }
+            | Self::Timeout { address, .. }
+            | Self::Tls { address, .. } => Some(Pick { address, endpoint: None }),
             _ => None,
         }
     }

@@ -72,7 +72,7 @@ impl Worker {
             next_id: Cell::new(0),
             balance: Balance::default(),
             gates: Gates::default(),
-            http: http::WorkerState::default(),
+            http: Default::default(),
         })
     }
 

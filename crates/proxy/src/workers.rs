@@ -5,12 +5,7 @@
 //! Never: lets one worker wait for another; takes more connections than its descriptors allow.
 
 use std::{
-    cell::RefCell,
-    collections::HashMap,
-    io,
-    net::TcpListener as StdTcpListener,
-    rc::Rc,
-    sync::Arc,
+    cell::RefCell, collections::HashMap, io, net::TcpListener as StdTcpListener, rc::Rc, sync::Arc,
     time::Duration,
 };
 
@@ -116,9 +111,14 @@ impl Workers {
     }
 
     /// Gives a jail's capture listeners to the workers: each accepts on its own descriptor.
-    pub(crate) async fn open_jail(&self, jail: u64, listeners: Vec<StdTcpListener>) -> io::Result<()> {
+    pub(crate) async fn open_jail(
+        &self,
+        jail: u64,
+        listeners: Vec<StdTcpListener>,
+    ) -> io::Result<()> {
         for worker in &self.jails {
-            let copies = listeners.iter().map(StdTcpListener::try_clone).collect::<Result<_, _>>()?;
+            let copies =
+                listeners.iter().map(StdTcpListener::try_clone).collect::<Result<_, _>>()?;
             // A worker that has ended has drained: the process is about to.
             let _ended = worker.send(JailEvent::Opened(jail, copies)).await;
         }
@@ -237,7 +237,8 @@ impl AcceptLoops {
             }
             match bound.take(worker.index()) {
                 Some(Ok(listening)) => {
-                    let accepting = Rc::clone(&self.shared).accept(listening, Arc::clone(name), false);
+                    let accepting =
+                        Rc::clone(&self.shared).accept(listening, Arc::clone(name), false);
                     let task = spawn_local(accepting).abort_handle();
                     self.listeners.insert(Arc::clone(name), (Arc::clone(bound), task));
                 }
@@ -280,7 +281,8 @@ impl AcceptLoops {
     /// Stops accepting, and gives the connections until `deadline` to finish.
     async fn finish(self, deadline: Instant) {
         let Self { shared, listeners, jails } = self;
-        let loops = listeners.into_values().map(|(_, task)| task).chain(jails.into_values().flatten());
+        let loops =
+            listeners.into_values().map(|(_, task)| task).chain(jails.into_values().flatten());
         loops.for_each(|task| task.abort());
         let gates = &shared.worker.gates;
         gates.drain_all();
@@ -305,7 +307,8 @@ impl Shared {
                 Ok((socket, ends)) => {
                     wait = ACCEPT_WAIT_MIN;
                     stats.inc(Counter::DownstreamCxTotal);
-                    let name = if is_captured { self.outbound() } else { Some(Arc::clone(&listener)) };
+                    let name =
+                        if is_captured { self.outbound() } else { Some(Arc::clone(&listener)) };
                     let Some(listener) = name else {
                         stats.inc(Counter::NoFilterChain);
                         continue;

@@ -4,11 +4,17 @@
 //! Out:   text and JSON.
 //! Never: shows a key or a token; listens beyond the address that the bootstrap names.
 
-use std::{cell::RefCell, convert::Infallible, io, rc::Rc, sync::Arc, time::Duration, time::SystemTime};
+use std::{
+    cell::RefCell, convert::Infallible, io, rc::Rc, sync::Arc, time::Duration, time::SystemTime,
+};
 
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{body::{Bytes, Incoming}, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Bytes, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sluis_envoy::{Kind, ResourceSet};
@@ -16,10 +22,19 @@ use sluis_identity::Status;
 use sluis_rules::Address;
 use sluis_tls::{Secret, SecretStore};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::{sync::{Notify, watch}, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tracing::{debug, warn};
 
-use crate::{config::Config, conn::Socket, sockets::{self, ListenOptions, Listening}, stats::Stats};
+use crate::{
+    config::Config,
+    conn::Socket,
+    sockets::{self, ListenOptions, Listening},
+    stats::Stats,
+};
 
 /// Connections at once: people and one scraper.
 const CONNECTIONS_MAX: usize = 32;
@@ -52,7 +67,8 @@ pub(crate) fn bind(address: &Address, mode: u32) -> io::Result<Listening> {
             tokio::net::TcpListener::from_std(listener).map(Listening::Tcp)
         }
         Address::Pipe(path) => {
-            tokio::net::UnixListener::from_std(sockets::listen_unix(path, mode)?).map(Listening::Unix)
+            tokio::net::UnixListener::from_std(sockets::listen_unix(path, mode)?)
+                .map(Listening::Unix)
         }
     }
 }
@@ -83,9 +99,8 @@ async fn converse(socket: Socket, view: Rc<View>) {
         std::future::ready(Ok::<_, Infallible>(response))
     });
     let connection = http1::Builder::new().serve_connection(TokioIo::new(socket), service);
-    match timeout(CONNECTION_LIFE, connection).await {
-        Ok(Err(error)) => debug!(%error, "admin connection ended"),
-        Ok(Ok(())) | Err(_) => {}
+    if let Ok(Err(error)) = timeout(CONNECTION_LIFE, connection).await {
+        debug!(%error, "admin connection ended");
     }
 }
 
@@ -128,11 +143,15 @@ impl View {
             ("server.live".to_owned(), u64::from(*self.ready.borrow())),
             ("server.concurrency".to_owned(), config.settings.workers as u64),
             ("config.generation".to_owned(), config.generation),
-            ("listener_manager.total_listeners_active".to_owned(), config.runtime.listeners.len() as u64),
+            (
+                "listener_manager.total_listeners_active".to_owned(),
+                config.runtime.listeners.len() as u64,
+            ),
             ("cluster_manager.active_clusters".to_owned(), config.runtime.clusters.len() as u64),
         ];
         if let Some(connected) = &self.connected {
-            gauges.push(("control_plane.connected_state".to_owned(), u64::from(*connected.borrow())));
+            gauges
+                .push(("control_plane.connected_state".to_owned(), u64::from(*connected.borrow())));
         }
         if let Some(status) = &self.identity
             && let Some(certificate) = &status.borrow().certificate
@@ -146,8 +165,11 @@ impl View {
 
     fn listeners(&self) -> String {
         let config = self.config.borrow();
-        let mut lines: Vec<String> =
-            config.bound.iter().map(|(name, bound)| format!("{name}::{}\n", bound.address)).collect();
+        let mut lines: Vec<String> = config
+            .bound
+            .iter()
+            .map(|(name, bound)| format!("{name}::{}\n", bound.address))
+            .collect();
         lines.sort_unstable();
         lines.concat()
     }

@@ -5,13 +5,7 @@
 //! Never: forgets good addresses because a look-up failed; asks for more than a few names at once.
 
 use std::{
-    cell::RefCell,
-    collections::HashMap,
-    io,
-    net::IpAddr,
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
+    cell::RefCell, collections::HashMap, io, net::IpAddr, rc::Rc, sync::Arc, time::Duration,
 };
 
 use sluis_rules::{Cluster, DnsFamily, EndpointAddress};
@@ -118,10 +112,7 @@ impl Resolver {
     }
 
     /// Starts the look-ups that are due; says when the next one is.
-    fn start_due(
-        &self,
-        lookups: &mut JoinSet<(Key, io::Result<Vec<IpAddr>>)>,
-    ) -> Option<Instant> {
+    fn start_due(&self, lookups: &mut JoinSet<(Key, io::Result<Vec<IpAddr>>)>) -> Option<Instant> {
         let now = Instant::now();
         let mut entries = self.entries.borrow_mut();
         let mut next: Option<Instant> = None;
@@ -175,8 +166,20 @@ async fn look_up(host: &str, family: DnsFamily) -> io::Result<Vec<IpAddr>> {
     let mut wanted = match family {
         DnsFamily::V4Only => v4,
         DnsFamily::V6Only => v6,
-        DnsFamily::V4Preferred => if v4.is_empty() { v6 } else { v4 },
-        DnsFamily::V6Preferred => if v6.is_empty() { v4 } else { v6 },
+        DnsFamily::V4Preferred => {
+            if v4.is_empty() {
+                v6
+            } else {
+                v4
+            }
+        }
+        DnsFamily::V6Preferred => {
+            if v6.is_empty() {
+                v4
+            } else {
+                v6
+            }
+        }
         DnsFamily::All => [v4, v6].concat(),
     };
     // Servers turn the order; a turned order is no change.

@@ -146,14 +146,14 @@ impl<'a> Fields<'a> {
         Ok(u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
-    fn block8(&mut self) -> Result<Fields<'a>, HelloError> {
+    fn block8(&mut self) -> Result<Self, HelloError> {
         let length = usize::from(self.byte()?);
-        self.take(length).map(Fields)
+        self.take(length).map(Self)
     }
 
-    fn block16(&mut self) -> Result<Fields<'a>, HelloError> {
+    fn block16(&mut self) -> Result<Self, HelloError> {
         let length = usize::from(self.short()?);
-        self.take(length).map(Fields)
+        self.take(length).map(Self)
     }
 
     fn finish(&self) -> Result<(), HelloError> {

@@ -18,6 +18,7 @@ use tokio::{
     io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
     time::{Instant, Sleep, sleep_until},
 };
+use tracing::trace;
 
 use crate::{conn::Io, worker::Worker};
 
@@ -199,10 +200,14 @@ impl Pump<'_> {
             )
         });
         match (upward, downward) {
-            (Poll::Ready(Err(Failed::Source(_))), _) | (_, Poll::Ready(Err(Failed::Sink(_)))) => {
+            (Poll::Ready(Err(Failed::Source(error))), _)
+            | (_, Poll::Ready(Err(Failed::Sink(error)))) => {
+                trace!(%error, "the client's connection failed");
                 Poll::Ready(End::DownstreamError)
             }
-            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => {
+            (Poll::Ready(Err(Failed::Sink(error))), _)
+            | (_, Poll::Ready(Err(Failed::Source(error)))) => {
+                trace!(%error, "the endpoint's connection failed");
                 Poll::Ready(End::UpstreamError)
             }
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Finished),

@@ -1,0 +1,11 @@
+//! The data plane as a whole: real sockets, real TLS, real xDS, on loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod control_plane;
+mod drain;
+mod harness;
+mod pki;
+mod tcp;
+mod tls;
+mod update;

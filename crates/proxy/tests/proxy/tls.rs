@@ -1,0 +1,165 @@
+//! TLS: passed on by server name, terminated, originated.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{
+    harness::{Echo, Proxy, cluster, file_log, listener, listener_filter, log_in, soon, tcp_chain},
+    pki::Pki,
+};
+
+async fn dial(at: SocketAddr, name: &str, pki: &Pki) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(pki.roots()).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_root_certificates(roots)
+    .with_no_client_auth();
+    let stream = TcpStream::connect(at).await?;
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    soon("handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
+}
+
+async fn greeting(mut stream: TlsStream<TcpStream>, length: usize) -> String {
+    let mut text = vec![0; length];
+    soon("greeting", stream.read_exact(&mut text)).await.unwrap();
+    stream.write_all(b"?").await.unwrap();
+    assert_eq!(soon("echo", stream.read_u8()).await.unwrap(), b'?');
+    String::from_utf8(text).unwrap()
+}
+
+fn sds(name: &str) -> Value {
+    json!({"name": name, "sds_config": {"ads": {}, "resource_api_version": "V3"}})
+}
+
+fn server_tls(certificate: &str) -> Value {
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {"tls_certificate_sds_secret_configs": [sds(certificate)]},
+        },
+    })
+}
+
+fn client_tls(sni: &str, pki: &Pki) -> Value {
+    json!({
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": sni,
+            "common_tls_context": {"combined_validation_context": {
+                "default_validation_context": {"match_typed_subject_alt_names": [
+                    {"san_type": "DNS", "matcher": {"exact": sni}},
+                ]},
+                "validation_context_sds_secret_config": sds(&pki.roots_secret()),
+            }},
+        },
+    })
+}
+
+/// A listener that terminates TLS for a name and greets in plaintext behind it.
+fn terminator(name: &str, to: &str, certificate: &str, log: &std::path::Path) -> Value {
+    let mut chain = tcp_chain(to, log);
+    chain["transport_socket"] = server_tls(certificate);
+    listener(name, json!({"filter_chains": [chain]}))
+}
+
+#[tokio::test]
+async fn tls_is_passed_on_by_its_server_name_and_other_names_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("sni.log");
+    let pki = Pki::new(dir.path());
+    let echo = Echo::start("api").await;
+    // The server behind is another proxy, which terminates.
+    let behind = Proxy::with(
+        json!([terminator("tls", "echo", &pki.secret("api.data.local"), &log_in(&dir))]),
+        json!([cluster("echo", &[echo.address])]),
+    )
+    .await;
+    let mut api = tcp_chain("api", &log);
+    api["filter_chain_match"] = json!({"server_names": ["api.data.local"]});
+    let mut front = Proxy::with(
+        json!([listener(
+            "in",
+            json!({
+                "listener_filters": [listener_filter("tls_inspector", "TlsInspector")],
+                "filter_chains": [api],
+                "access_log": [file_log(&log)],
+            })
+        )]),
+        json!([cluster("api", &[behind.address("tls")])]),
+    )
+    .await;
+    let stream = dial(front.address("in"), "api.data.local", &pki).await.unwrap();
+    assert_eq!(greeting(stream, 3).await, "api");
+    assert!(dial(front.address("in"), "evil.test", &pki).await.is_err());
+    let lines = front.stop_and_read(&log).await;
+    assert!(
+        lines.iter().any(|line| line.starts_with("- ") && line.ends_with(" api api.data.local")),
+        "{lines:?}"
+    );
+    assert!(lines.contains(&"NR 0 0 - evil.test".to_owned()), "{lines:?}");
+}
+
+#[tokio::test]
+async fn tls_is_terminated_and_originated_anew_and_the_server_is_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_in(&dir);
+    let pki = Pki::new(dir.path());
+    let echo = Echo::start("secret").await;
+    let behind = Proxy::with(
+        json!([terminator("tls", "echo", &pki.secret("api.data.local"), &log_in(&dir))]),
+        json!([cluster("echo", &[echo.address])]),
+    )
+    .await;
+    let to = |name: &str, sni: &str| {
+        let mut cluster = cluster(name, &[behind.address("tls")]);
+        cluster["transport_socket"] = client_tls(sni, &pki);
+        cluster
+    };
+    let certificate = pki.secret("gateway.local");
+    let front = Proxy::with(
+        json!([
+            terminator("good", "right", &certificate, &log),
+            terminator("bad", "wrong", &certificate, &log),
+        ]),
+        json!([to("right", "api.data.local"), to("wrong", "other.data.local")]),
+    )
+    .await;
+    let stream = dial(front.address("good"), "gateway.local", &pki).await.unwrap();
+    assert_eq!(greeting(stream, 6).await, "secret");
+    // The server's certificate is for another name: nothing may pass.
+    let mut stream = dial(front.address("bad"), "gateway.local", &pki).await.unwrap();
+    let mut rest = Vec::new();
+    drop(soon("close", stream.read_to_end(&mut rest)).await);
+    assert!(rest.is_empty());
+    assert_eq!(front.counter("upstream_cx_connect_fail").await, 1);
+}
+
+#[tokio::test]
+async fn a_chain_without_its_certificate_serves_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::new(dir.path());
+    let echo = Echo::start("x").await;
+    let proxy = Proxy::with(
+        json!([terminator("tls", "echo", "file-cert:/nowhere.crt~/nowhere.key", &log_in(&dir))]),
+        json!([cluster("echo", &[echo.address])]),
+    )
+    .await;
+    assert!(dial(proxy.address("tls"), "api.data.local", &pki).await.is_err());
+    assert_eq!(proxy.counter("ssl.connection_error").await, 1);
+}
