@@ -49,9 +49,9 @@ pub enum JsonFormat {
     /// A format; a lone command keeps its type (a number stays a number).
     Text(Arc<str>),
     /// A list.
-    List(Vec<JsonFormat>),
+    List(Vec<Self>),
     /// An object, sorted by key.
-    Object(Vec<(Arc<str>, JsonFormat)>),
+    Object(Vec<(Arc<str>, Self)>),
 }
 
 /// Which events are logged.
@@ -64,9 +64,9 @@ pub enum LogFilter {
     /// Those whose duration in milliseconds compares so.
     DurationMillis(Comparison, u32),
     /// Those that all of these let through.
-    All(Vec<LogFilter>),
+    All(Vec<Self>),
     /// Those that one of these lets through.
-    Any(Vec<LogFilter>),
+    Any(Vec<Self>),
 }
 
 /// A comparison of a measured number with a configured one.

@@ -2,6 +2,10 @@
 
 use std::{cell::RefCell, fs, io::Read, path::Path, rc::Rc};
 
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    hmac,
+};
 use mlua::{Lua, LuaOptions, LuaString, StdLib};
 
 use crate::{Host, Level, exchange::Exchange};
@@ -33,7 +37,16 @@ pub(crate) fn state(host: &Host, exchange: &Rc<RefCell<Exchange>>) -> mlua::Resu
             Err(tried) => (None, tried),
         })
     })?;
+    let sha256 = lua.create_function(|_, text: LuaString| {
+        Ok(hex(digest(&SHA256, &text.as_bytes()).as_ref()))
+    })?;
+    let hmac_sha256 = lua.create_function(|_, (key, text): (LuaString, LuaString)| {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &key.as_bytes());
+        Ok(hex(hmac::sign(&key, &text.as_bytes()).as_ref()))
+    })?;
     let table = lua.create_table()?;
+    table.set("sha256", sha256)?;
+    table.set("hmac_sha256", hmac_sha256)?;
     table.set("getenv", getenv)?;
     table.set("print", print)?;
     table.set("module", module)?;
@@ -73,4 +86,12 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
         return Err(std::io::Error::other("larger than 4 MiB"));
     }
     Ok(source)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes all that is written");
+        text
+    })
 }

@@ -57,8 +57,14 @@ pub(super) struct Shape {
 
 /// TLS by endpoint: the first match that fits, else the cluster's own.
 pub(super) struct Sockets {
-    matches: Vec<(Vec<(String, String)>, Option<Arc<UpstreamTls>>)>,
+    matches: Vec<SocketMatch>,
     default: Option<Arc<UpstreamTls>>,
+}
+
+/// The metadata that an endpoint must have, and TLS towards such endpoints.
+struct SocketMatch {
+    wanted: Vec<(String, String)>,
+    tls: Option<Arc<UpstreamTls>>,
 }
 
 impl Sockets {
@@ -70,12 +76,13 @@ impl Sockets {
         };
         self.matches
             .iter()
-            .find(|(wanted, _)| wanted.iter().all(|(key, value)| has(key, value)))
-            .map_or_else(|| self.default.clone(), |(_, tls)| tls.clone())
+            .find(|entry| entry.wanted.iter().all(|(key, value)| has(key, value)))
+            .map_or_else(|| self.default.clone(), |entry| entry.tls.clone())
     }
 }
 
 /// Compiles a cluster; its inline endpoints too.
+#[expect(clippy::too_many_lines, reason = "one line per field of the message")]
 pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
     fields!(at, value => PbCluster {
         use {
@@ -303,7 +310,7 @@ fn sockets(
         let wanted: Vec<_> = wanted.collect();
         let socket = entry.transport_socket.as_ref();
         if let Some(tls) = tls::upstream(&at.field("transport_socket"), socket) {
-            compiled.push((wanted, tls));
+            compiled.push(SocketMatch { wanted, tls });
         }
     }
     Some(Sockets { matches: compiled, default: default? })

@@ -8,11 +8,11 @@ pub enum PortPredicate {
     /// From the first (included) to the second (excluded).
     Range(i32, i32),
     /// Not this.
-    Not(Box<PortPredicate>),
+    Not(Box<Self>),
     /// All of these.
-    All(Vec<PortPredicate>),
+    All(Vec<Self>),
     /// One of these.
-    OneOf(Vec<PortPredicate>),
+    OneOf(Vec<Self>),
 }
 
 impl PortPredicate {

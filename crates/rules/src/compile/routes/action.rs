@@ -430,12 +430,10 @@ fn direct(at: &At<'_>, action: &DirectResponseAction) -> Option<DirectResponse> 
         accept {}
         refuse { body_format }
     });
-    let status = match u16::try_from(*status) {
-        Ok(status @ 200..=599) => status,
-        _ => {
-            at.field("status").fault("is not between 200 and 599");
-            return None;
-        }
+    let Some(status) = u16::try_from(*status).ok().filter(|status| (200..600).contains(status))
+    else {
+        at.field("status").fault("is not between 200 and 599");
+        return None;
     };
     let body: Arc<[u8]> = match body.as_ref() {
         None => Arc::default(),
