@@ -7,11 +7,7 @@
 mod client;
 mod server;
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,10 +21,12 @@ pub struct JailPlan {
     pub handoff: Option<PathBuf>,
     /// Where the sidecar takes single connections, each behind a PROXY header.
     pub capture: PathBuf,
-    /// The addresses of the names that the workload may know.
-    pub names: BTreeMap<String, Vec<IpAddr>>,
+    /// A file, kept current: a JSON object from each name that the workload may know to its addresses.
+    pub names: PathBuf,
     /// Paths that the jail must not show.
     pub hidden: Vec<PathBuf>,
+    /// Variables that gateways get as secrets, and that the jail must not inherit.
+    pub secret_variables: Vec<String>,
 }
 
 /// The kinds of resource that can be asked for, by the name in the path.
@@ -41,9 +39,4 @@ pub fn kind_named(name: &str) -> Option<sluis_envoy::Kind> {
         "endpoints" => Some(Kind::Endpoints),
         _ => None,
     }
-}
-
-/// Whether somebody listens on a Unix socket.
-pub fn is_served(socket: &Path) -> bool {
-    std::os::unix::net::UnixStream::connect(socket).is_ok()
 }

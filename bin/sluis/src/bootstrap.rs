@@ -87,8 +87,8 @@ fn metadata(
 ) -> Value {
     let mut fields = Map::new();
     let mut set = |key: &str, value: String| drop(fields.insert(key.to_owned(), json!(value)));
-    set("NAMESPACE", workload.name.namespace.to_owned());
-    set("WORKLOAD_NAME", workload.name.name.to_owned());
+    set("NAMESPACE", workload.name.namespace.to_string());
+    set("WORKLOAD_NAME", workload.name.name.to_string());
     set("SERVICE_ACCOUNT", id.service_account().to_owned());
     set("CA_ADDR", control.address.to_string());
     set("CA_ROOT_CA", control.roots.display().to_string());
@@ -101,9 +101,9 @@ fn metadata(
         set("SLUIS_WORKERS", workers.to_string());
     }
     if !workload.is_gateway {
-        match engine {
-            Engine::Sluis => set("SLUIS_HANDOFF", files.handoff_socket().display().to_string()),
-            Engine::Envoy => set("SLUIS_CAPTURE_PIPE", files.capture_socket().display().to_string()),
+        set("SLUIS_CAPTURE_PIPE", files.capture_socket().display().to_string());
+        if engine == Engine::Sluis {
+            set("SLUIS_HANDOFF", files.handoff_socket().display().to_string());
         }
     }
     Value::Object(fields)

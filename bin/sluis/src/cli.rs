@@ -31,7 +31,10 @@ pub enum Verb {
     Exec(ExecOptions),
     /// The inside of `exec`; started by it alone
     #[command(hide = true)]
-    ExecJail,
+    ExecJail {
+        /// The descriptor of the memory file that says what to run.
+        spec: i32,
+    },
     /// Check YAML files without running anything
     Validate(ValidateOptions),
     /// Show which proxies run, and whether they have the current configuration
@@ -85,7 +88,7 @@ pub struct UpOptions {
     pub listen: SocketAddr,
 
     /// How long a workload's certificate lives; it is renewed at half life
-    #[arg(long, default_value = "24h", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, default_value = "24h", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub certificate_life: std::time::Duration,
 
     /// The sluis-proxy program [default: beside this one]
@@ -223,9 +226,4 @@ pub struct LogsOptions {
     /// Go on printing what is added
     #[arg(short, long)]
     pub follow: bool,
-}
-
-/// Reads `90s`, `10m`, `24h`.
-fn duration(text: &str) -> Result<std::time::Duration, String> {
-    sluis_resources::parse_duration(text).map_err(|_| format!("{text:?} is not a duration such as 90s or 24h"))
 }

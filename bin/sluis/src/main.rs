@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let answer = match cli.verb {
         Verb::Up(options) => verbs::up::run(options),
         Verb::Exec(options) => verbs::exec::run(options),
-        Verb::ExecJail => verbs::exec::run_in_jail(),
+        Verb::ExecJail { spec } => verbs::exec::run_in_jail(spec),
         Verb::Validate(options) => verbs::validate::run(&options),
         Verb::ProxyStatus(options) => verbs::proxy_status::run(&options),
         Verb::ProxyConfig(options) => verbs::proxy_config::run(&options),

@@ -9,7 +9,7 @@
 //! STATE/control.sock              what the other verbs talk to
 //! STATE/ca/                       root key and certificate, issue log
 //! STATE/workloads/NS/NAME/        one proxy: bootstrap.pb, join-token, launch, pid, proxy.log,
-//!                                 admin.sock, handoff.sock, sds.sock, capture.sock
+//!                                 names.json, admin.sock, handoff.sock, sds.sock, capture.sock
 //! ```
 
 use std::{
@@ -151,7 +151,12 @@ impl WorkloadDir {
         self.root.join("sds.sock")
     }
 
-    /// Where a real Envoy as sidecar accepts captured connections, with a PROXY header.
+    /// The names that the workload may know, for who answers its DNS outside the sidecar.
+    pub fn names(&self) -> PathBuf {
+        self.root.join("names.json")
+    }
+
+    /// Where the sidecar accepts single connections, each behind a PROXY header.
     pub fn capture_socket(&self) -> PathBuf {
         self.root.join("capture.sock")
     }

@@ -162,6 +162,11 @@ impl Supervisor {
     }
 }
 
+/// Done once the word to stop is given, or its giver is gone.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
 async fn end_all(keepers: Vec<Keeper>) {
     for keeper in &keepers {
         keeper.stop.send_replace(true);
@@ -194,7 +199,7 @@ impl Job {
                     self.statuses.change(&name, |status| status.phase = phase);
                     tokio::select! {
                         why = running.ended() => why,
-                        _ = stopped.wait_for(|stop| *stop) => {
+                        () = told(&mut stopped) => {
                             self.statuses.change(&name, |status| status.phase = Phase::Ending);
                             running.end(DRAIN_MAX).await;
                             break;
@@ -213,7 +218,7 @@ impl Job {
             });
             tokio::select! {
                 () = sleep(wait) => wait = (wait * 2).min(BACK_OFF_MAX),
-                _ = stopped.wait_for(|stop| *stop) => break,
+                () = told(&mut stopped) => break,
             }
         }
         // What is left would only mislead the next start.

@@ -232,6 +232,13 @@ impl Authority {
         self.sign(vec![uri], &id.to_string(), request.key(), lifetime, proof)
     }
 
+    /// Until when the newest certificate of an identity is valid; `None` when none was ever issued
+    /// (as far as the issue log goes back).
+    #[must_use]
+    pub fn latest_end(&self, id: &WorkloadId) -> Option<SystemTime> {
+        self.log.latest_end(&id.to_string())
+    }
+
     /// Signs a certificate for the authority's own server, with a fresh key.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! Packs messages into `google.protobuf.Any` and takes them out again.
 
 use envoy_types::pb::google::protobuf::Any;
-use prost::{Message, Name};
+use prost::Name;
 
 /// Why a message could not be taken out of an `Any`.
 #[derive(Debug, thiserror::Error)]

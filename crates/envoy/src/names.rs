@@ -1,13 +1,13 @@
 //! The name table: Istio's own resource, which tells a sidecar's resolver what to answer.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// `istio.networking.nds.v1.NameTable`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct NameTable {
     /// From a host name (lower case, no trailing dot; `*.suffix` for a wildcard) to its addresses.
-    #[prost(map = "string, message", tag = "1")]
-    pub table: HashMap<String, NameInfo>,
+    #[prost(btree_map = "string, message", tag = "1")]
+    pub table: BTreeMap<String, NameInfo>,
 }
 
 /// What the table says of one name.

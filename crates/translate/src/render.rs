@@ -13,7 +13,7 @@ mod tls;
 mod wrap;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::Arc,
 };
 
@@ -74,7 +74,7 @@ fn name_table(names: &[NameInput]) -> NameTable {
             namespace,
         }
     };
-    let table: HashMap<String, NameInfo> =
+    let table: BTreeMap<String, NameInfo> =
         names.iter().map(|input| (input.host.clone(), info(input))).collect();
-    NameTable { table: table.into_iter().collect() }
+    NameTable { table }
 }

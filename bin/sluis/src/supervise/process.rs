@@ -15,17 +15,21 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     process::{Child, Command},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::state::{WorkloadDir, write_private};
 
 /// A proxy's log is moved aside when it is this long at a start; one older file is kept.
 const LOG_BYTES_MAX: u64 = 16 << 20;
+/// How often a process that is not our child is looked at; a child tells by itself.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How a process is started.
 pub struct Launch {
@@ -53,7 +57,7 @@ impl Launch {
 /// A process that runs.
 pub struct Running {
     pid: Pid,
-    handle: AsyncFd<OwnedFd>,
+    handle: OwnedFd,
     /// Present when we started it: then it is ours to reap.
     child: Option<Child>,
 }
@@ -72,18 +76,18 @@ impl Running {
                 Err(error) => error.to_string(),
             };
         }
-        match self.handle.readable().await {
-            Ok(_) => "ended".to_owned(),
-            Err(error) => error.to_string(),
+        while is_alive(&self.handle) {
+            sleep(LOOK_EVERY).await;
         }
+        "ended".to_owned()
     }
 
     /// Asks it to end, waits so long for it to drain, then kills it.
     pub async fn end(mut self, drain: Duration) {
         // An error here means that it ended by itself.
-        let _ = pidfd_send_signal(self.handle.get_ref(), Signal::TERM);
+        let _ = pidfd_send_signal(&self.handle, Signal::TERM);
         if timeout(drain, self.ended()).await.is_err() {
-            let _ = pidfd_send_signal(self.handle.get_ref(), Signal::KILL);
+            let _ = pidfd_send_signal(&self.handle, Signal::KILL);
             self.ended().await;
         }
     }
@@ -114,7 +118,7 @@ pub fn spawn(launch: &Launch, files: &WorkloadDir, fingerprint: &str) -> Result<
         .spawn()
         .with_context(|| format!("cannot start {}", launch.program.display()))?;
     let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("it ended at once")?;
-    let handle = watch(pid).context("it ended at once")?;
+    let handle = pidfd_open(pid, PidfdFlags::empty()).context("it ended at once")?;
     write_private(&files.launch(), fingerprint.as_bytes())?;
     let record = format!("{} {}", pid.as_raw_nonzero(), start_time(pid).unwrap_or_default());
     write_private(&files.pid(), record.as_bytes())?;
@@ -127,20 +131,21 @@ pub fn adopt(files: &WorkloadDir, fingerprint: &str) -> Option<Running> {
     let (pid, started) = record.trim().split_once(' ')?;
     let pid = Pid::from_raw(pid.parse().ok()?)?;
     // The handle first: from here on the id cannot pass to another process unseen.
-    let handle = watch(pid)?;
-    if start_time(pid)? != started {
+    let handle = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    if start_time(pid)? != started || !is_alive(&handle) {
         return None;
     }
     if fs::read_to_string(files.launch()).ok()? != fingerprint {
-        let _ = pidfd_send_signal(handle.get_ref(), Signal::TERM);
+        let _ = pidfd_send_signal(&handle, Signal::TERM);
         return None;
     }
     Some(Running { pid, handle, child: None })
 }
 
-fn watch(pid: Pid) -> Option<AsyncFd<OwnedFd>> {
-    let handle = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
-    AsyncFd::with_interest(handle, Interest::READABLE).ok()
+/// Whether a process runs: its descriptor becomes readable when it has ended.
+fn is_alive(handle: &OwnedFd) -> bool {
+    let mut waiting = [PollFd::new(handle, PollFlags::IN)];
+    matches!(poll(&mut waiting, Some(&Timespec::default())), Ok(0))
 }
 
 /// When the process started, in clock ticks since boot: field 22 of `/proc/PID/stat`.

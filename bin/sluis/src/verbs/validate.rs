@@ -6,13 +6,17 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
+use sluis_control::Control;
+use sluis_model::Batch;
+use sluis_nouns::TrustDomain;
 use sluis_resources::Fault;
 
 use crate::{
     cli::ValidateOptions,
     output::{self, Format},
+    workload,
 };
 
 /// `EX_DATAERR` of sysexits.
@@ -40,10 +44,37 @@ pub fn run(options: &ValidateOptions) -> Result<ExitCode> {
     Ok(if has_errors { ExitCode::from(EXIT_FAULTS) } else { ExitCode::SUCCESS })
 }
 
+/// How many resources are good, and every fault: of the files, of the workloads' annotations, and of
+/// the translation for each workload that asks for a proxy.
+fn check(options: &ValidateOptions) -> Result<(usize, Vec<Fault>)> {
+    for root in &options.files {
+        std::fs::metadata(root).with_context(|| format!("cannot read {}", root.display()))?;
+    }
+    let loaded = sluis_sources::load(&options.files);
+    let mut faults = loaded.all_faults();
+    let resources: Vec<_> = loaded.files.into_iter().flat_map(|(_, parsed)| parsed.resources).collect();
+    let count = resources.len();
+    let control = Control::new(TrustDomain::default());
+    control.apply(Batch { upserts: resources, removals: Vec::new() });
+    let base = std::env::current_dir()?;
+    for entry in control.snapshot().workloads() {
+        if let Err(fault) = workload::read(&entry.resource.meta, entry.spec(), &base) {
+            faults.push(fault);
+        }
+    }
+    for fault in control.faults() {
+        if !faults.contains(&fault) {
+            faults.push(fault);
+        }
+    }
+    faults.sort_by(|a, b| a.at.cmp(&b.at));
+    Ok((count, faults))
+}
+
 fn as_json(fault: &Fault) -> serde_json::Value {
     json!({
         "level": fault.level.to_string(),
-        "file": fault.at.file,
+        "file": *fault.at.file,
         "line": fault.at.line,
         "column": fault.at.column,
         "resource": fault.resource,

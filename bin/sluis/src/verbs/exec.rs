@@ -1,0 +1,117 @@
+//! `sluis exec WORKLOAD -- COMMAND`: a command whose only way out is its workload's sidecar.
+//!
+//! In:    the workload's plan from the running `sluis up`; the command.
+//! Out:   the command's exit code; 125 when there is no jail.
+//! Never: falls back from the jail to the explicit proxy by itself: the user must ask.
+
+mod explicit;
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread,
+};
+
+use anyhow::{Context, Result};
+use sluis_capture::jail::{self, Helper, JailError, LISTENERS_MAX, Sidecar, Spec};
+
+use crate::{
+    api::{self, JailPlan},
+    cli::ExecOptions,
+    state::StateDir,
+    verbs::workload_name,
+};
+
+/// Runs the command; returns only for the explicit proxy, or when the jail cannot be started.
+///
+/// # Errors
+///
+/// When no `sluis up` runs, or the workload has no sidecar.
+pub fn run(options: ExecOptions) -> Result<ExitCode> {
+    let name = workload_name(&options.workload)?;
+    let state = StateDir::locate(options.state.state_dir)?;
+    let path = format!("/v1/workloads/{}/{}/jail", name.namespace, name.name);
+    let plan: JailPlan = serde_json::from_value(api::get(&state, &path)?)?;
+    if options.explicit_proxy {
+        return explicit::run(&plan, &options.command);
+    }
+    let mut hide = plan.hidden;
+    hide.push(state.root().to_path_buf());
+    for path in options.hide {
+        hide.push(std::path::absolute(&path).with_context(|| path.display().to_string())?);
+    }
+    let mut words = options.command.into_iter().map(OsString::from);
+    let sidecar = match plan.handoff {
+        Some(socket) => Sidecar::Handoff(socket),
+        None => Sidecar::Relay { pipe: plan.capture, names: plan.names },
+    };
+    let spec = Spec {
+        workload: name.to_string(),
+        command: words.next().unwrap_or_default(),
+        args: words.collect(),
+        cwd: None,
+        env: hidden_variables(&plan.secret_variables),
+        hide: outermost(hide),
+        search: vec![format!("{}.svc.cluster.local", name.namespace), "svc.cluster.local".to_owned()],
+        sidecar,
+        listeners: thread::available_parallelism()
+            .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(LISTENERS_MAX).min(LISTENERS_MAX)),
+        shared_proc: false,
+    };
+    let program = std::env::current_exe()?;
+    Err(jail::exec(Helper { program: &program, verb: &["exec-jail"] }, &spec).into())
+}
+
+/// The inside of the jail: the hidden verb.
+///
+/// # Errors
+///
+/// Never; what fails is told on standard error and by the exit code.
+#[expect(clippy::print_stderr, reason = "an error is what standard error is for")]
+pub fn run_in_jail(spec: i32) -> Result<ExitCode> {
+    match jail::enter(spec) {
+        Ok(code) => Ok(ExitCode::from(code)),
+        Err(error) => {
+            eprintln!("sluis: {error}");
+            if matches!(error, JailError::Unsupported { .. }) {
+                eprintln!(
+                    "sluis: `sluis exec --explicit-proxy …` works without a jail, for programs \
+                     that honour HTTPS_PROXY; a program that ignores it bypasses the mesh"
+                );
+            }
+            Ok(ExitCode::from(error.exit_code()))
+        }
+    }
+}
+
+/// A gateway gets secrets from the environment of `sluis up`; a shell that still has the same
+/// variables must not pass them on into the jail.
+fn hidden_variables(names: &[String]) -> Vec<(OsString, Option<OsString>)> {
+    names.iter().map(|name| (OsString::from(name), None)).collect()
+}
+
+/// Leaves out what does not exist, and what lies inside another of the paths.
+fn outermost(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    paths.retain(|path| path.exists());
+    paths.sort();
+    paths.dedup();
+    let is_inside = |path: &Path, all: &[PathBuf]| {
+        all.iter().any(|other| other != path && path.starts_with(other))
+    };
+    let all = paths.clone();
+    paths.retain(|path| !is_inside(path, &all));
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_inside_a_hidden_one_is_hidden_once() {
+        let given = ["/usr/bin", "/usr", "/nowhere/at/all", "/etc", "/usr"];
+        let kept = outermost(given.iter().map(PathBuf::from).collect());
+        assert_eq!(kept, [PathBuf::from("/etc"), PathBuf::from("/usr")]);
+    }
+}

@@ -1,0 +1,210 @@
+//! What a running `sluis up` knows, and what it answers of it.
+//!
+//! In:    the control plane, the authority, the supervisor's statuses, the workloads of this machine.
+//! Out:   reports, resources as JSON, bootstraps, jail plans.
+//! Never: changes anything but its own list of workloads and faults.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+    time::SystemTime,
+};
+
+use serde_json::Value;
+use sluis_ca::Authority;
+use sluis_control::{Control, ProxyStatus, Sync};
+use sluis_nouns::{ObjectName, WorkloadId};
+use sluis_resources::Fault;
+use sluis_translate::Role;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    api::{Answers, Denial, JailPlan, kind_named},
+    bootstrap::{self, ControlPlane, Engine},
+    state::StateDir,
+    status::{ProxyReport, Report, SyncReport},
+    supervise::{Phase, Status, Statuses},
+    workload::Workload,
+};
+
+/// Everything that questions are answered from.
+pub struct Mesh {
+    /// The control plane.
+    pub control: Control,
+    /// The certificate authority.
+    pub authority: Arc<Authority>,
+    /// What the proxies' processes are doing.
+    pub statuses: Statuses,
+    /// Where files are.
+    pub state: StateDir,
+    /// The control plane's gRPC address.
+    pub address: SocketAddr,
+    /// The workloads of this machine, and what is wrong in the files.
+    pub local: RwLock<Local>,
+}
+
+/// What follows from the files alone.
+#[derive(Clone, Default)]
+pub struct Local {
+    /// The workloads that this machine runs a proxy for.
+    pub workloads: BTreeMap<ObjectName, Workload>,
+    /// Faults of files and of workload annotations.
+    pub faults: Vec<Fault>,
+}
+
+impl Mesh {
+    /// What follows from the files now.
+    pub fn local(&self) -> Local {
+        self.local.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces what follows from the files.
+    pub fn set_local(&self, local: Local) {
+        *self.local.write().unwrap_or_else(PoisonError::into_inner) = local;
+    }
+
+    /// All faults, of files and of the translation, each once, in the order of their places.
+    pub fn faults(&self) -> Vec<Fault> {
+        let mut faults = self.local().faults;
+        for fault in self.control.faults() {
+            if !faults.contains(&fault) {
+                faults.push(fault);
+            }
+        }
+        faults.sort_by(|a, b| a.at.cmp(&b.at));
+        faults
+    }
+
+    /// The names that a workload may know, with their addresses.
+    pub fn names_of(&self, name: &ObjectName) -> BTreeMap<String, Vec<String>> {
+        let Some(Ok(config)) = self.control.config_of(name) else { return BTreeMap::new() };
+        let table = config.config.set.names.iter().flat_map(|names| names.table.iter());
+        table.map(|(host, info)| (host.clone(), info.ips.clone())).collect()
+    }
+
+    fn proxy_report(
+        &self,
+        proxy: &ProxyStatus,
+        workload: Option<&Workload>,
+        process: Option<&Status>,
+    ) -> ProxyReport {
+        let sync = proxy.kinds.iter().map(|(kind, status)| {
+            let detail = match &status.sync {
+                Sync::Nack(detail) => Some(detail.clone()),
+                _ => None,
+            };
+            let state = status.sync.to_string();
+            (kind.short().to_owned(), SyncReport { state, age_seconds: status.age.as_secs(), detail })
+        });
+        let (shown, pid) = match process.map(|status| &status.phase) {
+            Some(Phase::Starting) => ("starting".to_owned(), None),
+            Some(Phase::Running(pid)) => ("running".to_owned(), Some(*pid)),
+            Some(Phase::Waiting(why)) => (format!("waiting: {why}"), None),
+            Some(Phase::Ending) => ("ending".to_owned(), None),
+            None => ("not run here".to_owned(), None),
+        };
+        let is_envoy = workload.is_some_and(|workload| workload.is_envoy);
+        ProxyReport {
+            namespace: proxy.workload.namespace.to_string(),
+            name: proxy.workload.name.to_string(),
+            role: if proxy.role == Role::Gateway { "gateway" } else { "sidecar" }.to_owned(),
+            engine: if is_envoy { "envoy" } else { "sluis" }.to_owned(),
+            address: workload.map(|workload| workload.address.to_string()).unwrap_or_default(),
+            identity: proxy.id.to_string(),
+            process: shown,
+            pid,
+            restarts: process.map_or(0, |status| status.restarts),
+            certificate_ends: self.authority.latest_end(&proxy.id).and_then(rfc3339),
+            is_connected: proxy.connected.is_some(),
+            sync: sync.collect(),
+        }
+    }
+
+    fn workload(&self, name: &ObjectName) -> Result<(Local, Workload), Denial> {
+        let local = self.local();
+        let workload = local.workloads.get(name).cloned().ok_or_else(|| {
+            let known: Vec<String> = local.workloads.keys().map(ToString::to_string).collect();
+            Denial::NotFound(format!(
+                "no WorkloadEntry {name} with annotation sluis.dev/run; there are: {}",
+                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            ))
+        })?;
+        Ok((local, workload))
+    }
+}
+
+impl Answers for Mesh {
+    fn report(&self) -> Report {
+        let local = self.local();
+        let processes = self.statuses.all();
+        let proxies = self.control.proxies();
+        Report {
+            control_plane: self.address.to_string(),
+            trust_domain: self.control.trust_domain().to_string(),
+            proxies: proxies
+                .iter()
+                .map(|proxy| {
+                    let name = &proxy.workload;
+                    self.proxy_report(proxy, local.workloads.get(name), processes.get(name))
+                })
+                .collect(),
+            faults: self.faults().iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn resources(&self, name: &ObjectName, kind: &str) -> Result<Value, Denial> {
+        let kind = kind_named(kind)
+            .ok_or_else(|| Denial::NotFound(format!("no resources of kind {kind}")))?;
+        let config = match self.control.config_of(name) {
+            Some(Ok(config)) => config,
+            Some(Err(error)) => return Err(Denial::NotFound(error.to_string())),
+            None => return Err(Denial::NotFound(format!("no WorkloadEntry {name}"))),
+        };
+        let all: Result<Vec<Value>, _> = config
+            .config
+            .encoded
+            .of(kind)
+            .map(|resource| sluis_protojson::to_json(&resource.body))
+            .collect();
+        all.map(Value::Array).map_err(|error| Denial::Failed(error.to_string()))
+    }
+
+    fn envoy_bootstrap(&self, name: &ObjectName) -> Result<Value, Denial> {
+        let (_, workload) = self.workload(name)?;
+        let id = WorkloadId::new(
+            self.control.trust_domain().clone(),
+            &name.namespace,
+            &workload.account,
+        )
+        .map_err(|error| Denial::Failed(error.to_string()))?;
+        let control =
+            ControlPlane { address: self.address, roots: self.authority.root_path() };
+        let files = self.state.workload(name);
+        Ok(bootstrap::render(&workload, &id, &files, &control, Engine::Envoy))
+    }
+
+    fn jail_plan(&self, name: &ObjectName) -> Result<JailPlan, Denial> {
+        let (local, workload) = self.workload(name)?;
+        if workload.is_gateway {
+            return Err(Denial::NotFound(format!("{name} is a gateway; a command needs a sidecar")));
+        }
+        let files = self.state.workload(name);
+        let hidden: BTreeSet<PathBuf> =
+            local.workloads.values().flat_map(|workload| workload.hidden.clone()).collect();
+        let variables: BTreeSet<String> =
+            local.workloads.values().flat_map(|workload| workload.inherited.clone()).collect();
+        Ok(JailPlan {
+            handoff: (!workload.is_envoy).then(|| files.handoff_socket()),
+            capture: files.capture_socket(),
+            names: files.names(),
+            hidden: hidden.into_iter().collect(),
+            secret_variables: variables.into_iter().collect(),
+        })
+    }
+}
+
+fn rfc3339(time: SystemTime) -> Option<String> {
+    OffsetDateTime::from(time).replace_nanosecond(0).ok()?.format(&Rfc3339).ok()
+}
