@@ -6,14 +6,10 @@
 
 mod lua;
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, io, sync::Arc};
 
 use sluis_rules::{HttpFilter, HttpFilterKind, LuaFilter, Matched, Source};
-use sluis_script::{Script, ScriptError};
+use sluis_script::{CompileError, Host};
 
 use super::{edge::Site, reply::Reply, respond::Unsent, state::Desk};
 use crate::worker::Worker;
@@ -33,10 +29,8 @@ pub(super) enum FilterError {
     },
     #[error("the script's variable {name} is not set")]
     Unset { name: Arc<str> },
-    #[error("modules can be looked for in one folder only, as FOLDER/?.lua")]
-    Paths,
     #[error(transparent)]
-    Script(#[from] ScriptError),
+    Script(#[from] CompileError),
 }
 
 /// One filter, ready to run on this worker.
@@ -58,9 +52,10 @@ impl Filter {
         let kind = match &filter.kind {
             HttpFilterKind::Router(_) => return Ok(None),
             HttpFilterKind::Lua(settings) => {
-                let script = script(worker, &filter.name, settings)?;
+                let (source, host) = script(worker, settings)?;
                 let name = Arc::clone(&filter.name);
-                Kind::Lua(Box::new(Lua::new(name, &script, settings.clear_route_cache)?))
+                let lua = Lua::new(name, &source, &host, settings.clear_route_cache)?;
+                Kind::Lua(Box::new(lua))
             }
         };
         Ok(Some(Self { name: Arc::clone(&filter.name), is_disabled: filter.disabled, kind }))
@@ -72,34 +67,24 @@ impl Filter {
     }
 }
 
-fn script(worker: &Worker, name: &str, settings: &LuaFilter) -> Result<Script, FilterError> {
-    let config = worker.config();
-    let modules = modules(config.settings.lua_path.as_deref(), &settings.package_paths)?;
+/// The text of a script, and what it may use of this process.
+fn script(worker: &Worker, settings: &LuaFilter) -> Result<(String, Host), FilterError> {
+    let own = &worker.config().settings;
     let source = match &settings.source {
         Source::Text(text) => text.to_string(),
         Source::File(path) => read(path)
             .map_err(|source| FilterError::Unreadable { path: Arc::clone(path), source })?,
-        Source::Environment(variable) => config
-            .settings
+        Source::Environment(variable) => own
             .environment
             .get(&**variable)
             .cloned()
             .ok_or_else(|| FilterError::Unset { name: Arc::clone(variable) })?,
     };
-    Ok(Script::new(name, &source, modules)?)
-}
-
-/// The one folder that modules are looked for in.
-fn modules(own: Option<&Path>, paths: &[Arc<str>]) -> Result<Option<PathBuf>, FilterError> {
-    let mut folder = own.map(Path::to_path_buf);
-    for path in paths {
-        let named = path.strip_suffix("/?.lua").map(PathBuf::from).ok_or(FilterError::Paths)?;
-        if folder.as_ref().is_some_and(|folder| *folder != named) {
-            return Err(FilterError::Paths);
-        }
-        folder = Some(named);
-    }
-    Ok(folder)
+    let folder = own.lua_path.iter().map(|folder| format!("{}/?.lua", folder.display()));
+    let package_paths = folder.chain(settings.package_paths.iter().map(ToString::to_string));
+    let host =
+        Host { package_paths: package_paths.collect(), environment: Arc::clone(&own.environment) };
+    Ok((source, host))
 }
 
 fn read(path: &str) -> io::Result<String> {

@@ -1,9 +1,12 @@
-//! The Lua filter: lends heads to a script and takes them back.
+//! The Lua filter: lends heads to a script.
 
-use std::{fmt, mem, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use sluis_http1::{FieldError, Fields, Known, RequestHead, ResponseHead};
-use sluis_script::{Instance, LogLevel, Respond, Script, ScriptError, Stream, Verdict};
+use sluis_script::{
+    CompileError, Edit, Facts, HeaderRefused, Host, Level, Outcome, Response, RunError, Script,
+    Stream,
+};
 use tracing::{debug, error, info, trace, warn};
 
 use crate::{
@@ -14,7 +17,7 @@ use crate::{
 /// One script on one worker.
 pub(super) struct Lua {
     name: Arc<str>,
-    instance: Instance<Lent>,
+    script: Script,
     /// Whether the route is chosen anew after the script has seen a request.
     clears_route: bool,
 }
@@ -28,10 +31,12 @@ impl fmt::Debug for Lua {
 impl Lua {
     pub(super) fn new(
         name: Arc<str>,
-        script: &Script,
+        source: &str,
+        host: &Host,
         clears_route: bool,
-    ) -> Result<Self, ScriptError> {
-        Ok(Self { name, instance: script.instance()?, clears_route })
+    ) -> Result<Self, CompileError> {
+        let script = Script::compile(source, &name, host)?;
+        Ok(Self { name, script, clears_route })
     }
 
     /// Shows the script a request. True when the route must be chosen anew.
@@ -40,18 +45,14 @@ impl Lua {
         site: Site<'_>,
         desk: &mut Desk,
     ) -> Result<bool, Box<Reply<'c>>> {
-        if !self.instance.sees_requests() {
+        if !self.script.handles_requests() {
             return Ok(false);
         }
         let scheme = site.scheme(&desk.request);
-        let head = Head::Request(mem::take(&mut desk.request), scheme);
-        let (lent, verdict) = self.instance.on_request(self.lend(site, head));
-        if let Head::Request(head, _) = lent.head {
-            desk.request = head;
-        }
-        match verdict {
-            Ok(Verdict::Continue) => Ok(self.clears_route),
-            Ok(Verdict::Respond(respond)) => Err(reply(respond).into()),
+        let head = Head::Request(&mut desk.request, scheme);
+        match self.script.on_request(&mut Lent { head, name: &self.name, site }) {
+            Ok(Outcome::Continue) => Ok(self.clears_route),
+            Ok(Outcome::Respond(response)) => Err(reply(response).into()),
             Err(error) => {
                 self.failed(site, &error);
                 Err(Reply::new(500, "lua_script_failed").into())
@@ -61,17 +62,13 @@ impl Lua {
 
     /// Shows the script a response.
     pub(super) fn on_response(&self, site: Site<'_>, desk: &mut Desk) -> Result<(), Unsent> {
-        if !self.instance.sees_responses() {
+        if !self.script.handles_responses() {
             return Ok(());
         }
-        let head = Head::Response(mem::take(&mut desk.response));
-        let (lent, verdict) = self.instance.on_response(self.lend(site, head));
-        if let Head::Response(head) = lent.head {
-            desk.response = head;
-        }
-        match verdict {
-            Ok(Verdict::Continue) => Ok(()),
-            Ok(Verdict::Respond(respond)) => Err(Unsent::Replaced(reply(respond).into())),
+        let head = Head::Response(&mut desk.response);
+        match self.script.on_response(&mut Lent { head, name: &self.name, site }) {
+            Ok(Outcome::Continue) => Ok(()),
+            Ok(Outcome::Respond(response)) => Err(Unsent::Replaced(reply(response).into())),
             Err(error) => {
                 self.failed(site, &error);
                 Err(Unsent::Fault)
@@ -79,19 +76,14 @@ impl Lua {
         }
     }
 
-    fn lend(&self, site: Site<'_>, head: Head) -> Lent {
-        let sni = site.connection.sni.clone();
-        Lent { head, name: Arc::clone(&self.name), sni }
-    }
-
-    fn failed(&self, site: Site<'_>, error: &ScriptError) {
+    fn failed(&self, site: Site<'_>, error: &RunError) {
         site.worker.stats().inc(Counter::LuaErrors);
         warn!(filter = %self.name, %error, "script failed: the request is answered 500");
     }
 }
 
-fn reply<'c>(respond: Respond) -> Reply<'c> {
-    let Respond { status, headers, body } = respond;
+fn reply<'c>(response: Response) -> Reply<'c> {
+    let Response { status, headers, body } = response;
     let mut reply = Reply::new(status, "lua_response");
     reply.fields = headers.into_iter().filter(|(name, _)| !is_framing(name)).collect();
     reply.body = body.into();
@@ -99,15 +91,15 @@ fn reply<'c>(respond: Respond) -> Reply<'c> {
 }
 
 /// A head while the script has it.
-struct Lent {
-    head: Head,
-    name: Arc<str>,
-    sni: Option<Arc<str>>,
+struct Lent<'l> {
+    head: Head<'l>,
+    name: &'l str,
+    site: Site<'l>,
 }
 
-enum Head {
-    Request(RequestHead, &'static str),
-    Response(ResponseHead),
+enum Head<'l> {
+    Request(&'l mut RequestHead, &'static str),
+    Response(&'l mut ResponseHead),
 }
 
 /// Fields that say where the message ends or belong to one hop: ours alone.
@@ -127,11 +119,22 @@ fn is_framing(name: &[u8]) -> bool {
     )
 }
 
-fn said(error: FieldError) -> String {
-    error.to_string()
+fn refused(name: &[u8], reason: &'static str) -> HeaderRefused {
+    HeaderRefused { name: String::from_utf8_lossy(name).into_owned(), reason }
 }
 
-impl Lent {
+fn said(name: &[u8], error: &FieldError) -> HeaderRefused {
+    refused(
+        name,
+        match error {
+            FieldError::Name => "the name is not valid",
+            FieldError::Value => "the value is not valid",
+            FieldError::Room => "the head has no more room",
+        },
+    )
+}
+
+impl Lent<'_> {
     fn fields(&self) -> &Fields {
         match &self.head {
             Head::Request(head, _) => &head.fields,
@@ -156,13 +159,6 @@ impl Lent {
             (Head::Response(head), b":status") => Some(status_text(head.status())),
             _ => None,
         }
-    }
-
-    fn refuse_ours(name: &[u8]) -> Result<(), String> {
-        if is_framing(name) {
-            return Err("this header belongs to the connection and cannot be changed".to_owned());
-        }
-        Ok(())
     }
 }
 
@@ -190,96 +186,87 @@ fn is_pseudo(name: &[u8]) -> bool {
     name.first() == Some(&b':') || name.eq_ignore_ascii_case(b"host")
 }
 
-impl Stream for Lent {
-    fn header(&self, name: &[u8], index: usize) -> Option<&[u8]> {
+impl Lent<'_> {
+    fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeaderRefused> {
         if is_pseudo(name) {
-            let name = name.to_ascii_lowercase();
-            return self.pseudo(&name).filter(|_| index == 0);
+            return Err(refused(name, "it cannot have a second value"));
         }
-        let known = Known::of(name);
-        let is_named = |(found, _): &(&[u8], &[u8])| match known {
-            Some(known) => Known::of(found) == Some(known),
-            None => found.eq_ignore_ascii_case(name),
-        };
-        self.fields().iter().filter(is_named).nth(index).map(|(_, value)| value)
+        self.fields_mut().append(name, value).map_err(|error| said(name, &error))
     }
 
-    fn each_header(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
-        let names: [&[u8]; 5] = [b":authority", b":path", b":method", b":scheme", b":status"];
-        for name in names {
-            if let Some(value) = self.pseudo(name) {
-                visit(name, value);
-            }
-        }
-        let is_request = matches!(self.head, Head::Request(..));
-        for (name, value) in self.fields().iter() {
-            // Envoy's scripts see names in lower case, and the host as `:authority`.
-            if is_request && name.eq_ignore_ascii_case(b"host") {
-                continue;
-            }
-            if name.iter().any(u8::is_ascii_uppercase) {
-                visit(&name.to_ascii_lowercase(), value);
-            } else {
-                visit(name, value);
-            }
-        }
-    }
-
-    fn add_header(&mut self, name: &[u8], value: &[u8]) -> Result<(), String> {
+    fn remove(&mut self, name: &[u8]) -> Result<(), HeaderRefused> {
         if is_pseudo(name) {
-            return Err("this header cannot have a second value".to_owned());
+            return Err(refused(name, "it cannot be removed"));
         }
-        Self::refuse_ours(name)?;
-        self.fields_mut().append(name, value).map_err(said)
-    }
-
-    fn remove_header(&mut self, name: &[u8]) -> Result<(), String> {
-        if is_pseudo(name) {
-            return Err("this header cannot be removed".to_owned());
-        }
-        Self::refuse_ours(name)?;
         self.fields_mut().remove_name(name);
         Ok(())
     }
 
-    fn replace_header(&mut self, name: &[u8], value: &[u8]) -> Result<(), String> {
-        if !is_pseudo(name) {
-            Self::refuse_ours(name)?;
-            return self.fields_mut().set(name, value).map_err(said);
-        }
-        let name = name.to_ascii_lowercase();
-        match (&mut self.head, name.as_slice()) {
-            (Head::Request(head, _), b":method") => head.set_method(value).map_err(said),
-            (Head::Request(head, _), b":path") => head.set_path(value).map_err(said),
-            (Head::Request(head, _), b":authority" | b"host") => {
-                head.set_authority(value).map_err(said)
-            }
+    fn replace(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeaderRefused> {
+        let outcome = match (&mut self.head, name) {
+            (Head::Request(head, _), b":method") => head.set_method(value),
+            (Head::Request(head, _), b":path") => head.set_path(value),
+            (Head::Request(head, _), b":authority" | b"host") => head.set_authority(value),
             (Head::Response(head), b":status") => {
                 let status = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                 let status = status.filter(|status| (200..=599).contains(status));
-                head.set_status(status.ok_or("the status is not between 200 and 599")?);
+                head.set_status(status.ok_or_else(|| refused(name, "not between 200 and 599"))?);
                 Ok(())
             }
-            _ => Err("this header cannot be changed".to_owned()),
+            _ if is_pseudo(name) => return Err(refused(name, "it cannot be changed")),
+            _ => self.fields_mut().set(name, value),
+        };
+        outcome.map_err(|error| said(name, &error))
+    }
+}
+
+impl Stream for Lent<'_> {
+    fn headers(&self, each: &mut dyn FnMut(&[u8], &[u8])) {
+        let names: [&[u8]; 5] = [b":authority", b":path", b":method", b":scheme", b":status"];
+        for name in names {
+            if let Some(value) = self.pseudo(name) {
+                each(name, value);
+            }
+        }
+        let is_request = matches!(self.head, Head::Request(..));
+        for (name, value) in self.fields().iter() {
+            // Envoy's scripts see the host as `:authority` alone.
+            if !(is_request && name.eq_ignore_ascii_case(b"host")) {
+                each(name, value);
+            }
         }
     }
 
-    fn log(&mut self, level: LogLevel, text: &str) {
-        let filter = &*self.name;
+    fn apply(&mut self, edit: Edit<'_>) -> Result<(), HeaderRefused> {
+        let (Edit::Add { name, .. } | Edit::Replace { name, .. } | Edit::Remove { name }) = edit;
+        if is_framing(name) {
+            return Err(refused(name, "it belongs to the connection"));
+        }
+        match edit {
+            Edit::Add { name, value } => self.add(name, value),
+            Edit::Replace { name, value } => self.replace(name, value),
+            Edit::Remove { name } => self.remove(name),
+        }
+    }
+
+    fn log(&mut self, level: Level, message: &str) {
+        let filter = self.name;
         match level {
-            LogLevel::Trace => trace!(filter, text, "script"),
-            LogLevel::Debug => debug!(filter, text, "script"),
-            LogLevel::Info => info!(filter, text, "script"),
-            LogLevel::Warn => warn!(filter, text, "script"),
-            LogLevel::Error => error!(filter, text, "script"),
+            Level::Trace => trace!(filter, message, "script"),
+            Level::Debug => debug!(filter, message, "script"),
+            Level::Info => info!(filter, message, "script"),
+            Level::Warn => warn!(filter, message, "script"),
+            Level::Error => error!(filter, message, "script"),
         }
     }
 
-    fn protocol(&self) -> &'static str {
-        "HTTP/1.1"
-    }
-
-    fn requested_server_name(&self) -> &str {
-        self.sni.as_deref().unwrap_or_default()
+    fn facts(&self, facts: &mut Facts) {
+        let connection = self.site.connection;
+        facts.protocol = "HTTP/1.1";
+        facts.server_name.push_str(connection.sni.as_deref().unwrap_or_default());
+        facts.is_tls = connection.is_tls;
+        facts.remote_address.push_str(&connection.remote.to_string());
+        facts.local_address.push_str(&connection.local.to_string());
+        facts.peer_uris.extend(connection.peer.iter().flat_map(|peer| peer.uris.iter().cloned()));
     }
 }
