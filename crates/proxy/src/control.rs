@@ -8,6 +8,7 @@
 //! Start at [`Control::take`] and [`Control::publish`].
 
 pub(crate) mod admin;
+mod checks;
 pub(crate) mod handoff;
 pub(crate) mod resolver;
 
@@ -20,15 +21,14 @@ use std::{
 
 use envoy_types::pb::envoy::config::listener::v3::Listener as ListenerMessage;
 use sluis_envoy::{Kind, ResourceSet};
-use sluis_rules::{Fault, Network, Runtime, compile};
+use sluis_rules::{Fault, Runtime, compile};
 use sluis_tls::SecretStore;
 use sluis_xds::{Subscriptions, Update};
 use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
-use self::resolver::Resolver;
+use self::{checks::unusable, resolver::Resolver};
 use crate::{
-    access_log::Logs,
     bound::bind_all,
     config::{Config, chains},
 };
@@ -152,7 +152,8 @@ impl Control {
     /// Compiles what is wanted, and subscribes to what that names.
     fn compile(&mut self) -> Vec<Fault> {
         let mut done = compile(&self.wanted, Some(&self.compiled));
-        let unusable = unusable(&done.runtime, &self.compiled);
+        let settings = Arc::clone(&self.config.borrow().settings);
+        let unusable = unusable(&done.runtime, &self.compiled, &settings);
         if !unusable.is_empty() {
             // As for any other fault: the last good form stays, or the listener is absent.
             let mut usable = self.wanted.clone();
@@ -172,23 +173,39 @@ impl Control {
         done.faults
     }
 
-    fn subscribe(&self) {
+    /// Subscribes to what the compiled and the published listeners and clusters name, and forgets
+    /// what nobody names any more.
+    fn subscribe(&mut self) {
         let Some(subscriptions) = &self.subscriptions else { return };
-        let names = |names: Vec<Arc<str>>| names.iter().map(ToString::to_string).collect();
-        subscriptions.set(Kind::Route, names(self.compiled.route_names()));
-        subscriptions.set(Kind::Endpoints, names(self.compiled.assignment_names()));
-        subscriptions.set(Kind::Secret, self.secret_names());
+        let published = Arc::clone(&self.config.borrow().runtime);
+        let runtimes = [&*self.compiled, &*published];
+        let union = |names: fn(&Runtime) -> Vec<Arc<str>>| -> BTreeSet<String> {
+            runtimes
+                .iter()
+                .flat_map(|runtime| names(runtime))
+                .map(|name| name.to_string())
+                .collect()
+        };
+        let routes = union(Runtime::route_names);
+        let assignments = union(Runtime::assignment_names);
+        let secrets: BTreeSet<String> = runtimes
+            .iter()
+            .flat_map(|runtime| all_secret_names(runtime))
+            .filter(|name| !OWN_SECRETS.iter().any(|own| name.starts_with(own)))
+            .collect();
+        self.wanted.routes.retain(|name, _| routes.contains(name));
+        self.wanted.endpoints.retain(|name, _| assignments.contains(name));
+        self.answered.retain(|(kind, name)| match kind {
+            Kind::Route => routes.contains(name),
+            Kind::Endpoints => assignments.contains(name),
+            _ => false,
+        });
+        subscriptions.set(Kind::Route, routes);
+        subscriptions.set(Kind::Endpoints, assignments);
+        subscriptions.set(Kind::Secret, secrets);
         if self.wants_names {
             subscriptions.set(Kind::NameTable, BTreeSet::from([EVERYTHING.to_owned()]));
         }
-    }
-
-    /// The secrets that TLS settings name and that only the control plane can send.
-    fn secret_names(&self) -> BTreeSet<String> {
-        let is_own = |name: &str| OWN_SECRETS.iter().any(|own| name.starts_with(own));
-        let mut names = all_secret_names(&self.compiled);
-        names.retain(|name| !is_own(name));
-        names
     }
 
     /// What listeners name and nobody has sent yet.
@@ -234,6 +251,8 @@ impl Control {
         }
         self.listeners.clone_from(&self.wanted.listeners);
         let refusals = self.send(&Arc::clone(&self.compiled));
+        // Only now are the names of the listeners before needed by nobody.
+        self.subscribe();
         if self.subscriptions.is_none() || self.seen.contains(&Kind::Listener) {
             self.is_ready = true;
         }
@@ -272,34 +291,6 @@ impl Control {
     pub(crate) fn wanted(&self) -> &ResourceSet {
         &self.wanted
     }
-}
-
-/// Faults that only the data plane can see: access logs whose format it does not know.
-fn unusable(runtime: &Runtime, before: &Runtime) -> Vec<Fault> {
-    let mut faults = Vec::new();
-    for (name, listener) in &runtime.listeners {
-        if before.listeners.get(name).is_some_and(|known| Arc::ptr_eq(known, listener)) {
-            continue;
-        }
-        let mut look = |field: &str, logs: &[sluis_rules::AccessLog]| {
-            if let Err(error) = Logs::compile(logs) {
-                faults.push(Fault {
-                    kind: Kind::Listener,
-                    name: name.to_string(),
-                    field: field.to_owned(),
-                    message: error.to_string(),
-                });
-            }
-        };
-        look("access_log", &listener.access_logs);
-        for chain in listener.chains.iter().chain(&listener.default_chain) {
-            match &chain.network {
-                Network::Tcp(proxy) => look("filters[].access_log", &proxy.access_logs),
-                Network::Http(manager) => look("filters[].access_log", &manager.access_logs),
-            }
-        }
-    }
-    faults
 }
 
 fn all_secret_names(runtime: &Runtime) -> BTreeSet<String> {

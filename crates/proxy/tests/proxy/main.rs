@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod control_plane;
+mod dns;
 mod drain;
 mod harness;
 mod pki;
