@@ -11,12 +11,12 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use client::{NotRunning, get, get_from};
-pub use server::{Answers, Denial, serve};
+pub(crate) use client::{NotRunning, get, get_from};
+pub(crate) use server::{Answers, Denial, serve};
 
 /// What `sluis exec` needs to know of a workload.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct JailPlan {
+pub(crate) struct JailPlan {
     /// Where the sidecar takes the jail's sockets; none when a real Envoy serves the workload.
     pub handoff: Option<PathBuf>,
     /// Where the sidecar takes single connections, each behind a PROXY header.
@@ -30,7 +30,7 @@ pub struct JailPlan {
 }
 
 /// The kinds of resource that can be asked for, by the name in the path.
-pub fn kind_named(name: &str) -> Option<sluis_envoy::Kind> {
+pub(crate) fn kind_named(name: &str) -> Option<sluis_envoy::Kind> {
     use sluis_envoy::Kind;
     match name {
         "listeners" => Some(Kind::Listener),

@@ -15,11 +15,11 @@ use sluis_nouns::WorkloadId;
 use crate::{state::WorkloadDir, workload::Workload};
 
 /// The name in the control plane's certificate, as Istio's agents expect it.
-pub const CONTROL_PLANE_NAME: &str = "istiod.istio-system.svc";
+pub(crate) const CONTROL_PLANE_NAME: &str = "istiod.istio-system.svc";
 
 /// Which program the bootstrap is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
+pub(crate) enum Engine {
     /// `sluis-proxy`.
     Sluis,
     /// A real Envoy, with `sluis-proxy agent` beside it.
@@ -27,7 +27,7 @@ pub enum Engine {
 }
 
 /// Where the control plane is, and by what it is known.
-pub struct ControlPlane<'a> {
+pub(crate) struct ControlPlane<'a> {
     /// The address of its gRPC port.
     pub address: SocketAddr,
     /// The mesh's root certificates, PEM.
@@ -35,7 +35,7 @@ pub struct ControlPlane<'a> {
 }
 
 /// The bootstrap of one workload's proxy, in protobuf's JSON form.
-pub fn render(
+pub(crate) fn render(
     workload: &Workload,
     id: &WorkloadId,
     files: &WorkloadDir,
@@ -73,7 +73,7 @@ pub fn render(
 /// # Errors
 ///
 /// When the JSON is not a bootstrap; the text names the field.
-pub fn encode(bootstrap: &Value) -> Result<Vec<u8>> {
+pub(crate) fn encode(bootstrap: &Value) -> Result<Vec<u8>> {
     let message: Bootstrap = sluis_protojson::message_from_json(bootstrap)?;
     Ok(message.encode_to_vec())
 }

@@ -10,7 +10,7 @@ use crate::output::Format;
 /// The command line of Sluis, the service mesh that controls what leaves.
 #[derive(Debug, Parser)]
 #[command(version, about, arg_required_else_help = true, after_help = EXAMPLES)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
@@ -24,7 +24,7 @@ const EXAMPLES: &str = "Examples:
 
 /// What `sluis` can do.
 #[derive(Debug, Subcommand)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// Run the mesh that a folder of YAML describes, until Ctrl-C
     Up(UpOptions),
     /// Run a command in the jail of a workload: all it sends goes through the workload's sidecar
@@ -56,7 +56,7 @@ pub enum Verb {
 
 /// Where the running `sluis up` is found.
 #[derive(Args, Clone, Debug)]
-pub struct StateOption {
+pub(crate) struct StateOption {
     /// Where `sluis up` keeps its state [default: $XDG_STATE_HOME/sluis or ~/.local/state/sluis]
     #[arg(long, env = "SLUIS_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -64,7 +64,7 @@ pub struct StateOption {
 
 /// Which workload is meant.
 #[derive(Args, Clone, Debug)]
-pub struct WorkloadArgument {
+pub(crate) struct WorkloadArgument {
     /// The workload: NAMESPACE/NAME, NAME.NAMESPACE, or NAME with -n
     pub workload: String,
 
@@ -75,7 +75,7 @@ pub struct WorkloadArgument {
 
 /// `sluis up`.
 #[derive(Args, Debug)]
-pub struct UpOptions {
+pub(crate) struct UpOptions {
     /// A file or folder of YAML; may be given several times
     #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
     pub files: Vec<PathBuf>,
@@ -99,7 +99,7 @@ pub struct UpOptions {
 /// `sluis exec`.
 #[derive(Args, Debug)]
 #[command(after_help = "The exit code is the command's own; 125 when the jail could not be made.")]
-pub struct ExecOptions {
+pub(crate) struct ExecOptions {
     #[command(flatten)]
     pub workload: WorkloadArgument,
 
@@ -124,7 +124,7 @@ pub struct ExecOptions {
 
 /// `sluis validate`.
 #[derive(Args, Debug)]
-pub struct ValidateOptions {
+pub(crate) struct ValidateOptions {
     /// A file or folder of YAML; may be given several times
     #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
     pub files: Vec<PathBuf>,
@@ -136,7 +136,7 @@ pub struct ValidateOptions {
 
 /// `sluis proxy-status`.
 #[derive(Args, Debug)]
-pub struct ProxyStatusOptions {
+pub(crate) struct ProxyStatusOptions {
     #[command(flatten)]
     pub state: StateOption,
 
@@ -147,7 +147,7 @@ pub struct ProxyStatusOptions {
 
 /// What `proxy-config` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ConfigKind {
+pub(crate) enum ConfigKind {
     /// Where the proxy accepts connections
     #[value(alias = "listener", alias = "l")]
     Listeners,
@@ -167,7 +167,7 @@ pub enum ConfigKind {
 
 /// `sluis proxy-config`.
 #[derive(Args, Debug)]
-pub struct ProxyConfigOptions {
+pub(crate) struct ProxyConfigOptions {
     /// What to show
     #[arg(value_enum)]
     pub kind: ConfigKind,
@@ -185,7 +185,7 @@ pub struct ProxyConfigOptions {
 
 /// `sluis proxy`.
 #[derive(Args, Debug)]
-pub struct ProxyOptions {
+pub(crate) struct ProxyOptions {
     /// What to make.
     #[command(subcommand)]
     pub verb: ProxyVerb,
@@ -193,15 +193,17 @@ pub struct ProxyOptions {
 
 /// What `sluis proxy` can make.
 #[derive(Debug, Subcommand)]
-pub enum ProxyVerb {
+pub(crate) enum ProxyVerb {
     /// Print a bootstrap for a workload's proxy, or compile one
     Bootstrap(BootstrapOptions),
 }
 
 /// `sluis proxy bootstrap`.
 #[derive(Args, Debug)]
-#[command(after_help = "Example: sluis proxy bootstrap --envoy egress/gateway > envoy.json && envoy -c envoy.json")]
-pub struct BootstrapOptions {
+#[command(
+    after_help = "Example: sluis proxy bootstrap --envoy egress/gateway > envoy.json && envoy -c envoy.json"
+)]
+pub(crate) struct BootstrapOptions {
     /// Print, as JSON, the bootstrap with which a real Envoy takes this workload's place
     #[arg(long, value_name = "WORKLOAD", required_unless_present = "compile")]
     pub envoy: Option<String>,
@@ -216,7 +218,7 @@ pub struct BootstrapOptions {
 
 /// `sluis logs`.
 #[derive(Args, Debug)]
-pub struct LogsOptions {
+pub(crate) struct LogsOptions {
     #[command(flatten)]
     pub workload: WorkloadArgument,
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// The form of a verb's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     /// Aligned columns.
     #[default]
     Table,
@@ -23,25 +23,25 @@ pub enum Format {
 }
 
 /// A table: its header, then its rows. An empty cell prints as `-`.
-pub struct Table {
+pub(crate) struct Table {
     header: Vec<&'static str>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// An empty table with the header given.
-    pub fn new(header: &[&'static str]) -> Self {
+    pub(crate) fn new(header: &[&'static str]) -> Self {
         Self { header: header.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row; it has as many cells as the header.
-    pub fn row(&mut self, cells: Vec<String>) {
+    pub(crate) fn row(&mut self, cells: Vec<String>) {
         debug_assert_eq!(cells.len(), self.header.len());
         self.rows.push(cells);
     }
 
     /// The table as text, with a final line end.
-    pub fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let mut widths: Vec<usize> = self.header.iter().map(|cell| cell.len()).collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
@@ -67,7 +67,7 @@ impl Table {
 /// # Errors
 ///
 /// When standard output is closed.
-pub fn print_value(value: &Value, format: Format) -> Result<()> {
+pub(crate) fn print_value(value: &Value, format: Format) -> Result<()> {
     match format {
         Format::Yaml => print(&yaml(value)),
         _ => print(&format!("{}\n", serde_json::to_string_pretty(value)?)),
@@ -79,7 +79,7 @@ pub fn print_value(value: &Value, format: Format) -> Result<()> {
 /// # Errors
 ///
 /// When standard output is closed.
-pub fn print(text: &str) -> Result<()> {
+pub(crate) fn print(text: &str) -> Result<()> {
     use std::io::Write;
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
@@ -90,7 +90,7 @@ fn shown(cell: &str) -> &str {
 }
 
 /// YAML of a JSON value, in block style; strings that YAML would read otherwise are quoted.
-pub fn yaml(value: &Value) -> String {
+pub(crate) fn yaml(value: &Value) -> String {
     let mut text = String::new();
     write_yaml(value, 0, &mut text);
     text

@@ -26,7 +26,7 @@ const SOCKET_PATH_MAX: usize = 107;
 
 /// The state directory of one `sluis up`.
 #[derive(Clone, Debug)]
-pub struct StateDir {
+pub(crate) struct StateDir {
     root: PathBuf,
 }
 
@@ -36,10 +36,11 @@ impl StateDir {
     /// # Errors
     ///
     /// When none is given and neither `XDG_STATE_HOME` nor `HOME` is set.
-    pub fn locate(given: Option<PathBuf>) -> Result<Self> {
+    pub(crate) fn locate(given: Option<PathBuf>) -> Result<Self> {
         let root = match given {
             Some(root) => std::path::absolute(&root)?,
-            None => default_root().context("no --state-dir, and neither XDG_STATE_HOME nor HOME is set")?,
+            None => default_root()
+                .context("no --state-dir, and neither XDG_STATE_HOME nor HOME is set")?,
         };
         Ok(Self { root })
     }
@@ -49,7 +50,7 @@ impl StateDir {
     /// # Errors
     ///
     /// When it cannot be made, or others have rights on it.
-    pub fn create(&self) -> Result<()> {
+    pub(crate) fn create(&self) -> Result<()> {
         make_private(&self.root)?;
         let mode = fs::metadata(&self.root)?.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
@@ -62,34 +63,34 @@ impl StateDir {
     }
 
     /// The directory itself.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The file that a running `sluis up` holds locked.
-    pub fn lock(&self) -> PathBuf {
+    pub(crate) fn lock(&self) -> PathBuf {
         self.root.join("lock")
     }
 
     /// The socket of the running control plane's interface for this command line.
-    pub fn control_socket(&self) -> PathBuf {
+    pub(crate) fn control_socket(&self) -> PathBuf {
         self.root.join("control.sock")
     }
 
     /// The certificate authority's folder.
-    pub fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.root.join("ca")
     }
 
     /// One workload's folder.
-    pub fn workload(&self, name: &ObjectName) -> WorkloadDir {
+    pub(crate) fn workload(&self, name: &ObjectName) -> WorkloadDir {
         WorkloadDir { root: self.root.join("workloads").join(&*name.namespace).join(&*name.name) }
     }
 }
 
 /// The folder of one workload's proxy.
 #[derive(Clone, Debug)]
-pub struct WorkloadDir {
+pub(crate) struct WorkloadDir {
     root: PathBuf,
 }
 
@@ -99,7 +100,7 @@ impl WorkloadDir {
     /// # Errors
     ///
     /// When it cannot be made, or its sockets would have paths too long for the kernel.
-    pub fn create(&self) -> Result<()> {
+    pub(crate) fn create(&self) -> Result<()> {
         let longest = self.handoff_socket();
         if longest.as_os_str().len() > SOCKET_PATH_MAX {
             bail!(
@@ -112,52 +113,52 @@ impl WorkloadDir {
     }
 
     /// The Envoy bootstrap, as binary protobuf.
-    pub fn bootstrap(&self) -> PathBuf {
+    pub(crate) fn bootstrap(&self) -> PathBuf {
         self.root.join("bootstrap.pb")
     }
 
     /// The one-time join token for the next start.
-    pub fn join_token(&self) -> PathBuf {
+    pub(crate) fn join_token(&self) -> PathBuf {
         self.root.join("join-token")
     }
 
     /// What the running process was started with; a process started otherwise is replaced.
-    pub fn launch(&self) -> PathBuf {
+    pub(crate) fn launch(&self) -> PathBuf {
         self.root.join("launch")
     }
 
     /// The process id of the running proxy.
-    pub fn pid(&self) -> PathBuf {
+    pub(crate) fn pid(&self) -> PathBuf {
         self.root.join("pid")
     }
 
     /// The proxy's standard output and error: access log and events.
-    pub fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.root.join("proxy.log")
     }
 
     /// The proxy's admin interface.
-    pub fn admin_socket(&self) -> PathBuf {
+    pub(crate) fn admin_socket(&self) -> PathBuf {
         self.root.join("admin.sock")
     }
 
     /// Where jails hand their listening sockets to the sidecar.
-    pub fn handoff_socket(&self) -> PathBuf {
+    pub(crate) fn handoff_socket(&self) -> PathBuf {
         self.root.join("handoff.sock")
     }
 
     /// Where the agent serves secrets to a real Envoy.
-    pub fn sds_socket(&self) -> PathBuf {
+    pub(crate) fn sds_socket(&self) -> PathBuf {
         self.root.join("sds.sock")
     }
 
     /// The names that the workload may know, for who answers its DNS outside the sidecar.
-    pub fn names(&self) -> PathBuf {
+    pub(crate) fn names(&self) -> PathBuf {
         self.root.join("names.json")
     }
 
     /// Where the sidecar accepts single connections, each behind a PROXY header.
-    pub fn capture_socket(&self) -> PathBuf {
+    pub(crate) fn capture_socket(&self) -> PathBuf {
         self.root.join("capture.sock")
     }
 }
@@ -167,7 +168,7 @@ impl WorkloadDir {
 /// # Errors
 ///
 /// As the file system says.
-pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     let temporary = path.with_extension("new");
     let mut file = fs::OpenOptions::new()

@@ -13,7 +13,7 @@ use crate::output::Table;
 
 /// The state of the whole mesh on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// The control plane's gRPC address.
     pub control_plane: String,
     /// The mesh's trust domain.
@@ -26,7 +26,7 @@ pub struct Report {
 
 /// One proxy.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ProxyReport {
+pub(crate) struct ProxyReport {
     /// The workload's namespace.
     pub namespace: String,
     /// The workload's name.
@@ -55,7 +55,7 @@ pub struct ProxyReport {
 
 /// Whether a proxy has the resources of one kind that it should have.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct SyncReport {
+pub(crate) struct SyncReport {
     /// `SYNCED`, `STALE`, `NACK` or `NOT SENT`.
     pub state: String,
     /// Seconds since it is so.
@@ -66,7 +66,7 @@ pub struct SyncReport {
 
 impl ProxyReport {
     /// One word for all kinds together: the worst of them.
-    pub fn sync_word(&self) -> &'static str {
+    pub(crate) fn sync_word(&self) -> &'static str {
         let has = |state: &str| self.sync.values().any(|kind| kind.state == state);
         if !self.is_connected {
             "NOT CONNECTED"
@@ -80,7 +80,7 @@ impl ProxyReport {
     }
 
     /// The line by which `up` tells of a change. Holds nothing that changes by itself.
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let pid = self.pid.map(|pid| format!(" pid {pid}")).unwrap_or_default();
         let certificate = match &self.certificate_ends {
             Some(time) => format!("certificate until {time}"),
@@ -89,7 +89,9 @@ impl ProxyReport {
         let refused: String = self
             .sync
             .iter()
-            .filter_map(|(kind, sync)| Some(format!("\n    {kind} refused: {}", sync.detail.as_ref()?)))
+            .filter_map(|(kind, sync)| {
+                Some(format!("\n    {kind} refused: {}", sync.detail.as_ref()?))
+            })
             .collect();
         format!(
             "{}/{}  {} ({})  {}{pid}  {}  {certificate}  {}{refused}",
@@ -106,7 +108,7 @@ impl ProxyReport {
 
 impl Report {
     /// The table of `proxy-status`; wide adds identity, certificate and process.
-    pub fn table(&self, is_wide: bool) -> Table {
+    pub(crate) fn table(&self, is_wide: bool) -> Table {
         let mut header = vec!["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "SDS", "NDS"];
         if is_wide {
             header.extend(["ENGINE", "PROCESS", "RESTARTS", "CERTIFICATE UNTIL", "IDENTITY"]);

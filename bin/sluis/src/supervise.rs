@@ -40,11 +40,11 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 const DRAIN_MAX: Duration = Duration::from_secs(8);
 
 /// Makes a one-time join token for a workload.
-pub type TokenSource = Arc<dyn Fn(&WorkloadId) -> Result<String> + Send + Sync>;
+pub(crate) type TokenSource = Arc<dyn Fn(&WorkloadId) -> Result<String> + Send + Sync>;
 
 /// What every proxy needs to know.
 #[derive(Clone)]
-pub struct Setting {
+pub(crate) struct Setting {
     /// Where proxies keep their files.
     pub state: StateDir,
     /// The `sluis-proxy` program.
@@ -63,7 +63,7 @@ pub struct Setting {
 
 /// What one process is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Being started.
     #[default]
     Starting,
@@ -77,7 +77,7 @@ pub enum Phase {
 
 /// One workload's process.
 #[derive(Clone, Debug, Default)]
-pub struct Status {
+pub(crate) struct Status {
     /// What it is doing.
     pub phase: Phase,
     /// How often it died and was started again.
@@ -85,27 +85,43 @@ pub struct Status {
 }
 
 /// All statuses by workload; cheap to clone, read by the status display and the command line.
-#[derive(Clone, Default)]
-pub struct Statuses(Arc<Mutex<BTreeMap<ObjectName, Status>>>);
+#[derive(Clone)]
+pub(crate) struct Statuses {
+    all: Arc<Mutex<BTreeMap<ObjectName, Status>>>,
+    changes: watch::Sender<()>,
+}
 
 impl Statuses {
     /// A copy of what is known now.
-    pub fn all(&self) -> BTreeMap<ObjectName, Status> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn all(&self) -> BTreeMap<ObjectName, Status> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes whenever a status does.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     fn change(&self, name: &ObjectName, change: impl FnOnce(&mut Status)) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         change(all.entry(name.clone()).or_default());
+        self.changes.send_replace(());
     }
 
     fn forget(&self, name: &ObjectName) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.changes.send_replace(());
+    }
+}
+
+impl Default for Statuses {
+    fn default() -> Self {
+        Self { all: Arc::default(), changes: watch::Sender::new(()) }
     }
 }
 
 /// The keeper of all proxies of one `sluis up`.
-pub struct Supervisor {
+pub(crate) struct Supervisor {
     setting: Setting,
     statuses: Statuses,
     keepers: BTreeMap<ObjectName, Keeper>,
@@ -119,17 +135,17 @@ struct Keeper {
 
 impl Supervisor {
     /// A supervisor that runs nothing yet.
-    pub fn new(setting: Setting) -> Self {
+    pub(crate) fn new(setting: Setting) -> Self {
         Self { setting, statuses: Statuses::default(), keepers: BTreeMap::new() }
     }
 
     /// What every process is doing.
-    pub fn statuses(&self) -> Statuses {
+    pub(crate) fn statuses(&self) -> Statuses {
         self.statuses.clone()
     }
 
     /// Makes what runs equal to what should run. A workload that did not change is left alone.
-    pub async fn reconcile(&mut self, wanted: Vec<Workload>) {
+    pub(crate) async fn reconcile(&mut self, wanted: Vec<Workload>) {
         let wanted: BTreeMap<ObjectName, Workload> =
             wanted.into_iter().map(|workload| (workload.name.clone(), workload)).collect();
         let gone: Vec<ObjectName> = self
@@ -157,7 +173,7 @@ impl Supervisor {
     }
 
     /// Ends every process and waits for it.
-    pub async fn shut_down(self) {
+    pub(crate) async fn shut_down(self) {
         end_all(self.keepers.into_values().collect()).await;
     }
 }

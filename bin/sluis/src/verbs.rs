@@ -1,13 +1,13 @@
 //! What `sluis` can do, one file for each verb.
 
-pub mod completion;
-pub mod exec;
-pub mod logs;
-pub mod proxy;
-pub mod proxy_config;
-pub mod proxy_status;
-pub mod up;
-pub mod validate;
+pub(crate) mod completion;
+pub(crate) mod exec;
+pub(crate) mod logs;
+pub(crate) mod proxy;
+pub(crate) mod proxy_config;
+pub(crate) mod proxy_status;
+pub(crate) mod up;
+pub(crate) mod validate;
 
 use anyhow::{Result, bail};
 use sluis_nouns::{ObjectName, is_dns_name};
@@ -19,7 +19,7 @@ use crate::cli::WorkloadArgument;
 /// # Errors
 ///
 /// When it is none of these, or not made of DNS labels.
-pub fn workload_name(argument: &WorkloadArgument) -> Result<ObjectName> {
+pub(crate) fn workload_name(argument: &WorkloadArgument) -> Result<ObjectName> {
     let text = argument.workload.as_str();
     let (namespace, name) = match (text.split_once('/'), text.rsplit_once('.')) {
         (Some((namespace, name)), _) => (namespace, name),

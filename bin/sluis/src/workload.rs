@@ -25,7 +25,7 @@ use sluis_resources::{Fault, Meta, WorkloadAddress, WorkloadEntry};
 
 /// One workload whose proxy, or agent, this machine runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Workload {
+pub(crate) struct Workload {
     /// The WorkloadEntry's name.
     pub name: ObjectName,
     /// Its service account; `default` when it names none.
@@ -63,12 +63,17 @@ struct ProxyConfig {
 /// # Errors
 ///
 /// A fault for an annotation with a value that is not understood: nothing is started then.
-pub fn read(meta: &Meta, entry: &WorkloadEntry, base: &Path) -> Result<Option<Workload>, Fault> {
+pub(crate) fn read(
+    meta: &Meta,
+    entry: &WorkloadEntry,
+    base: &Path,
+) -> Result<Option<Workload>, Box<Fault>> {
     let annotation = |key: &str| meta.annotations.get(key).map(String::as_str);
     let fault = |key: &str, message: String| {
-        Fault::error(meta.at.clone(), message)
+        let fault = Fault::error(meta.at.clone(), message)
             .of(format!("{} {}", meta.kind, meta.name))
-            .field(format!("metadata.annotations[{key}]"))
+            .field(format!("metadata.annotations[{key}]"));
+        Box::new(fault)
     };
     let is_gateway = match annotation(RUN) {
         None | Some("none") => return Ok(None),
@@ -87,8 +92,9 @@ pub fn read(meta: &Meta, entry: &WorkloadEntry, base: &Path) -> Result<Option<Wo
         return Err(fault(RUN, "a proxy here needs an IP address in spec.address".to_owned()));
     };
     let config = match annotation(PROXY_CONFIG) {
-        Some(text) => serde_saphyr::from_str(text)
-            .map_err(|error| fault(PROXY_CONFIG, error.to_string()))?,
+        Some(text) => {
+            serde_saphyr::from_str(text).map_err(|error| fault(PROXY_CONFIG, error.to_string()))?
+        }
         None => ProxyConfig::default(),
     };
     Ok(Some(Workload {

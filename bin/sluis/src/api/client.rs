@@ -26,7 +26,7 @@ const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 /// No `sluis up` runs with this state directory.
 #[derive(Debug)]
-pub struct NotRunning(PathBuf);
+pub(crate) struct NotRunning(PathBuf);
 
 impl std::fmt::Display for NotRunning {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -45,7 +45,7 @@ impl std::error::Error for NotRunning {}
 /// # Errors
 ///
 /// [`NotRunning`] when none answers; the text of the refusal when it refuses.
-pub fn get(state: &StateDir, path: &str) -> Result<Value> {
+pub(crate) fn get(state: &StateDir, path: &str) -> Result<Value> {
     get_from(&state.control_socket(), path)
 }
 
@@ -54,16 +54,21 @@ pub fn get(state: &StateDir, path: &str) -> Result<Value> {
 /// # Errors
 ///
 /// As [`get`].
-pub fn get_from(socket: &Path, path: &str) -> Result<Value> {
+pub(crate) fn get_from(socket: &Path, path: &str) -> Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async { timeout(ANSWER_MAX, ask(socket, path)).await.context("no answer in time")? })
+    runtime.block_on(async {
+        timeout(ANSWER_MAX, ask(socket, path)).await.context("no answer in time")?
+    })
 }
 
 async fn ask(socket: &Path, path: &str) -> Result<Value> {
     let stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
         Err(error)
-            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
         {
             return Err(NotRunning(socket.to_path_buf()).into());
         }
@@ -71,8 +76,7 @@ async fn ask(socket: &Path, path: &str) -> Result<Value> {
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request =
-        Request::get(path).header("host", "sluis").body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header("host", "sluis").body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;

@@ -22,7 +22,7 @@ use crate::status::Report;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Denial {
+pub(crate) enum Denial {
     /// No such workload, or none of the sort that the question is about.
     #[error("{0}")]
     NotFound(String),
@@ -32,7 +32,7 @@ pub enum Denial {
 }
 
 /// Who knows the answers.
-pub trait Answers: Send + Sync + 'static {
+pub(crate) trait Answers: Send + Sync + 'static {
     /// What runs, and whether it is in sync.
     fn report(&self) -> Report;
     /// The resources of one kind that a workload's proxy should have, as JSON.
@@ -74,7 +74,7 @@ type Known = State<Arc<dyn Answers>>;
 /// # Errors
 ///
 /// When the socket cannot be bound.
-pub async fn serve(socket: &Path, answers: Arc<dyn Answers>) -> io::Result<()> {
+pub(crate) async fn serve(socket: &Path, answers: Arc<dyn Answers>) -> io::Result<()> {
     match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -32,7 +32,7 @@ const LOG_BYTES_MAX: u64 = 16 << 20;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How a process is started.
-pub struct Launch {
+pub(crate) struct Launch {
     /// The program.
     pub program: PathBuf,
     /// Its arguments.
@@ -46,7 +46,7 @@ pub struct Launch {
 impl Launch {
     /// What tells this launch from another; values of inherited variables stay out, as they may be
     /// secrets.
-    pub fn fingerprint(&self, bootstrap: &[u8]) -> String {
+    pub(crate) fn fingerprint(&self, bootstrap: &[u8]) -> String {
         let mut hasher = DefaultHasher::new();
         (&self.program, &self.arguments, &self.environment, &self.inherited).hash(&mut hasher);
         bootstrap.hash(&mut hasher);
@@ -55,7 +55,7 @@ impl Launch {
 }
 
 /// A process that runs.
-pub struct Running {
+pub(crate) struct Running {
     pid: Pid,
     handle: OwnedFd,
     /// Present when we started it: then it is ours to reap.
@@ -64,12 +64,12 @@ pub struct Running {
 
 impl Running {
     /// Its process id.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
     }
 
     /// Waits for its end and says how it ended.
-    pub async fn ended(&mut self) -> String {
+    pub(crate) async fn ended(&mut self) -> String {
         if let Some(child) = &mut self.child {
             return match child.wait().await {
                 Ok(status) => status.to_string(),
@@ -83,7 +83,7 @@ impl Running {
     }
 
     /// Asks it to end, waits so long for it to drain, then kills it.
-    pub async fn end(mut self, drain: Duration) {
+    pub(crate) async fn end(mut self, drain: Duration) {
         // An error here means that it ended by itself.
         let _ = pidfd_send_signal(&self.handle, Signal::TERM);
         if timeout(drain, self.ended()).await.is_err() {
@@ -98,7 +98,7 @@ impl Running {
 /// # Errors
 ///
 /// When the program cannot be started or its files not be written.
-pub fn spawn(launch: &Launch, files: &WorkloadDir, fingerprint: &str) -> Result<Running> {
+pub(crate) fn spawn(launch: &Launch, files: &WorkloadDir, fingerprint: &str) -> Result<Running> {
     let log = open_log(files)?;
     let mut command = Command::new(&launch.program);
     command
@@ -114,10 +114,10 @@ pub fn spawn(launch: &Launch, files: &WorkloadDir, fingerprint: &str) -> Result<
             command.env(name, value);
         }
     }
-    let child = command
-        .spawn()
-        .with_context(|| format!("cannot start {}", launch.program.display()))?;
-    let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("it ended at once")?;
+    let child =
+        command.spawn().with_context(|| format!("cannot start {}", launch.program.display()))?;
+    let pid =
+        child.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("it ended at once")?;
     let handle = pidfd_open(pid, PidfdFlags::empty()).context("it ended at once")?;
     write_private(&files.launch(), fingerprint.as_bytes())?;
     let record = format!("{} {}", pid.as_raw_nonzero(), start_time(pid).unwrap_or_default());
@@ -126,7 +126,7 @@ pub fn spawn(launch: &Launch, files: &WorkloadDir, fingerprint: &str) -> Result<
 }
 
 /// Finds the process that the files name. One that was started otherwise is ended.
-pub fn adopt(files: &WorkloadDir, fingerprint: &str) -> Option<Running> {
+pub(crate) fn adopt(files: &WorkloadDir, fingerprint: &str) -> Option<Running> {
     let record = fs::read_to_string(files.pid()).ok()?;
     let (pid, started) = record.trim().split_once(' ')?;
     let pid = Pid::from_raw(pid.parse().ok()?)?;

@@ -13,7 +13,7 @@ use crate::{cli::Cli, output};
 /// # Errors
 ///
 /// When standard output is closed.
-pub fn run(shell: Shell) -> Result<ExitCode> {
+pub(crate) fn run(shell: Shell) -> Result<ExitCode> {
     let mut script = Vec::new();
     generate(shell, &mut Cli::command(), "sluis", &mut script);
     output::print(&String::from_utf8_lossy(&script))?;

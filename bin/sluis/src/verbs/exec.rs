@@ -28,7 +28,7 @@ use crate::{
 /// # Errors
 ///
 /// When no `sluis up` runs, or the workload has no sidecar.
-pub fn run(options: ExecOptions) -> Result<ExitCode> {
+pub(crate) fn run(options: ExecOptions) -> Result<ExitCode> {
     let name = workload_name(&options.workload)?;
     let state = StateDir::locate(options.state.state_dir)?;
     let path = format!("/v1/workloads/{}/{}/jail", name.namespace, name.name);
@@ -53,10 +53,14 @@ pub fn run(options: ExecOptions) -> Result<ExitCode> {
         cwd: None,
         env: hidden_variables(&plan.secret_variables),
         hide: outermost(hide),
-        search: vec![format!("{}.svc.cluster.local", name.namespace), "svc.cluster.local".to_owned()],
+        search: vec![
+            format!("{}.svc.cluster.local", name.namespace),
+            "svc.cluster.local".to_owned(),
+        ],
         sidecar,
-        listeners: thread::available_parallelism()
-            .map_or(1, |cores| u16::try_from(cores.get()).unwrap_or(LISTENERS_MAX).min(LISTENERS_MAX)),
+        listeners: thread::available_parallelism().map_or(1, |cores| {
+            u16::try_from(cores.get()).unwrap_or(LISTENERS_MAX).min(LISTENERS_MAX)
+        }),
         shared_proc: false,
     };
     let program = std::env::current_exe()?;
@@ -69,7 +73,7 @@ pub fn run(options: ExecOptions) -> Result<ExitCode> {
 ///
 /// Never; what fails is told on standard error and by the exit code.
 #[expect(clippy::print_stderr, reason = "an error is what standard error is for")]
-pub fn run_in_jail(spec: i32) -> Result<ExitCode> {
+pub(crate) fn run_in_jail(spec: i32) -> Result<ExitCode> {
     match jail::enter(spec) {
         Ok(code) => Ok(ExitCode::from(code)),
         Err(error) => {

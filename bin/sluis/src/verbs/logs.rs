@@ -20,10 +20,11 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 /// # Errors
 ///
 /// When the workload has no log, or standard output is closed.
-pub fn run(options: &LogsOptions) -> Result<ExitCode> {
+pub(crate) fn run(options: &LogsOptions) -> Result<ExitCode> {
     let name = workload_name(&options.workload)?;
     let path = StateDir::locate(options.state.state_dir.clone())?.workload(&name).log();
-    let mut file = File::open(&path).with_context(|| format!("{name} has no log ({})", path.display()))?;
+    let mut file =
+        File::open(&path).with_context(|| format!("{name} has no log ({})", path.display()))?;
     loop {
         print_rest(&mut file)?;
         if !options.follow {

@@ -22,7 +22,7 @@ use crate::{
 /// # Errors
 ///
 /// When no `sluis up` runs, it knows no such workload, or the file is no bootstrap.
-pub fn run(options: &ProxyOptions) -> Result<ExitCode> {
+pub(crate) fn run(options: &ProxyOptions) -> Result<ExitCode> {
     let ProxyVerb::Bootstrap(options) = &options.verb;
     match (&options.compile, &options.envoy) {
         (Some(file), _) => compile(file)?,

@@ -22,7 +22,7 @@ use crate::{
 /// # Errors
 ///
 /// When no `sluis up` runs, or it knows no such workload.
-pub fn run(options: &ProxyConfigOptions) -> Result<ExitCode> {
+pub(crate) fn run(options: &ProxyConfigOptions) -> Result<ExitCode> {
     let name = workload_name(&options.workload)?;
     let state = StateDir::locate(options.state.state_dir.clone())?;
     let kind = match options.kind {
@@ -105,7 +105,8 @@ fn destination(chain: &Value) -> String {
         }
         let weighted = items(&config["weighted_clusters"]["clusters"]);
         if !weighted.is_empty() {
-            let shown = weighted.iter().map(|one| format!("{} {}", text(&one["name"]), one["weight"]));
+            let shown =
+                weighted.iter().map(|one| format!("{} {}", text(&one["name"]), one["weight"]));
             return format!("Clusters: {}", shown.collect::<Vec<_>>().join(", "));
         }
     }
@@ -116,7 +117,8 @@ fn routes(resources: &[Value]) -> Table {
     let mut table = Table::new(&["NAME", "VHOST NAME", "DOMAINS", "MATCH", "VIRTUAL SERVICE"]);
     for config in resources {
         for host in items(&config["virtual_hosts"]) {
-            let domains: Vec<&str> = items(&host["domains"]).iter().filter_map(Value::as_str).collect();
+            let domains: Vec<&str> =
+                items(&host["domains"]).iter().filter_map(Value::as_str).collect();
             let name = text(&config["name"]);
             let row = |matching: String, source: String| {
                 vec![name.clone(), text(&host["name"]), domains.join(", "), matching, source]
@@ -199,7 +201,8 @@ fn secrets(resources: &[Value]) -> Table {
 
 /// The Istio resource that a wire resource came from, as `name.namespace`.
 fn source(resource: &Value) -> String {
-    let path = resource["metadata"]["filter_metadata"]["istio"]["config"].as_str().unwrap_or_default();
+    let path =
+        resource["metadata"]["filter_metadata"]["istio"]["config"].as_str().unwrap_or_default();
     // `/apis/networking.istio.io/v1/namespaces/NS/KIND/NAME`
     let mut parts = path.rsplit('/');
     match (parts.next(), parts.next(), parts.next()) {

@@ -17,7 +17,7 @@ use crate::{
 /// # Errors
 ///
 /// When no `sluis up` runs.
-pub fn run(options: &ProxyStatusOptions) -> Result<ExitCode> {
+pub(crate) fn run(options: &ProxyStatusOptions) -> Result<ExitCode> {
     let state = StateDir::locate(options.state.state_dir.clone())?;
     let value = api::get(&state, "/v1/status")?;
     match options.output {

@@ -14,7 +14,6 @@ mod show;
 use std::{
     collections::BTreeMap,
     fs::File,
-    future::Future,
     io,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -56,7 +55,7 @@ const INHERITED: [&str; 8] =
 /// # Errors
 ///
 /// When another `sluis up` has the state directory, the port is taken, or a path cannot be read.
-pub fn run(options: UpOptions) -> Result<ExitCode> {
+pub(crate) fn run(options: UpOptions) -> Result<ExitCode> {
     show::start_logging();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -73,8 +72,10 @@ async fn up(options: UpOptions) -> Result<()> {
     let trust_domain = files.trust_domain();
 
     let clock = Clock::system();
-    let config =
-        AuthorityConfig { trust_domain: trust_domain.clone(), lifetime_max: options.certificate_life };
+    let config = AuthorityConfig {
+        trust_domain: trust_domain.clone(),
+        lifetime_max: options.certificate_life,
+    };
     let authority = Arc::new(Authority::open(&state.ca(), config, clock.clone())?);
     let tokens = Arc::new(JoinTokens::new(clock.clone()));
     let control = Control::new(trust_domain.clone());
@@ -86,17 +87,16 @@ async fn up(options: UpOptions) -> Result<()> {
         vec![CONTROL_PLANE_NAME.to_owned()],
     )?;
     let tls = ServerTls::grpc(&store)?;
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; choose another with --listen", options.listen))?;
+    let listener = TcpListener::bind(options.listen).await.with_context(|| {
+        format!("cannot listen on {}; choose another with --listen", options.listen)
+    })?;
     let address = listener.local_addr()?;
     let desk = Arc::new(Desk::new(Arc::clone(&authority), Arc::clone(&tokens)));
     let server = Server::new(Arc::new(move || tls.config()), Arc::new(control.clone()))
         .with(CertificateService::new(desk));
 
-    let issue: TokenSource = Arc::new(move |id| {
-        Ok(tokens.create(id.clone(), TOKEN_LIFE)?.reveal().to_owned())
-    });
+    let issue: TokenSource =
+        Arc::new(move |id| Ok(tokens.create(id.clone(), TOKEN_LIFE)?.reveal().to_owned()));
     let supervisor = Supervisor::new(Setting {
         state: state.clone(),
         program: proxy_program(options.proxy_program)?,
@@ -153,11 +153,9 @@ async fn interrupted() -> Result<()> {
 }
 
 /// Done once the word to stop is given.
-fn told(mut stopped: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move {
-        // An error means that the sender is gone, which is an end as well.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    }
+async fn told(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is an end as well.
+    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 /// The lock that keeps a second `sluis up` off the same state.
@@ -166,7 +164,10 @@ fn lock(state: &StateDir) -> Result<File> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => {
-            bail!("another `sluis up` uses {}; give this one its own --state-dir", state.root().display())
+            bail!(
+                "another `sluis up` uses {}; give this one its own --state-dir",
+                state.root().display()
+            )
         }
         Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
     }
@@ -189,6 +190,7 @@ fn proxy_program(given: Option<PathBuf>) -> Result<PathBuf> {
 }
 
 fn inherited() -> BTreeMap<String, String> {
-    let own = INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    let own =
+        INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     own.collect()
 }

@@ -27,7 +27,7 @@ const EXIT_FAULTS: u8 = 65;
 /// # Errors
 ///
 /// When a path cannot be read.
-pub fn run(options: &ValidateOptions) -> Result<ExitCode> {
+pub(crate) fn run(options: &ValidateOptions) -> Result<ExitCode> {
     let (resources, faults) = check(options)?;
     if matches!(options.output, Format::Json | Format::Yaml) {
         let all: Vec<_> = faults.iter().map(as_json).collect();
@@ -52,14 +52,15 @@ fn check(options: &ValidateOptions) -> Result<(usize, Vec<Fault>)> {
     }
     let loaded = sluis_sources::load(&options.files);
     let mut faults = loaded.all_faults();
-    let resources: Vec<_> = loaded.files.into_iter().flat_map(|(_, parsed)| parsed.resources).collect();
+    let resources: Vec<_> =
+        loaded.files.into_iter().flat_map(|(_, parsed)| parsed.resources).collect();
     let count = resources.len();
     let control = Control::new(TrustDomain::default());
     control.apply(Batch { upserts: resources, removals: Vec::new() });
     let base = std::env::current_dir()?;
     for entry in control.snapshot().workloads() {
         if let Err(fault) = workload::read(&entry.resource.meta, entry.spec(), &base) {
-            faults.push(fault);
+            faults.push(*fault);
         }
     }
     for fault in control.faults() {

@@ -46,7 +46,7 @@ struct Way {
 /// # Errors
 ///
 /// When the proxy cannot listen or the command not be started.
-pub fn run(plan: &JailPlan, command: &[String]) -> Result<ExitCode> {
+pub(crate) fn run(plan: &JailPlan, command: &[String]) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(plan, command))
 }
@@ -55,7 +55,8 @@ pub fn run(plan: &JailPlan, command: &[String]) -> Result<ExitCode> {
 async fn serve(plan: &JailPlan, command: &[String]) -> Result<ExitCode> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let mut random = [0; 32];
-    fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut random))?;
+    fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut random))?;
     let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let url = format!("http://sluis:{password}@{}", listener.local_addr()?);
     let way = Arc::new(Way {
@@ -78,7 +79,8 @@ async fn serve(plan: &JailPlan, command: &[String]) -> Result<ExitCode> {
         status = child.wait() => status?,
         error = accept(listener, way) => return Err(error),
     };
-    let code = std::os::unix::process::ExitStatusExt::signal(&status).map_or(status.code(), |n| Some(128 + n));
+    let code = std::os::unix::process::ExitStatusExt::signal(&status)
+        .map_or(status.code(), |n| Some(128 + n));
     Ok(ExitCode::from(u8::try_from(code.unwrap_or(1)).unwrap_or(1)))
 }
 
@@ -107,7 +109,8 @@ async fn carry(mut client: TcpStream, way: &Way) -> Result<()> {
     let target = match judge(&head, way) {
         Ok(target) => target,
         Err((status, reason)) => {
-            let extra = if status.starts_with("407") { "Proxy-Authenticate: Basic\r\n" } else { "" };
+            let extra =
+                if status.starts_with("407") { "Proxy-Authenticate: Basic\r\n" } else { "" };
             let answer = format!(
                 "HTTP/1.1 {status}\r\n{extra}Content-Type: text/plain\r\nContent-Length: {}\r\n\
                  Connection: close\r\n\r\n{reason}\n",
@@ -184,10 +187,7 @@ mod tests {
     #[test]
     fn only_connect_with_the_password_to_a_known_host_is_let_through() {
         let tail = "proxy-authorization: Basic eA==\r\n\r\n";
-        check(
-            &format!("CONNECT api.data.local:443 HTTP/1.1\r\n{tail}"),
-            Ok("240.240.0.1:443"),
-        );
+        check(&format!("CONNECT api.data.local:443 HTTP/1.1\r\n{tail}"), Ok("240.240.0.1:443"));
         check(&format!("CONNECT [::1]:80 HTTP/1.1\r\n{tail}"), Ok("[::1]:80"));
         check(&format!("CONNECT evil.example:443 HTTP/1.1\r\n{tail}"), Err("403 Forbidden"));
         check(&format!("CONNECT api.data.local HTTP/1.1\r\n{tail}"), Err("400 Bad Request"));

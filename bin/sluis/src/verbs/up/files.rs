@@ -24,7 +24,7 @@ use crate::{output, state::write_private, supervise::Supervisor, workload};
 const EVENTS_MAX: usize = 1;
 
 /// The files, and what they said first.
-pub struct Files {
+pub(crate) struct Files {
     first: SourceEvent,
     events: mpsc::Receiver<SourceEvent>,
 }
@@ -35,7 +35,7 @@ impl Files {
     /// # Errors
     ///
     /// When a path does not exist, or a file has an error: at the start there is no last good state.
-    pub async fn load(roots: &[PathBuf], stopped: watch::Receiver<bool>) -> Result<Self> {
+    pub(crate) async fn load(roots: &[PathBuf], stopped: watch::Receiver<bool>) -> Result<Self> {
         for root in roots {
             std::fs::metadata(root).with_context(|| format!("cannot read {}", root.display()))?;
         }
@@ -54,7 +54,7 @@ impl Files {
     /// The trust domain that the mesh configuration names; Istio's default without one.
     ///
     /// Read once: every certificate carries it.
-    pub fn trust_domain(&self) -> TrustDomain {
+    pub(crate) fn trust_domain(&self) -> TrustDomain {
         let mesh = self.first.upserts.iter().find_map(|resource| match &resource.spec {
             Spec::ConfigMap(map) => map.mesh.as_ref(),
             _ => None,
@@ -67,7 +67,7 @@ impl Files {
     /// # Errors
     ///
     /// When the files are no longer watched although nobody said so.
-    pub async fn follow(
+    pub(crate) async fn follow(
         mut self,
         mesh: Arc<Mesh>,
         mut supervisor: Supervisor,
@@ -108,7 +108,7 @@ fn apply(mesh: &Mesh, event: SourceEvent) -> Local {
         match workload::read(&resource.meta, entry.spec(), &base) {
             Ok(Some(workload)) => drop(local.workloads.insert(workload.name.clone(), workload)),
             Ok(None) => {}
-            Err(fault) => local.faults.push(fault),
+            Err(fault) => local.faults.push(*fault),
         }
     }
     local.faults.extend(other_trust_domain(mesh));

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Everything that questions are answered from.
-pub struct Mesh {
+pub(crate) struct Mesh {
     /// The control plane.
     pub control: Control,
     /// The certificate authority.
@@ -47,7 +47,7 @@ pub struct Mesh {
 
 /// What follows from the files alone.
 #[derive(Clone, Default)]
-pub struct Local {
+pub(crate) struct Local {
     /// The workloads that this machine runs a proxy for.
     pub workloads: BTreeMap<ObjectName, Workload>,
     /// Faults of files and of workload annotations.
@@ -56,17 +56,17 @@ pub struct Local {
 
 impl Mesh {
     /// What follows from the files now.
-    pub fn local(&self) -> Local {
+    pub(crate) fn local(&self) -> Local {
         self.local.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Replaces what follows from the files.
-    pub fn set_local(&self, local: Local) {
+    pub(crate) fn set_local(&self, local: Local) {
         *self.local.write().unwrap_or_else(PoisonError::into_inner) = local;
     }
 
     /// All faults, of files and of the translation, each once, in the order of their places.
-    pub fn faults(&self) -> Vec<Fault> {
+    pub(crate) fn faults(&self) -> Vec<Fault> {
         let mut faults = self.local().faults;
         for fault in self.control.faults() {
             if !faults.contains(&fault) {
@@ -78,7 +78,7 @@ impl Mesh {
     }
 
     /// The names that a workload may know, with their addresses.
-    pub fn names_of(&self, name: &ObjectName) -> BTreeMap<String, Vec<String>> {
+    pub(crate) fn names_of(&self, name: &ObjectName) -> BTreeMap<String, Vec<String>> {
         let Some(Ok(config)) = self.control.config_of(name) else { return BTreeMap::new() };
         let table = config.config.set.names.iter().flat_map(|names| names.table.iter());
         table.map(|(host, info)| (host.clone(), info.ips.clone())).collect()
@@ -96,7 +96,10 @@ impl Mesh {
                 _ => None,
             };
             let state = status.sync.to_string();
-            (kind.short().to_owned(), SyncReport { state, age_seconds: status.age.as_secs(), detail })
+            (
+                kind.short().to_owned(),
+                SyncReport { state, age_seconds: status.age.as_secs(), detail },
+            )
         });
         let (shown, pid) = match process.map(|status| &status.phase) {
             Some(Phase::Starting) => ("starting".to_owned(), None),
@@ -179,8 +182,7 @@ impl Answers for Mesh {
             &workload.account,
         )
         .map_err(|error| Denial::Failed(error.to_string()))?;
-        let control =
-            ControlPlane { address: self.address, roots: self.authority.root_path() };
+        let control = ControlPlane { address: self.address, roots: self.authority.root_path() };
         let files = self.state.workload(name);
         Ok(bootstrap::render(&workload, &id, &files, &control, Engine::Envoy))
     }
@@ -188,7 +190,9 @@ impl Answers for Mesh {
     fn jail_plan(&self, name: &ObjectName) -> Result<JailPlan, Denial> {
         let (local, workload) = self.workload(name)?;
         if workload.is_gateway {
-            return Err(Denial::NotFound(format!("{name} is a gateway; a command needs a sidecar")));
+            return Err(Denial::NotFound(format!(
+                "{name} is a gateway; a command needs a sidecar"
+            )));
         }
         let files = self.state.workload(name);
         let hidden: BTreeSet<PathBuf> =

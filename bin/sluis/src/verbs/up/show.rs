@@ -1,6 +1,6 @@
 //! What `sluis up` prints: a line when something about a proxy changes, and each new fault.
 //!
-//! In:    the mesh's report, looked at several times a second.
+//! In:    the mesh's report, looked at when the control plane or the supervisor tells of a change.
 //! Out:   lines on standard output; events of the libraries on standard error.
 //! Never: the same line twice in a row for one proxy.
 
@@ -12,16 +12,19 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::sleep;
 use tracing_subscriber::EnvFilter;
 
 use super::mesh::Mesh;
 use crate::{api::Answers, output};
 
-/// How often the report is looked at; a change shows at once to a person.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Shortest time between two looks: several changes at once become one look.
+const LOOK_APART: Duration = Duration::from_millis(200);
+/// Longest: a certificate that was renewed is not told otherwise.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Sends events to standard error, by the level in `SLUIS_LOG` (default `warn`).
-pub fn start_logging() {
+pub(crate) fn start_logging() {
     let filter = EnvFilter::try_from_env("SLUIS_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     tracing_subscriber::fmt()
@@ -32,9 +35,10 @@ pub fn start_logging() {
 }
 
 /// Prints changes until told to stop.
-pub async fn changes(mesh: Arc<Mesh>, stopped: impl Future<Output = ()>) {
+pub(crate) async fn changes(mesh: Arc<Mesh>, stopped: impl Future<Output = ()>) {
     tokio::pin!(stopped);
     let mut shown = Shown::default();
+    let (mut pushes, mut processes) = (mesh.control.events(), mesh.statuses.changes());
     loop {
         let text = shown.news(&mesh);
         if !text.is_empty() && output::print(&text).is_err() {
@@ -43,7 +47,13 @@ pub async fn changes(mesh: Arc<Mesh>, stopped: impl Future<Output = ()>) {
         }
         tokio::select! {
             () = &mut stopped => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            _ = pushes.changed() => {}
+            _ = processes.changed() => {}
+            () = sleep(LOOK_EVERY) => {}
+        }
+        tokio::select! {
+            () = &mut stopped => return,
+            () = sleep(LOOK_APART) => {}
         }
     }
 }
