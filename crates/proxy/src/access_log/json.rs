@@ -20,8 +20,8 @@ enum Node {
     /// A lone operator keeps its type.
     Operator(Operator),
     Text(Format),
-    List(Vec<Node>),
-    Object(Vec<(Box<[u8]>, Node)>),
+    List(Vec<Self>),
+    Object(Vec<(Box<[u8]>, Self)>),
 }
 
 impl Json {

@@ -146,6 +146,6 @@ fn json_keeps_types_and_stays_valid() {
 
 #[test]
 fn dates_are_those_of_http() {
-    assert_eq!(&time::http_date(784_111_777), b"Sun, 06 Nov 1994 08:49:37 GMT");
-    assert_eq!(&time::http_date(951_782_400), b"Tue, 29 Feb 2000 00:00:00 GMT");
+    assert_eq!(&http_date(784_111_777), b"Sun, 06 Nov 1994 08:49:37 GMT");
+    assert_eq!(&http_date(951_782_400), b"Tue, 29 Feb 2000 00:00:00 GMT");
 }

@@ -14,7 +14,6 @@ use super::{
     pool::{Key, Pooled},
     reply::Reply,
     respond::{self, Unsent},
-    retry::Tries,
     rewrite,
     state::Desk,
     trace::Trace,
@@ -61,7 +60,6 @@ impl Connection {
         site: Site<'_>,
         desk: &mut Desk,
         course: &mut Course<'_, 'c>,
-        tries: &Tries<'c>,
         trace: &mut Trace<'c>,
     ) -> Result<Finish<'c>, Failure> {
         let plan = course.plan;
@@ -85,7 +83,7 @@ impl Connection {
         write_request(desk, course, trace);
         let closes = self.must_close(site, desk);
         let mut pooled = pooled;
-        let driven = self.drive(site, desk, course, tries, trace, (&mut pooled, closes)).await;
+        let driven = self.drive(site, desk, course, trace, (&mut pooled, closes)).await;
         if let Ok(Finish::Complete { .. }) = &driven
             && is_reusable(desk)
         {
@@ -103,17 +101,17 @@ impl Connection {
         site: Site<'_>,
         desk: &mut Desk,
         course: &mut Course<'_, 'c>,
-        tries: &Tries<'c>,
         trace: &mut Trace<'c>,
         (pooled, closes): (&mut Pooled, bool),
     ) -> Result<Finish<'c>, Failure> {
         let now = Instant::now();
         let is_kept = pooled.requests > 0;
         let method = desk.request.method();
+        let gate = &self.gate;
         let io = (&mut self.io, &mut pooled.upstream.io);
         let mut flight = Flight::new(io, desk, &mut self.clock, (site.program.limits, method), now);
         flight.deadlines = course.deadlines;
-        flight.deadlines.attempt = tries.per_try_timeout().map(|limit| now + limit);
+        flight.deadlines.attempt = course.tries.per_try_timeout().map(|limit| now + limit);
         flight.response_time = course.plan.timeout;
         flight.request_end = trace.request_end;
         flight.received = trace.received;
@@ -125,7 +123,8 @@ impl Connection {
         let end = loop {
             match flight.next().await {
                 Event::Head => {
-                    let headed = on_head(site, &mut flight, course, tries, trace, closes);
+                    let ends = closes || gate.is_draining();
+                    let headed = on_head(site, &mut flight, course, trace, ends);
                     match headed {
                         Ok(Headed::Interim) if interim >= INTERIM_MAX => {
                             break Err(Failure::Protocol);
@@ -219,7 +218,6 @@ fn on_head<'c>(
     site: Site<'_>,
     flight: &mut Flight<'_>,
     course: &Course<'_, 'c>,
-    tries: &Tries<'_>,
     trace: &mut Trace<'c>,
     closes: bool,
 ) -> Result<Headed<'c>, Failure> {
@@ -241,8 +239,8 @@ fn on_head<'c>(
     let values = |name: &str, each: &mut dyn FnMut(&[u8])| {
         fields.all_named(name.as_bytes()).for_each(each);
     };
-    if course.is_repeatable && !flight.has_streamed && tries.wants(status, values) {
-        return Err(Failure::Status(status));
+    if course.is_repeatable && !flight.has_streamed && course.tries.wants(status, values) {
+        return Err(Failure::Status);
     }
     trace.response_start = Some(Instant::now());
     trace.request_end = flight.request_end;
@@ -301,12 +299,12 @@ fn settle<'c>(
             is_stale: is_kept && !flight.has_reply,
             is_unsent: !flight.has_sent,
         }),
-        Event::BadResponse(_) if has_begun => {
+        Event::BadResponse if has_begun => {
             let details = "upstream_reset_after_response_started{protocol_error}";
             trace.fault(Flag::UpstreamProtocolError, details);
             Ok(Finish::Broken)
         }
-        Event::BadResponse(_) | Event::Head => Err(Failure::Protocol),
+        Event::BadResponse | Event::Head => Err(Failure::Protocol),
         Event::Late(Deadline::Try) => Err(Failure::TryTimeout),
         Event::Late(deadline) => Ok(late(deadline, flight, trace)),
     }

@@ -31,6 +31,9 @@ use crate::{
 /// Longest wait for the rest of a head where the manager says nothing: a slow head holds a desk.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// How long a draining connection still waits for a request that may be on its way.
+const LAST_REQUEST_WAIT: Duration = Duration::from_millis(500);
+
 /// Bytes that are read and thrown away so that the client can read our last answer before the
 /// connection is reset.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
@@ -80,7 +83,7 @@ pub(super) struct Connection {
     pub(super) io: Io,
     pub(super) clock: Clock,
     pub(super) place: Rc<Place>,
-    gate: Gate,
+    pub(super) gate: Gate,
     prefix: BytesMut,
     served: u32,
     born: Instant,
@@ -162,7 +165,8 @@ impl Connection {
             if !is_draining && draining.as_mut().poll(cx).is_ready() {
                 // A request may be on its way: it is answered, and the client told to close.
                 is_draining = true;
-                let last = place.worker.now() + manager.drain_timeout;
+                let wait = manager.drain_timeout.min(LAST_REQUEST_WAIT);
+                let last = place.worker.now() + wait;
                 deadline = Some(earlier(deadline.flatten(), Some(last)));
             }
             let deadline = *deadline.get_or_insert_with(|| {

@@ -156,9 +156,9 @@ fn permit_upgrade<'c>(
 }
 
 /// Why there is no route, with or without a table.
-enum Missing<'c> {
+enum Missing {
     Table,
-    Route(NoRoute<'c>),
+    Route,
     Https,
 }
 
@@ -166,16 +166,16 @@ fn find<'c>(
     site: Site<'_>,
     table: Option<&'c RouteTable>,
     head: &RequestHead,
-) -> Result<Matched<'c>, Missing<'c>> {
+) -> Result<Matched<'c>, Missing> {
     let table = table.ok_or(Missing::Table)?;
     let facts = Facts { head, scheme: site.scheme(head) };
     table.route(&facts).map_err(|none| match none {
         NoRoute::HttpsRequired { .. } => Missing::Https,
-        other => Missing::Route(other),
+        NoRoute::NoVirtualHost | NoRoute::NoRoute { .. } => Missing::Route,
     })
 }
 
-fn no_route<'c>(none: Missing<'_>, head: &RequestHead) -> Box<Reply<'c>> {
+fn no_route<'c>(none: Missing, head: &RequestHead) -> Box<Reply<'c>> {
     match none {
         Missing::Https => {
             let location = [b"https://", head.authority(), head.path()].concat();
@@ -184,7 +184,7 @@ fn no_route<'c>(none: Missing<'_>, head: &RequestHead) -> Box<Reply<'c>> {
         Missing::Table => {
             Reply::new(404, "route_configuration_not_found").flag(Flag::NoRouteFound).into()
         }
-        Missing::Route(_) => Reply::new(404, "route_not_found").flag(Flag::NoRouteFound).into(),
+        Missing::Route => Reply::new(404, "route_not_found").flag(Flag::NoRouteFound).into(),
     }
 }
 

@@ -63,11 +63,12 @@ pub(super) fn mark_origin(site: Site<'_>, head: &mut RequestHead, text: &mut Vec
     if !trusts_proto || !head.fields.has(Known::XForwardedProto) {
         head.fields.set_trusted(Known::XForwardedProto, proto);
     }
-    if manager.append_x_forwarded_port && !head.fields.has(Known::XForwardedPort) {
-        if let Some(local) = address(&site.connection.local) {
-            number(u64::from(local.port()), text);
-            head.fields.set_trusted(Known::XForwardedPort, text);
-        }
+    if manager.append_x_forwarded_port
+        && !head.fields.has(Known::XForwardedPort)
+        && let Some(local) = address(&site.connection.local)
+    {
+        number(u64::from(local.port()), text);
+        head.fields.set_trusted(Known::XForwardedPort, text);
     }
     if is_edge {
         if let Some(remote) = remote {

@@ -22,7 +22,7 @@ pub(super) enum Failure {
     /// The try took longer than its own limit.
     TryTimeout,
     /// A response with a status that the policy tries again. Only ever a reason to try again.
-    Status(u16),
+    Status,
 }
 
 const RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: ";
@@ -36,7 +36,7 @@ impl Failure {
             Self::Closed { .. } => Flag::UpstreamConnectionTermination,
             Self::Protocol => Flag::UpstreamProtocolError,
             Self::TryTimeout => Flag::UpstreamRequestTimeout,
-            Self::Status(_) => Flag::UpstreamRetryLimitExceeded,
+            Self::Status => Flag::UpstreamRetryLimitExceeded,
         }
     }
 
@@ -75,7 +75,7 @@ impl Failure {
             Self::TryTimeout => {
                 told(504, "upstream_per_try_timeout", "upstream request timeout".into())
             }
-            Self::Status(_) => told(503, "upstream_response", "".into()),
+            Self::Status => told(503, "upstream_response", "".into()),
         }
     }
 }

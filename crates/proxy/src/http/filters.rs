@@ -2,17 +2,18 @@
 //!
 //! In:    heads on the desk, the route as far as it is known.
 //! Out:   the heads, changed; or the answer that a filter wants sent instead.
-//! Never: forwards what a filter failed on.
+//! Never: forwards what a filter failed on, or what a filter that cannot run should have seen.
 
 mod lua;
 
 use std::{fs, io, sync::Arc};
 
 use sluis_rules::{HttpFilter, HttpFilterKind, LuaFilter, Matched, Source};
-use sluis_script::{CompileError, Host};
+use sluis_script::{CompileError, Host, Script};
+use tracing::error;
 
 use super::{edge::Site, reply::Reply, respond::Unsent, state::Desk};
-use crate::worker::Worker;
+use crate::{stats::Counter, worker::Worker};
 use lua::Lua;
 
 /// Longest script that is read from a file.
@@ -20,7 +21,7 @@ const SCRIPT_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Why a filter cannot run.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FilterError {
+enum FilterError {
     #[error("the script cannot be read from {path}: {source}")]
     Unreadable {
         path: Arc<str>,
@@ -44,21 +45,25 @@ pub(super) struct Filter {
 #[derive(Debug)]
 enum Kind {
     Lua(Box<Lua>),
+    /// It cannot run: every request that it should see is answered 500.
+    Failed,
 }
 
 impl Filter {
     /// Makes a filter ready; `None` for the router, which is no filter here.
-    pub(super) fn new(worker: &Worker, filter: &HttpFilter) -> Result<Option<Self>, FilterError> {
-        let kind = match &filter.kind {
-            HttpFilterKind::Router(_) => return Ok(None),
-            HttpFilterKind::Lua(settings) => {
-                let (source, host) = script(worker, settings)?;
+    pub(super) fn new(worker: &Worker, filter: &HttpFilter) -> Option<Self> {
+        let HttpFilterKind::Lua(settings) = &filter.kind else { return None };
+        let kind = match script(worker, &filter.name, settings) {
+            Ok(script) => {
                 let name = Arc::clone(&filter.name);
-                let lua = Lua::new(name, &source, &host, settings.clear_route_cache)?;
-                Kind::Lua(Box::new(lua))
+                Kind::Lua(Box::new(Lua::new(name, script, settings.clear_route_cache)))
+            }
+            Err(error) => {
+                error!(filter = %filter.name, %error, "filter cannot run: its requests are answered 500");
+                Kind::Failed
             }
         };
-        Ok(Some(Self { name: Arc::clone(&filter.name), is_disabled: filter.disabled, kind }))
+        Some(Self { name: Arc::clone(&filter.name), is_disabled: filter.disabled, kind })
     }
 
     fn is_off(&self, matched: Option<&Matched<'_>>) -> bool {
@@ -67,24 +72,26 @@ impl Filter {
     }
 }
 
-/// The text of a script, and what it may use of this process.
-fn script(worker: &Worker, settings: &LuaFilter) -> Result<(String, Host), FilterError> {
-    let own = &worker.config().settings;
+fn script(worker: &Worker, name: &str, settings: &LuaFilter) -> Result<Script, FilterError> {
+    let config = worker.config();
+    let own = config.settings.lua_path.iter().map(|path| format!("{}/?.lua", path.display()));
+    let named = settings.package_paths.iter().map(ToString::to_string);
+    let host = Host {
+        package_paths: named.chain(own).collect(),
+        environment: Arc::clone(&config.settings.environment),
+    };
     let source = match &settings.source {
         Source::Text(text) => text.to_string(),
         Source::File(path) => read(path)
             .map_err(|source| FilterError::Unreadable { path: Arc::clone(path), source })?,
-        Source::Environment(variable) => own
+        Source::Environment(variable) => config
+            .settings
             .environment
             .get(&**variable)
             .cloned()
             .ok_or_else(|| FilterError::Unset { name: Arc::clone(variable) })?,
     };
-    let folder = own.lua_path.iter().map(|folder| format!("{}/?.lua", folder.display()));
-    let package_paths = folder.chain(settings.package_paths.iter().map(ToString::to_string));
-    let host =
-        Host { package_paths: package_paths.collect(), environment: Arc::clone(&own.environment) };
-    Ok((source, host))
+    Ok(Script::compile(&source, name, &host)?)
 }
 
 fn read(path: &str) -> io::Result<String> {
@@ -112,7 +119,11 @@ pub(super) fn on_request<'c>(
             continue;
         }
         match &filter.kind {
-            Kind::Lua(lua) => changed |= lua.on_request(stage.site, desk)?,
+            Kind::Lua(lua) => changed |= lua.on_request(stage, desk)?,
+            Kind::Failed => {
+                stage.site.worker.stats().inc(Counter::LuaErrors);
+                return Err(Reply::new(500, "filter_cannot_run").plain().into());
+            }
         }
     }
     Ok(changed)
@@ -125,7 +136,8 @@ pub(super) fn on_response(stage: Stage<'_, '_>, desk: &mut Desk) -> Result<(), U
             continue;
         }
         match &filter.kind {
-            Kind::Lua(lua) => lua.on_response(stage.site, desk)?,
+            Kind::Lua(lua) => lua.on_response(stage, desk)?,
+            Kind::Failed => return Err(Unsent::Fault),
         }
     }
     Ok(())

@@ -17,8 +17,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use sluis_http1::{HeadError, Limits, Method, write_chunk, write_last_chunk};
+use sluis_http1::{ChunkError, Limits, Method, write_chunk, write_last_chunk};
 use tokio::{io::AsyncWrite as _, time::Instant};
+use tracing::debug;
 
 use super::{
     buffer::{Buffer, Outgoing},
@@ -44,7 +45,7 @@ pub(super) enum Event {
     /// The endpoint has gone before the end of the response.
     EndpointGone,
     /// The response's head or body is malformed.
-    BadResponse(Option<HeadError>),
+    BadResponse,
     /// A deadline has passed.
     Late(Deadline),
 }
@@ -338,8 +339,11 @@ impl<'f> Flight<'f> {
                 Err(Event::Head)
             }
             Ok(None) if reply.has_room() || reply.grow() => Ok(()),
-            Ok(None) => Err(Event::BadResponse(Some(HeadError::TooLarge))),
-            Err(error) => Err(Event::BadResponse(Some(error))),
+            Ok(None) => Err(Event::BadResponse),
+            Err(error) => {
+                debug!(%error, "response refused");
+                Err(Event::BadResponse)
+            }
         }
     }
 
@@ -389,7 +393,10 @@ impl<'f> Flight<'f> {
 
     /// Passes on what of the reply is this response's body.
     pub(super) fn judge_response_body(&mut self) -> Result<(), Event> {
-        let malformed = |_| Event::BadResponse(None);
+        let malformed = |error: ChunkError| {
+            debug!(%error, "response body refused");
+            Event::BadResponse
+        };
         if self.passing != Passing::Raw {
             self.restart_down();
         }

@@ -39,6 +39,7 @@ pub(super) enum Outcome<'c> {
 /// What all tries of one request share.
 pub(super) struct Course<'p, 'c> {
     pub(super) plan: &'p Plan<'c>,
+    pub(super) tries: Tries<'c>,
     pub(super) deadlines: Deadlines,
     /// Length of the head in `desk.up`; the rest is the first bytes of the body.
     pub(super) head_len: usize,
@@ -63,14 +64,12 @@ impl Connection {
         let Ok(owes_continue) = prepare(site, desk, plan, trace) else {
             return Outcome::Reply(Reply::fault().into());
         };
-        let facts = Facts { head: &desk.request, scheme: site.scheme(&desk.request) };
-        let mut tries = Tries::new(plan.retry, &facts);
         let mut course = match begin(site, desk, plan, trace) {
             Ok(course) => Course { owes_continue, ..course },
             Err(reply) => return Outcome::Reply(reply),
         };
         loop {
-            let failure = match self.attempt(site, desk, &mut course, &tries, trace).await {
+            let failure = match self.attempt(site, desk, &mut course, trace).await {
                 Ok(Finish::Complete { closes }) => {
                     return Outcome::Done(After::response(desk, closes));
                 }
@@ -80,18 +79,18 @@ impl Connection {
             };
             let is_idempotent = trace.method.is_idempotent();
             let next = match course.is_repeatable {
-                true => tries.after(&failure, is_idempotent, site.worker.random()),
+                true => course.tries.after(&failure, is_idempotent, site.worker.random()),
                 false => Next::GiveUp,
             };
             let Next::Again(wait) = next else {
-                return Outcome::Reply(give_up(&failure, &tries, plan, trace));
+                return Outcome::Reply(give_up(&failure, &course, trace));
             };
             site.worker.stats().inc(Counter::HttpRetries);
             if !wait.is_zero() {
                 sleep(wait).await;
             }
             if course.deadlines.response.is_some_and(|at| Instant::now() >= at) {
-                return Outcome::Reply(give_up(&Failure::TryTimeout, &tries, plan, trace));
+                return Outcome::Reply(give_up(&Failure::TryTimeout, &course, trace));
             }
             desk.reply.clear();
             desk.reply_scan = Scan::default();
@@ -102,17 +101,16 @@ impl Connection {
 /// Words the last failure for the client and the log.
 fn give_up<'c>(
     failure: &Failure,
-    tries: &Tries<'_>,
-    plan: &Plan<'c>,
+    course: &Course<'_, 'c>,
     trace: &mut Trace<'_>,
 ) -> Box<Reply<'c>> {
-    if tries.are_used_up() {
+    if course.tries.are_used_up() {
         trace.flags.set(Flag::UpstreamRetryLimitExceeded);
     }
     if let Failure::Connect(error) = failure {
         trace.transport_failure = error.transport_failure().map(str::to_owned);
     }
-    Reply { matched: Some(plan.matched), ..failure.reply() }.into()
+    Reply { matched: Some(course.plan.matched), ..failure.reply() }.into()
 }
 
 /// Takes what has come of the body, and sets the deadlines.
@@ -124,9 +122,8 @@ fn begin<'p, 'c>(
 ) -> Result<Course<'p, 'c>, Box<Reply<'c>>> {
     let manager = site.manager();
     desk.request_body.restart(desk.request.framing());
-    let taken = match desk.request_body.take(desk.input.unread()) {
-        Ok(taken) => taken,
-        Err(_) => return Err(bad_body().of(plan.matched).into()),
+    let Ok(taken) = desk.request_body.take(desk.input.unread()) else {
+        return Err(bad_body().of(plan.matched).into());
     };
     trace.received = taken.len as u64;
     desk.input.mark(taken.len, taken.dropped);
@@ -144,7 +141,9 @@ fn begin<'p, 'c>(
         idle: nonzero(plan.forward.idle_timeout.or(manager.stream_idle_timeout)),
         attempt: None,
     };
-    Ok(Course { plan, deadlines, head_len: 0, is_repeatable: true, owes_continue: false })
+    let facts = Facts { head: &desk.request, scheme: site.scheme(&desk.request) };
+    let tries = Tries::new(plan.retry, &facts);
+    Ok(Course { plan, tries, deadlines, head_len: 0, is_repeatable: true, owes_continue: false })
 }
 
 pub(super) fn bad_body<'c>() -> Reply<'c> {

@@ -5,10 +5,13 @@
 //! Never: gives a connection to a request for another cluster, endpoint, TLS setting or server
 //!        name; asks the kernel whether a connection is alive.
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
 use sluis_rules::{Address, Cluster, UpstreamTls};
-use tokio::time::Instant;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use crate::upstream::Upstream;
 
@@ -66,13 +69,18 @@ struct Idle {
 
 /// One worker's idle connections.
 #[derive(Debug, Default)]
-pub(super) struct Pool(RefCell<Inner>);
+pub(super) struct Pool {
+    inner: Rc<RefCell<Inner>>,
+    /// Runs while there are idle connections; ends with the pool.
+    sweeper: RefCell<JoinSet<()>>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
     places: HashMap<Key, Place>,
     count: usize,
-    swept: Option<Instant>,
+    /// Whether somebody looks after what is idle.
+    is_watched: bool,
 }
 
 /// A connection to an endpoint, with how it came about.
@@ -88,7 +96,7 @@ pub(super) struct Pooled {
 impl Pool {
     /// Takes the connection that was used last and is still usable.
     pub(super) fn take(&self, key: &Key, now: Instant) -> Option<Pooled> {
-        let mut inner = self.0.borrow_mut();
+        let mut inner = self.inner.borrow_mut();
         let Inner { places, count, .. } = &mut *inner;
         let place = places.get_mut(key)?;
         while let Some(mut idle) = place.idle.pop() {
@@ -112,8 +120,7 @@ impl Pool {
         (cluster, tls): (&Arc<Cluster>, Option<&Arc<UpstreamTls>>),
         now: Instant,
     ) {
-        let mut inner = self.0.borrow_mut();
-        inner.sweep(now);
+        let mut inner = self.inner.borrow_mut();
         if inner.count >= IDLE_MAX || pooled.is_done {
             return;
         }
@@ -127,21 +134,36 @@ impl Pool {
             let Pooled { upstream, requests, .. } = pooled;
             place.idle.push(Idle { upstream, since: now, requests });
             inner.count += 1;
+            self.watch(&mut inner);
         }
     }
 
-    /// Closes connections that have been idle for too long or that the endpoint has closed.
-    pub(super) fn sweep(&self, now: Instant) {
-        self.0.borrow_mut().sweep(now);
+    /// Closes what nobody will use, once a second, until nothing is left.
+    fn watch(&self, inner: &mut Inner) {
+        if std::mem::replace(&mut inner.is_watched, true) {
+            return;
+        }
+        let inner = Rc::clone(&self.inner);
+        let mut sweeper = self.sweeper.borrow_mut();
+        // The one before has ended.
+        while sweeper.try_join_next().is_some() {}
+        sweeper.spawn_local(async move {
+            loop {
+                sleep(SWEEP_EVERY).await;
+                let mut inner = inner.borrow_mut();
+                inner.sweep(Instant::now());
+                if inner.count == 0 {
+                    inner.is_watched = false;
+                    return;
+                }
+            }
+        });
     }
 }
 
 impl Inner {
+    /// Closes connections that have been idle for too long or that the endpoint has closed.
     fn sweep(&mut self, now: Instant) {
-        if self.swept.is_some_and(|last| now.duration_since(last) < SWEEP_EVERY) {
-            return;
-        }
-        self.swept = Some(now);
         let mut count = 0;
         self.places.retain(|_, place| {
             let limit = place.idle_timeout;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sluis_http1::{EscapedSlashes, Limits, PathRules, Slashes};
 use sluis_rules::{HttpFilterKind, HttpManager};
 
-use super::filters::{Filter, FilterError};
+use super::filters::Filter;
 use crate::{
     access_log::{FormatError, Logs},
     worker::Worker,
@@ -16,12 +16,6 @@ use crate::{
 pub(super) enum ProgramError {
     #[error("access log: {0}")]
     Log(#[from] FormatError),
-    #[error("filter {name}: {source}")]
-    Filter {
-        name: Arc<str>,
-        #[source]
-        source: FilterError,
-    },
 }
 
 /// A manager with what is derived from it.
@@ -44,9 +38,7 @@ impl Program {
             if let HttpFilterKind::Router(options) = &filter.kind {
                 hides_envoy = options.suppress_envoy_headers;
             }
-            let name = Arc::clone(&filter.name);
-            let made = Filter::new(worker, filter);
-            filters.extend(made.map_err(|source| ProgramError::Filter { name, source })?);
+            filters.extend(Filter::new(worker, filter));
         }
         Ok(Self {
             manager: Arc::clone(manager),

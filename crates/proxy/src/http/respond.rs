@@ -153,10 +153,10 @@ fn finish(site: Site<'_>, desk: &mut Desk, trace: &mut Trace<'_>) {
     if let Some(via) = &manager.via {
         fields.append_trusted(Known::Via, via.as_bytes());
     }
-    if manager.request_id_in_response {
-        if let Some(id) = desk.request.fields.get(Known::XRequestId) {
-            fields.set_trusted(Known::XRequestId, id);
-        }
+    if manager.request_id_in_response
+        && let Some(id) = desk.request.fields.get(Known::XRequestId)
+    {
+        fields.set_trusted(Known::XRequestId, id);
     }
 }
 

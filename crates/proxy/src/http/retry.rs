@@ -108,7 +108,7 @@ fn covers(policy: &RetryPolicy, failure: &Failure) -> bool {
         ) => true,
         ("reset-before-request", Failure::Closed { is_unsent, .. }) => *is_unsent,
         // The response asked for it already.
-        (_, Failure::Status(_)) => true,
+        (_, Failure::Status) => true,
         _ => false,
     })
 }

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     fmt,
+    ops::Deref,
     rc::Rc,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -61,16 +62,33 @@ impl Desk {
     }
 }
 
+type Desks = Vec<Box<Desk>>;
+
+/// A header format with the text that it was compiled from; `None` when that is malformed.
+type KeptFormat = (Arc<str>, Option<Rc<Format>>);
+
+/// A configuration, counted within its worker.
+#[derive(Debug)]
+pub(super) struct Shared(Arc<Config>);
+
+impl Deref for Shared {
+    type Target = Config;
+
+    fn deref(&self) -> &Config {
+        &self.0
+    }
+}
+
 /// What HTTP keeps per worker.
 #[derive(Default)]
 pub struct WorkerState {
-    desks: RefCell<Vec<Box<Desk>>>,
+    desks: RefCell<Desks>,
     pub(super) pool: Pool,
     /// By the manager's place in memory, which the program keeps alive.
     programs: RefCell<HashMap<usize, Rc<Program>>>,
     /// By the format's place in memory, which the entry keeps alive.
-    formats: RefCell<HashMap<usize, (Arc<str>, Option<Rc<Format>>)>>,
-    config: RefCell<Option<Rc<Arc<Config>>>>,
+    formats: RefCell<HashMap<usize, KeptFormat>>,
+    config: RefCell<Option<Rc<Shared>>>,
     /// The second of the last `date` header, and its text.
     date: Cell<(u64, [u8; 29])>,
 }
@@ -92,13 +110,13 @@ impl WorkerState {
 
     /// The configuration for one request: shared within the worker, so that a request costs no
     /// atomic operation.
-    pub(super) fn config(&self, worker: &Worker) -> Rc<Arc<Config>> {
+    pub(super) fn config(&self, worker: &Worker) -> Rc<Shared> {
         let generation = worker.peek_config().generation;
         let mut kept = self.config.borrow_mut();
         match &*kept {
             Some(config) if config.generation == generation => Rc::clone(config),
             _ => {
-                let config = Rc::new(worker.config());
+                let config = Rc::new(Shared(worker.config()));
                 *kept = Some(Rc::clone(&config));
                 self.forget_managers();
                 config

@@ -1,9 +1,6 @@
 //! What becomes of one request, gathered for its log record.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, SystemTime},
-};
+use std::{net::SocketAddr, time::SystemTime};
 
 use sluis_http1::Method;
 use sluis_rules::{Address, Route};
@@ -91,11 +88,5 @@ impl<'c> Trace<'c> {
             route_origin: self.route.and_then(|route| route.origin.as_deref()),
             ..Record::new(connection)
         }
-    }
-
-    /// Milliseconds since the request began.
-    pub(super) fn millis(&self, now: Instant) -> u64 {
-        let elapsed: Duration = now.duration_since(self.start);
-        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 }

@@ -1,14 +1,14 @@
-//! The Lua filter: lends heads to a script.
+//! The Lua filter: shows heads to a script and carries out what it wants changed.
 
 use std::{fmt, sync::Arc};
 
 use sluis_http1::{FieldError, Fields, Known, RequestHead, ResponseHead};
 use sluis_script::{
-    CompileError, Edit, Facts, HeaderRefused, Host, Level, Outcome, Response, RunError, Script,
-    Stream,
+    Edit, Facts, HeaderRefused, Level, Outcome, Response, RunError, Script, Stream,
 };
 use tracing::{debug, error, info, trace, warn};
 
+use super::Stage;
 use crate::{
     http::{edge::Site, reply::Reply, respond::Unsent, state::Desk},
     stats::Counter,
@@ -29,48 +29,42 @@ impl fmt::Debug for Lua {
 }
 
 impl Lua {
-    pub(super) fn new(
-        name: Arc<str>,
-        source: &str,
-        host: &Host,
-        clears_route: bool,
-    ) -> Result<Self, CompileError> {
-        let script = Script::compile(source, &name, host)?;
-        Ok(Self { name, script, clears_route })
+    pub(super) fn new(name: Arc<str>, script: Script, clears_route: bool) -> Self {
+        Self { name, script, clears_route }
     }
 
     /// Shows the script a request. True when the route must be chosen anew.
     pub(super) fn on_request<'c>(
         &self,
-        site: Site<'_>,
+        stage: Stage<'_, '_>,
         desk: &mut Desk,
     ) -> Result<bool, Box<Reply<'c>>> {
         if !self.script.handles_requests() {
             return Ok(false);
         }
-        let scheme = site.scheme(&desk.request);
+        let scheme = stage.site.scheme(&desk.request);
         let head = Head::Request(&mut desk.request, scheme);
-        match self.script.on_request(&mut Lent { head, name: &self.name, site }) {
+        match self.script.on_request(&mut Shown { head, stage, name: &self.name }) {
             Ok(Outcome::Continue) => Ok(self.clears_route),
             Ok(Outcome::Respond(response)) => Err(reply(response).into()),
             Err(error) => {
-                self.failed(site, &error);
-                Err(Reply::new(500, "lua_script_failed").into())
+                self.failed(stage.site, &error);
+                Err(Reply::new(500, "lua_script_failed").plain().into())
             }
         }
     }
 
     /// Shows the script a response.
-    pub(super) fn on_response(&self, site: Site<'_>, desk: &mut Desk) -> Result<(), Unsent> {
+    pub(super) fn on_response(&self, stage: Stage<'_, '_>, desk: &mut Desk) -> Result<(), Unsent> {
         if !self.script.handles_responses() {
             return Ok(());
         }
         let head = Head::Response(&mut desk.response);
-        match self.script.on_response(&mut Lent { head, name: &self.name, site }) {
+        match self.script.on_response(&mut Shown { head, stage, name: &self.name }) {
             Ok(Outcome::Continue) => Ok(()),
             Ok(Outcome::Respond(response)) => Err(Unsent::Replaced(reply(response).into())),
             Err(error) => {
-                self.failed(site, &error);
+                self.failed(stage.site, &error);
                 Err(Unsent::Fault)
             }
         }
@@ -90,16 +84,16 @@ fn reply<'c>(response: Response) -> Reply<'c> {
     reply
 }
 
-/// A head while the script has it.
-struct Lent<'l> {
-    head: Head<'l>,
-    name: &'l str,
-    site: Site<'l>,
+/// A head that a script sees.
+struct Shown<'h, 'c> {
+    head: Head<'h>,
+    stage: Stage<'h, 'c>,
+    name: &'h str,
 }
 
-enum Head<'l> {
-    Request(&'l mut RequestHead, &'static str),
-    Response(&'l mut ResponseHead),
+enum Head<'h> {
+    Request(&'h mut RequestHead, &'static str),
+    Response(&'h mut ResponseHead),
 }
 
 /// Fields that say where the message ends or belong to one hop: ours alone.
@@ -123,114 +117,71 @@ fn refused(name: &[u8], reason: &'static str) -> HeaderRefused {
     HeaderRefused { name: String::from_utf8_lossy(name).into_owned(), reason }
 }
 
-fn said(name: &[u8], error: &FieldError) -> HeaderRefused {
-    refused(
-        name,
-        match error {
-            FieldError::Name => "the name is not valid",
-            FieldError::Value => "the value is not valid",
-            FieldError::Room => "the head has no more room",
-        },
-    )
+fn said(name: &[u8], error: FieldError) -> HeaderRefused {
+    let reason = match error {
+        FieldError::Name => "its name is not valid",
+        FieldError::Value => "its value is not valid",
+        FieldError::Room => "there is no room for more",
+    };
+    refused(name, reason)
 }
 
-impl Lent<'_> {
+impl Head<'_> {
     fn fields(&self) -> &Fields {
-        match &self.head {
-            Head::Request(head, _) => &head.fields,
-            Head::Response(head) => &head.fields,
+        match self {
+            Self::Request(head, _) => &head.fields,
+            Self::Response(head) => &head.fields,
         }
     }
 
     fn fields_mut(&mut self) -> &mut Fields {
-        match &mut self.head {
-            Head::Request(head, _) => &mut head.fields,
-            Head::Response(head) => &mut head.fields,
+        match self {
+            Self::Request(head, _) => &mut head.fields,
+            Self::Response(head) => &mut head.fields,
         }
     }
 
-    /// The value of a pseudo header; `host` is one, as in Envoy.
-    fn pseudo(&self, name: &[u8]) -> Option<&[u8]> {
-        match (&self.head, name) {
-            (Head::Request(head, _), b":method") => Some(head.method_name()),
-            (Head::Request(head, _), b":path") => Some(head.path()),
-            (Head::Request(head, _), b":authority" | b"host") => Some(head.authority()),
-            (Head::Request(_, scheme), b":scheme") => Some(scheme.as_bytes()),
-            (Head::Response(head), b":status") => Some(status_text(head.status())),
-            _ => None,
-        }
-    }
-}
-
-/// Three digits of a status.
-fn status_text(status: u16) -> &'static [u8] {
-    /// `200201…599`.
-    const DIGITS: [u8; 1200] = {
-        let mut digits = [b'0'; 1200];
-        let mut at = 0;
-        while at < 400 {
-            let status = at + 200;
-            digits[at * 3] = b'0' + (status / 100) as u8;
-            digits[at * 3 + 1] = b'0' + (status / 10 % 10) as u8;
-            digits[at * 3 + 2] = b'0' + (status % 10) as u8;
-            at += 1;
-        }
-        digits
-    };
-    static TABLE: [u8; 1200] = DIGITS;
-    let at = usize::from(status).saturating_sub(200) * 3;
-    TABLE.get(at..at + 3).unwrap_or(b"101")
-}
-
-fn is_pseudo(name: &[u8]) -> bool {
-    name.first() == Some(&b':') || name.eq_ignore_ascii_case(b"host")
-}
-
-impl Lent<'_> {
-    fn add(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeaderRefused> {
-        if is_pseudo(name) {
-            return Err(refused(name, "it cannot have a second value"));
-        }
-        self.fields_mut().append(name, value).map_err(|error| said(name, &error))
-    }
-
-    fn remove(&mut self, name: &[u8]) -> Result<(), HeaderRefused> {
-        if is_pseudo(name) {
-            return Err(refused(name, "it cannot be removed"));
-        }
-        self.fields_mut().remove_name(name);
-        Ok(())
-    }
-
-    fn replace(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeaderRefused> {
-        let outcome = match (&mut self.head, name) {
-            (Head::Request(head, _), b":method") => head.set_method(value),
-            (Head::Request(head, _), b":path") => head.set_path(value),
-            (Head::Request(head, _), b":authority" | b"host") => head.set_authority(value),
-            (Head::Response(head), b":status") => {
+    /// Sets a pseudo-header; `host` is one, as in Envoy.
+    fn set_pseudo(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeaderRefused> {
+        match (self, name) {
+            (Self::Request(head, _), b":method") => {
+                head.set_method(value).map_err(|error| said(name, error))
+            }
+            (Self::Request(head, _), b":path") => {
+                head.set_path(value).map_err(|error| said(name, error))
+            }
+            (Self::Request(head, _), b":authority" | b"host") => {
+                head.set_authority(value).map_err(|error| said(name, error))
+            }
+            (Self::Response(head), b":status") => {
                 let status = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                 let status = status.filter(|status| (200..=599).contains(status));
-                head.set_status(status.ok_or_else(|| refused(name, "not between 200 and 599"))?);
+                head.set_status(status.ok_or_else(|| refused(name, "it is not 200 to 599"))?);
                 Ok(())
             }
-            _ if is_pseudo(name) => return Err(refused(name, "it cannot be changed")),
-            _ => self.fields_mut().set(name, value),
-        };
-        outcome.map_err(|error| said(name, &error))
+            _ => Err(refused(name, "it cannot be changed")),
+        }
     }
 }
 
-impl Stream for Lent<'_> {
+impl Stream for Shown<'_, '_> {
     fn headers(&self, each: &mut dyn FnMut(&[u8], &[u8])) {
-        let names: [&[u8]; 5] = [b":authority", b":path", b":method", b":scheme", b":status"];
-        for name in names {
-            if let Some(value) = self.pseudo(name) {
-                each(name, value);
+        match &self.head {
+            Head::Request(head, scheme) => {
+                each(b":authority", head.authority());
+                each(b":path", head.path());
+                each(b":method", head.method_name());
+                each(b":scheme", scheme.as_bytes());
+            }
+            Head::Response(head) => {
+                let status = head.status();
+                let digit = |value: u16| b'0' + (value % 10) as u8;
+                each(b":status", &[digit(status / 100), digit(status / 10), digit(status)]);
             }
         }
         let is_request = matches!(self.head, Head::Request(..));
-        for (name, value) in self.fields().iter() {
-            // Envoy's scripts see the host as `:authority` alone.
+        for (name, value) in self.head.fields().iter() {
+            // As in Envoy, the host is `:authority` and nothing else.
             if !(is_request && name.eq_ignore_ascii_case(b"host")) {
                 each(name, value);
             }
@@ -242,10 +193,20 @@ impl Stream for Lent<'_> {
         if is_framing(name) {
             return Err(refused(name, "it belongs to the connection"));
         }
+        let is_pseudo = name.first() == Some(&b':') || name == b"host";
         match edit {
-            Edit::Add { name, value } => self.add(name, value),
-            Edit::Replace { name, value } => self.replace(name, value),
-            Edit::Remove { name } => self.remove(name),
+            Edit::Replace { value, .. } if is_pseudo => self.head.set_pseudo(name, value),
+            _ if is_pseudo => Err(refused(name, "it can only be replaced")),
+            Edit::Add { value, .. } => {
+                self.head.fields_mut().append(name, value).map_err(|error| said(name, error))
+            }
+            Edit::Replace { value, .. } => {
+                self.head.fields_mut().set(name, value).map_err(|error| said(name, error))
+            }
+            Edit::Remove { .. } => {
+                self.head.fields_mut().remove_name(name);
+                Ok(())
+            }
         }
     }
 
@@ -261,12 +222,17 @@ impl Stream for Lent<'_> {
     }
 
     fn facts(&self, facts: &mut Facts) {
-        let connection = self.site.connection;
+        let connection = self.stage.site.connection;
         facts.protocol = "HTTP/1.1";
+        if let Some(matched) = self.stage.matched {
+            facts.route.push_str(&matched.route.name);
+        }
         facts.server_name.push_str(connection.sni.as_deref().unwrap_or_default());
-        facts.is_tls = connection.is_tls;
-        facts.remote_address.push_str(&connection.remote.to_string());
-        facts.local_address.push_str(&connection.local.to_string());
-        facts.peer_uris.extend(connection.peer.iter().flat_map(|peer| peer.uris.iter().cloned()));
+        facts.remote_address = connection.remote.to_string();
+        facts.local_address = connection.local.to_string();
+        facts.is_tls = connection.tls_terminated;
+        if let Some(peer) = &connection.peer {
+            facts.peer_uris.extend_from_slice(&peer.uris);
+        }
     }
 }
