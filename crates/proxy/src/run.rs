@@ -205,7 +205,7 @@ impl Proxy {
         if let Some((address, mode)) = &bootstrap.admin {
             let listening =
                 system(format!("admin address {address}"), admin::bind(address, *mode))?;
-            tasks.spawn_local(admin::serve(listening, Rc::clone(&view)));
+            tasks.spawn_local(admin::serve(listening, address.clone(), Rc::clone(&view)));
         }
         tasks.spawn_local(Rc::clone(&resolver).run());
         let secrets = store.changes();

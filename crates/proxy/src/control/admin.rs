@@ -73,8 +73,9 @@ pub(crate) fn bind(address: &Address, mode: u32) -> io::Result<Listening> {
     }
 }
 
-/// Serves until dropped.
-pub(crate) async fn serve(listening: Listening, view: Rc<View>) {
+/// Serves until dropped; then the socket file goes too.
+pub(crate) async fn serve(listening: Listening, address: Address, view: Rc<View>) {
+    let _file = SocketFile(address);
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -89,6 +90,18 @@ pub(crate) async fn serve(listening: Listening, view: Rc<View>) {
                 warn!(%error, "admin connection not accepted");
                 tokio::time::sleep(ACCEPT_WAIT).await;
             }
+        }
+    }
+}
+
+/// Removes a Unix socket's file at the end.
+struct SocketFile(Address);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Address::Pipe(path) = &self.0 {
+            // It may be gone with its directory.
+            let _gone = std::fs::remove_file(path);
         }
     }
 }

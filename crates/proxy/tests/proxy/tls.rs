@@ -163,3 +163,74 @@ async fn a_chain_without_its_certificate_serves_nobody() {
     assert!(dial(proxy.address("tls"), "api.data.local", &pki).await.is_err());
     assert_eq!(proxy.counter("ssl.connection_error").await, 1);
 }
+
+/// A filter chain that speaks HTTP and sends everything to one cluster.
+fn http_chain(to: &str) -> Value {
+    json!({"filters": [{
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": to,
+            "route_config": {"name": "all", "virtual_hosts": [{
+                "name": "all",
+                "domains": ["*"],
+                "routes": [{"match": {"prefix": "/"}, "route": {"cluster": to}}],
+            }]},
+            "http_filters": [{
+                "name": "envoy.filters.http.router",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+                },
+            }],
+        },
+    }]})
+}
+
+/// A server that answers one request per connection, with TLS in front of it.
+async fn web() -> (SocketAddr, tokio::task::JoinSet<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut task = tokio::task::JoinSet::new();
+    task.spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let host = String::from_utf8_lossy(&head).to_lowercase().contains("host: api");
+                let answer = if host { "yes" } else { "no!" };
+                let reply = format!("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n{answer}");
+                stream.write_all(reply.as_bytes()).await.ok();
+            });
+        }
+    });
+    (address, task)
+}
+
+#[tokio::test]
+async fn https_is_terminated_served_and_originated_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::new(dir.path());
+    let (server, _task) = web().await;
+    let behind = Proxy::with(
+        json!([terminator("tls", "web", &pki.secret("api.data.local"), &log_in(&dir))]),
+        json!([cluster("web", &[server])]),
+    )
+    .await;
+    let mut api = cluster("api", &[behind.address("tls")]);
+    api["transport_socket"] = client_tls("api.data.local", &pki);
+    let mut chain = http_chain("api");
+    chain["transport_socket"] = server_tls(&pki.secret("gateway.local"));
+    let front =
+        Proxy::with(json!([listener("https", json!({"filter_chains": [chain]}))]), json!([api]))
+            .await;
+    let mut stream = dial(front.address("https"), "gateway.local", &pki).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: api.data.local\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut response = String::new();
+    drop(soon("response", stream.read_to_string(&mut response)).await);
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n") && response.ends_with("yes"), "{response}");
+    assert_eq!(front.counter("http.downstream_rq_2xx").await, 1);
+}
