@@ -72,6 +72,7 @@ struct AgentArguments {
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    process::stay_small();
     let arguments = Arguments::parse();
     logs::start();
     let done = process::harden().and_then(|descriptors| match arguments.command {
