@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 
 from . import memory
-from .scene import (API_ADDRESS, API_PORT, COMMAND_WITHIN, EXAMPLE, GATEWAY, NOTEBOOK, SceneError,
+from .scene import (API_PORT, COMMAND_WITHIN, EXAMPLE, GATEWAY, NOTEBOOK, SceneError,
                     descendants, python)
 
 
@@ -51,7 +51,7 @@ def signed(scene):
 
 def logged(scene):
     """The API's own log tells who asked."""
-    record = scene.api_log()[-1]
+    record = (scene.api_log() or [{"status": "nothing logged"}])[-1]
     is_good = (record["status"] == 200 and record.get("system") == scene.access_key
                and record.get("user") == "alice@example.org")
     seen = f"user {record.get('user')}, system {record.get('system')}, status {record['status']}"
@@ -72,7 +72,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def outside(scene):
     """The same client asks the API outside the mesh."""
-    script = OUTSIDE.format(address=API_ADDRESS, port=API_PORT)
+    script = OUTSIDE.format(address=scene.api_address, port=API_PORT)
     trust = str(scene.dir / "ca/api.crt")
     result = scene.run([python(), "-c", script, EXAMPLE / "client.py"], SSL_CERT_FILE=trust)
     return Row("the same client outside the mesh", result.stderr.startswith("401 "), said(result))
@@ -111,7 +111,7 @@ def other_address(scene):
 def around_the_gateway(scene):
     """The client tries to reach the API past the gateway."""
     result = scene.in_jail(
-        python(), "-c", CONNECT, API_ADDRESS, str(API_PORT), "api.data.local")
+        python(), "-c", CONNECT, scene.api_address, str(API_PORT), "api.data.local")
     is_good = result.stdout.startswith("refused:")
     return Row("the API's own address, past the gateway", is_good, said(result))
 
@@ -233,7 +233,7 @@ def send(scene, path, headers):
     """Sends a request straight to the API, as one who has its bytes could."""
     kept = {name: value for name, value in headers
             if name.lower() not in ("content-length", "connection", "transfer-encoding")}
-    request = urllib.request.Request(f"https://{API_ADDRESS}:{API_PORT}{path}", b"query=x", kept)
+    request = urllib.request.Request(f"https://{scene.api_address}:{API_PORT}{path}", b"query=x", kept)
     context = ssl.create_default_context(cafile=scene.dir / "ca/api.crt")
     context.check_hostname = False  # the address stands for the name, as above
     opener = urllib.request.build_opener(

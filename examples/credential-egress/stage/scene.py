@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import signal
 import socket
@@ -17,7 +18,7 @@ READY_WITHIN = 60  # seconds; it takes less than one on an idle machine
 COMMAND_WITHIN = 120  # the search of the whole file system is the longest
 STOP_WITHIN = 20  # proxies drain for some seconds
 GATEWAY, NOTEBOOK = "egress/gateway", "team-a/notebook"
-API_ADDRESS, API_PORT = "127.0.0.9", 9443
+GATEWAY_PORT, API_PORT = 8443, 9443
 
 
 class SceneError(Exception):
@@ -35,6 +36,8 @@ class Scene(contextlib.ExitStack):
         self.keep = keep
         self.up_options = list(up)
         self.processes = {}
+        # Loopback has 2^24 addresses: one network for each scene, so that several can run at once.
+        self.net = f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(256)}"
 
     def __enter__(self):
         super().__enter__()
@@ -70,10 +73,12 @@ class Scene(contextlib.ExitStack):
     # -- what runs
 
     def write_manifests(self):
-        """A copy of the manifests, with the proxies' programs as asked for."""
+        """A copy of the manifests, with this scene's addresses and the programs asked for."""
         self.manifests = self.dir / "manifests"
         for part in ("istio", "machine"):
             shutil.copytree(EXAMPLE / part, self.manifests / part)
+        for path in self.manifests.glob("machine/*.yaml"):
+            path.write_text(path.read_text().replace("127.0.0.", f"{self.net}."))
         files = {GATEWAY: "egress-gateway.yaml", NOTEBOOK: "notebook.yaml"}
         for workload, engine in self.engines.items():
             path = self.manifests / "machine" / files[workload]
@@ -82,12 +87,12 @@ class Scene(contextlib.ExitStack):
             path.write_text(text.replace("sluis.dev/proxy: sluis ", f"sluis.dev/proxy: {engine} "))
 
     def start_api(self):
-        self.step(f"start the API at {API_ADDRESS}:{API_PORT}")
+        self.step(f"start the API at {self.api_address}:{API_PORT}")
         program = [sys.executable, EXAMPLE / "api/api.py", "--dir", self.dir / "api",
-                   "--address", API_ADDRESS, "--port", str(API_PORT),
+                   "--address", self.api_address, "--port", str(API_PORT),
                    "--record", self.dir / "api/last-request.json"]
         self.start("api", program, {}, self.dir / "api/log")
-        self.wait("the API to listen", lambda: can_connect(API_ADDRESS, API_PORT))
+        self.wait("the API to listen", lambda: can_connect(self.api_address, API_PORT))
 
     def start_mesh(self, port=None):
         self.step("start the mesh: sluis up")
@@ -141,6 +146,14 @@ class Scene(contextlib.ExitStack):
 
     # -- what can be asked
 
+    @property
+    def gateway_address(self):
+        return f"{self.net}.2"
+
+    @property
+    def api_address(self):
+        return f"{self.net}.9"
+
     def environment(self):
         """The caller's environment, without what would lead anything past the mesh."""
         gone = {"DATA_API_ACCESS_KEY", "SSL_CERT_FILE", "SLUIS_STATE_DIR"}
@@ -179,12 +192,8 @@ class Scene(contextlib.ExitStack):
         if status.get("faults"):
             raise SceneError("faults:\n" + "\n".join(status["faults"]))
         proxies = {f"{proxy['namespace']}/{proxy['name']}": proxy for proxy in status["proxies"]}
-        return set(proxies) >= set(self.engines) and all(
-            proxy["is_connected"]
-            and proxy["sync"]
-            and all(kind["state"] == "SYNCED" for kind in proxy["sync"].values())
-            for proxy in proxies.values()
-        )
+        return (set(proxies) >= set(self.engines) and all(map(is_in_sync, proxies.values()))
+                and can_connect(self.gateway_address, GATEWAY_PORT))
 
     def gateway_pid(self):
         """The process that signs."""
@@ -202,8 +211,10 @@ class Scene(contextlib.ExitStack):
         return self.run([self.sluis, "logs", workload]).stdout
 
     def api_log(self):
+        """What the API says of each request; failed handshakes are no requests."""
         lines = (self.dir / "api/log").read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
+        records = [json.loads(line) for line in lines if line.startswith("{")]
+        return [record for record in records if "status" in record]
 
     def wait(self, what, is_so):
         """Asks until it is so; tells what runs and what it said if that takes too long."""
@@ -224,6 +235,13 @@ class Scene(contextlib.ExitStack):
 
     def step(self, what):
         print(f"- {what}", flush=True)
+
+
+def is_in_sync(proxy):
+    """Whether a proxy has taken all it was sent; of some kinds it may need nothing."""
+    states = {kind: sync["state"] for kind, sync in proxy["sync"].items()}
+    return (proxy["is_connected"] and set(states.values()) <= {"SYNCED", "NOT SENT"}
+            and all(states.get(kind) == "SYNCED" for kind in ("CDS", "EDS", "LDS")))
 
 
 def python():
