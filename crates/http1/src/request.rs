@@ -234,11 +234,11 @@ impl RequestHead {
         }
     }
 
-    /// Appends the head as an HTTP/1.1 message in origin-form.
+    /// Appends the head as an HTTP/1.1 message in origin-form (CONNECT: in authority-form).
     pub fn write_to(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.method_name());
         out.push(b' ');
-        out.extend_from_slice(self.path());
+        out.extend_from_slice(if self.path().is_empty() { self.authority() } else { self.path() });
         out.extend_from_slice(b" HTTP/1.1\r\n");
         self.fields.write_to(out);
         out.extend_from_slice(b"\r\n");

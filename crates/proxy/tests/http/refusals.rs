@@ -51,7 +51,8 @@ async fn malformed_requests_are_answered_and_closed_and_never_reach_the_origin()
     assert_eq!(refused(&scene, &long).await, line);
     scene.origin.has_no_connection();
     let log = scene.log().await;
-    assert_eq!(log[0], "- - 400 DPE http1.content_length_and_chunked_not_allowed 0 11 - -");
+    let first = "- - 400 DPE http1.content_length_and_chunked_not_allowed 0 11 - -";
+    assert!(log.iter().any(|line| line == first), "{log:?}");
     assert_eq!(log.len(), 16);
 }
 
