@@ -37,6 +37,7 @@ pub(crate) struct Inspection {
     pub(crate) protocols: Vec<String>,
     pub(crate) is_tls: bool,
     hello_read: bool,
+    is_captured: bool,
 }
 
 /// Why a connection is closed before a filter chain is chosen.
@@ -70,6 +71,7 @@ impl Inspection {
             protocols: Vec::new(),
             is_tls: false,
             hello_read: false,
+            is_captured: false,
         }
     }
 
@@ -85,7 +87,10 @@ impl Inspection {
     }
 
     /// A connection from a jail: the kernel must know where it was going.
+    ///
+    /// A PROXY header on it would be the client's own, and is not believed.
     pub(crate) fn captured(&mut self) -> Result<(), InspectError> {
+        self.is_captured = true;
         self.restore();
         self.original_dst.map(drop).ok_or(InspectError::NotRedirected)
     }
@@ -103,6 +108,7 @@ impl Inspection {
             match filter.kind {
                 ListenerFilterKind::OriginalDst if self.original_dst.is_none() => self.restore(),
                 ListenerFilterKind::OriginalDst => {}
+                ListenerFilterKind::ProxyProtocol { .. } if self.is_captured => {}
                 ListenerFilterKind::ProxyProtocol { optional } => {
                     self.proxy_header(optional).await?;
                 }
