@@ -106,8 +106,9 @@ class Scene(contextlib.ExitStack):
 
     def start_envoy(self, workload):
         self.step(f"start a real Envoy as {workload}")
-        envoy = os.environ.get("ENVOY_BIN") or shutil.which("envoy")
-        if not envoy or not pathlib.Path(envoy).exists():
+        installed = EXAMPLE.parent.parent / "target/envoy/bin/envoy"
+        envoy = os.environ.get("ENVOY_BIN") or shutil.which("envoy") or installed
+        if not pathlib.Path(envoy).exists():
             raise SceneError("no Envoy: set ENVOY_BIN (make setup installs one in target/envoy)")
         name = workload.replace("/", "-")
         made = self.run([self.sluis, "proxy", "bootstrap", "--envoy", workload])
