@@ -62,6 +62,11 @@ impl Buffer {
         self.start = self.ready;
     }
 
+    /// Forgets what was ready: nobody is there to take it.
+    pub(super) fn discard_ready(&mut self) {
+        self.start = self.ready;
+    }
+
     /// Forgets ready bytes: they have been written.
     pub(super) fn consume(&mut self, len: usize) {
         self.start += len;

@@ -75,11 +75,8 @@ impl Connection {
             trace.flags.set(flag);
         }
         // A body that was not read would be taken for the next request.
-        let is_unread = match trace.request_end {
-            Some(_) => false,
-            None => desk.request.framing() != sluis_http1::Framing::None,
-        };
-        let closes = reply.closes || is_unread || self.must_close(site, desk);
+        let is_read = trace.request_end.is_some() || drops_body(desk, trace);
+        let closes = reply.closes || !is_read || self.must_close(site, desk);
         if let Err(unsent) = respond::answer(site, desk, reply, trace, closes) {
             let plain = match unsent {
                 Unsent::Fault => Reply::fault(),
@@ -97,6 +94,18 @@ impl Connection {
         }
         if closes { After::Linger } else { After::Keep }
     }
+}
+
+/// Throws away the rest of the body of a request that goes nowhere, if all of it has come.
+fn drops_body(desk: &mut Desk, trace: &Trace<'_>) -> bool {
+    if !trace.is_body_begun {
+        desk.request_body.restart(desk.request.framing());
+    }
+    if let Ok(taken) = desk.request_body.take(desk.input.unread()) {
+        desk.input.mark(taken.len, taken.dropped);
+        desk.input.discard_ready();
+    }
+    desk.request_body.is_done()
 }
 
 /// Counts and logs a request that is done with.

@@ -122,6 +122,7 @@ fn begin<'p, 'c>(
 ) -> Result<Course<'p, 'c>, Box<Reply<'c>>> {
     let manager = site.manager();
     desk.request_body.restart(desk.request.framing());
+    trace.is_body_begun = true;
     let Ok(taken) = desk.request_body.take(desk.input.unread()) else {
         return Err(bad_body().of(plan.matched).into());
     };

@@ -55,6 +55,7 @@ pub(super) struct Desk {
 impl Desk {
     /// Clears what belongs to one exchange; what the client has sent ahead stays.
     pub(super) fn next_request(&mut self) {
+        self.input.discard_ready();
         self.up.clear();
         self.down.clear();
         self.reply.clear();

@@ -19,6 +19,8 @@ pub(super) struct Trace<'c> {
     /// The method that the client sent: a filter may change the one that goes on.
     pub(super) method: Method,
     pub(super) request_end: Option<Instant>,
+    /// Whether the desk knows how far the request's body has come.
+    pub(super) is_body_begun: bool,
     pub(super) response_start: Option<Instant>,
     pub(super) flags: Flags,
     pub(super) details: Option<&'static str>,
@@ -40,6 +42,7 @@ impl<'c> Trace<'c> {
             wall,
             method,
             request_end: None,
+            is_body_begun: false,
             response_start: None,
             flags: Flags::default(),
             details: None,
