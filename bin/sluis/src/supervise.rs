@@ -256,7 +256,7 @@ impl Job {
             environment: self.environment(),
             inherited: self.workload.inherited.clone(),
         };
-        let print = launch.fingerprint(&bytes);
+        let print = launch.fingerprint(&document);
         if let Some(running) = process::adopt(&self.files, &print) {
             info!(workload = %self.workload.name, pid = running.pid(), "took over a running proxy");
             return Ok(running);

@@ -19,6 +19,7 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
+use serde_json::Value;
 use tokio::{
     process::{Child, Command},
     time::{sleep, timeout},
@@ -45,11 +46,11 @@ pub(crate) struct Launch {
 
 impl Launch {
     /// What tells this launch from another; values of inherited variables stay out, as they may be
-    /// secrets.
-    pub(crate) fn fingerprint(&self, bootstrap: &[u8]) -> String {
+    /// secrets. The bootstrap counts as JSON: its binary form has maps in no fixed order.
+    pub(crate) fn fingerprint(&self, bootstrap: &Value) -> String {
         let mut hasher = DefaultHasher::new();
         (&self.program, &self.arguments, &self.environment, &self.inherited).hash(&mut hasher);
-        bootstrap.hash(&mut hasher);
+        bootstrap.to_string().hash(&mut hasher);
         format!("{:016x}", hasher.finish())
     }
 }
@@ -167,4 +168,25 @@ fn open_log(files: &WorkloadDir) -> Result<fs::File> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_launch_is_known_again_until_something_in_it_changes() {
+        let launch = |argument: &str| Launch {
+            program: PathBuf::from("/bin/proxy"),
+            arguments: vec![argument.to_owned()],
+            environment: BTreeMap::from([("LANG".to_owned(), "C".to_owned())]),
+            inherited: Vec::new(),
+        };
+        let document = json!({"node": {"metadata": {"A": "1", "B": "2", "C": "3", "D": "4"}}});
+        let known = launch("run").fingerprint(&document);
+        assert_eq!(launch("run").fingerprint(&document.clone()), known);
+        assert_ne!(launch("agent").fingerprint(&document), known);
+        assert_ne!(launch("run").fingerprint(&json!({"node": {"metadata": {"A": "1"}}})), known);
+    }
 }

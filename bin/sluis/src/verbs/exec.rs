@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use sluis_capture::jail::{self, Helper, JailError, LISTENERS_MAX, Sidecar, Spec};
 
 use crate::{
@@ -52,7 +52,7 @@ pub(crate) fn run(options: ExecOptions) -> Result<ExitCode> {
         args: words.collect(),
         cwd: None,
         env: hidden_variables(&plan.secret_variables),
-        hide: outermost(hide),
+        hide: outermost(hide)?,
         search: vec![
             format!("{}.svc.cluster.local", name.namespace),
             "svc.cluster.local".to_owned(),
@@ -95,9 +95,17 @@ fn hidden_variables(names: &[String]) -> Vec<(OsString, Option<OsString>)> {
     names.iter().map(|name| (OsString::from(name), None)).collect()
 }
 
-/// Leaves out what does not exist, and what lies inside another of the paths.
-fn outermost(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
-    paths.retain(|path| path.exists());
+/// Leaves out what lies inside another of the paths.
+///
+/// # Errors
+///
+/// For a path that does not exist: it could not be covered, and would be seen once it is made.
+fn outermost(mut paths: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    for path in &paths {
+        if !path.exists() {
+            bail!("cannot hide {}: it does not exist (--hide, sluis.dev/hide)", path.display());
+        }
+    }
     paths.sort();
     paths.dedup();
     let is_inside = |path: &Path, all: &[PathBuf]| {
@@ -105,7 +113,7 @@ fn outermost(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
     };
     let all = paths.clone();
     paths.retain(|path| !is_inside(path, &all));
-    paths
+    Ok(paths)
 }
 
 #[cfg(test)]
@@ -114,8 +122,14 @@ mod tests {
 
     #[test]
     fn a_path_inside_a_hidden_one_is_hidden_once() {
-        let given = ["/usr/bin", "/usr", "/nowhere/at/all", "/etc", "/usr"];
-        let kept = outermost(given.iter().map(PathBuf::from).collect());
+        let given = ["/usr/bin", "/usr", "/etc", "/usr"];
+        let kept = outermost(given.iter().map(PathBuf::from).collect()).unwrap();
         assert_eq!(kept, [PathBuf::from("/etc"), PathBuf::from("/usr")]);
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_hidden_is_an_error() {
+        let error = outermost(vec![PathBuf::from("/nowhere/at/all")]).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/at/all"));
     }
 }

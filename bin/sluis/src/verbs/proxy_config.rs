@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use serde_json::Value;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     api,
@@ -48,13 +49,14 @@ pub(crate) fn run(options: &ProxyConfigOptions) -> Result<ExitCode> {
 }
 
 fn table(kind: ConfigKind, resources: &Value) -> Table {
-    let resources = items(resources);
+    // The proxy tells of itself beside its secrets.
+    let resources = items(resources.get("secrets").unwrap_or(resources));
     match kind {
         ConfigKind::Listeners => listeners(resources),
         ConfigKind::Routes => routes(resources),
         ConfigKind::Clusters => clusters(resources),
         ConfigKind::Endpoints => endpoints(resources),
-        ConfigKind::Secrets => secrets(resources),
+        ConfigKind::Secrets => secrets(resources, OffsetDateTime::now_utc()),
     }
 }
 
@@ -181,20 +183,38 @@ fn endpoints(resources: &[Value]) -> Table {
     table
 }
 
-fn secrets(resources: &[Value]) -> Table {
-    const COLUMNS: [(&str, &str); 8] = [
-        ("RESOURCE NAME", "name"),
-        ("TYPE", "type"),
-        ("STATUS", "status"),
-        ("VALID CERT", "valid"),
-        ("SERIAL NUMBER", "serial"),
-        ("NOT AFTER", "not_after"),
-        ("NOT BEFORE", "not_before"),
-        ("SPIFFE ID", "spiffe_id"),
-    ];
-    let mut table = Table::new(&COLUMNS.map(|(title, _)| title));
+fn secrets(resources: &[Value], now: OffsetDateTime) -> Table {
+    let mut table = Table::new(&[
+        "RESOURCE NAME",
+        "TYPE",
+        "STATUS",
+        "VALID CERT",
+        "SERIAL NUMBER",
+        "NOT AFTER",
+        "NOT BEFORE",
+        "SPIFFE ID",
+    ]);
     for secret in resources {
-        table.row(COLUMNS.iter().map(|(_, field)| text(&secret[*field])).collect());
+        let (shown, status) = match secret["kind"].as_str() {
+            Some("certificate") => ("Cert Chain", "ACTIVE"),
+            Some("roots") => ("CA", "ACTIVE"),
+            _ => ("", "WARMING"),
+        };
+        let time = |field: &str| OffsetDateTime::parse(secret[field].as_str()?, &Rfc3339).ok();
+        let valid = match (time("not_before"), time("not_after")) {
+            (Some(begin), Some(end)) => (begin <= now && now < end).to_string(),
+            _ => String::new(),
+        };
+        table.row(vec![
+            text(&secret["name"]),
+            shown.to_owned(),
+            status.to_owned(),
+            valid,
+            text(&secret["serial"]),
+            text(&secret["not_after"]),
+            text(&secret["not_before"]),
+            text(&secret["uris"][0]),
+        ]);
     }
     table
 }
@@ -264,5 +284,27 @@ mod tests {
         let shown = table(ConfigKind::Listeners, &listener).render();
         assert!(shown.contains("SNI: api.data.local   Cluster: outbound|443||gateway"), "{shown}");
         assert!(shown.contains("ALL                   Cluster: BlackHoleCluster"), "{shown}");
+    }
+
+    #[test]
+    fn a_certificate_shows_its_identity_and_whether_it_is_valid_now() {
+        let secrets = json!([
+            {"name": "ROOTCA", "kind": "roots", "fingerprint": "00"},
+            {"name": "default", "kind": "certificate", "serial": "0a", "uris": ["spiffe://td/ns/a/sa/b"],
+             "not_before": "2026-01-01T00:00:00Z", "not_after": "2026-01-02T00:00:00Z"},
+        ]);
+        for (now, valid) in [("2026-01-01T12:00:00Z", "true"), ("2026-01-02T00:00:00Z", "false")] {
+            let shown = super::secrets(
+                secrets.as_array().unwrap(),
+                OffsetDateTime::parse(now, &Rfc3339).unwrap(),
+            )
+            .render();
+            let rows: Vec<Vec<&str>> =
+                shown.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+            assert_eq!(rows[0], ["ROOTCA", "CA", "ACTIVE", "-", "-", "-", "-", "-"]);
+            let (begin, end) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
+            let identity = "spiffe://td/ns/a/sa/b";
+            assert_eq!(rows[1], ["default", "Cert", "Chain", "ACTIVE", valid, "0a", end, begin, identity]);
+        }
     }
 }
