@@ -304,7 +304,10 @@ mod tests {
             assert_eq!(rows[0], ["ROOTCA", "CA", "ACTIVE", "-", "-", "-", "-", "-"]);
             let (begin, end) = ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z");
             let identity = "spiffe://td/ns/a/sa/b";
-            assert_eq!(rows[1], ["default", "Cert", "Chain", "ACTIVE", valid, "0a", end, begin, identity]);
+            assert_eq!(
+                rows[1],
+                ["default", "Cert", "Chain", "ACTIVE", valid, "0a", end, begin, identity]
+            );
         }
     }
 }
