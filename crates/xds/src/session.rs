@@ -176,16 +176,25 @@ impl Session {
     /// Takes one event and says what to do. The only place where the session changes.
     pub fn on(&mut self, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
+        let mut resumed = None;
         match event {
             Event::Set(set) => self.replace(set),
-            Event::Ask(ask) => {
-                if let Err(breach) = self.ask(ask, &mut actions) {
+            Event::Ask(ask) => match self.ask(ask, &mut actions) {
+                Ok(found) => resumed = found,
+                Err(breach) => {
                     actions.push(Action::Close(breach));
                     return actions;
                 }
-            }
+            },
         }
         self.flush(&mut actions);
+        if let Some(kind) = resumed
+            && let Some(subscription) = self.kinds.get(&kind)
+            && !subscription.is_waiting()
+        {
+            // It holds what it should from an earlier stream, which is as good as an ACK.
+            actions.push(Action::Report(kind, Report::Ack { version: subscription.version() }));
+        }
         actions
     }
 
@@ -202,29 +211,33 @@ impl Session {
         }
     }
 
-    fn ask(&mut self, ask: Ask, actions: &mut Vec<Action>) -> Result<(), Breach> {
+    /// Takes a request. Gives its kind when the proxy brought resources of an earlier stream.
+    fn ask(&mut self, ask: Ask, actions: &mut Vec<Action>) -> Result<Option<Kind>, Breach> {
         let kind = ask.kind;
         let subscription = self.kinds.entry(kind).or_default();
         let is_first = subscription.phase == Phase::Idle;
         if !is_first && self.dialect == Dialect::Sotw && subscription.is_stale(&ask.nonce) {
             // "The server should not respond to a request with a stale nonce": the proxy repeats
             // its whole subscription when it answers the newer response.
-            return Ok(());
+            return Ok(None);
         }
         if let Some(report) = subscription.answer(&ask.nonce, ask.error) {
             actions.push(Action::Report(kind, report));
         }
+        let mut resumed = None;
         match ask.names {
             Names::All(names) => subscription.become_all(kind, is_first, names),
             Names::Change { subscribe, unsubscribe, held } => {
                 if is_first {
+                    resumed = (!held.is_empty()).then_some(kind);
                     self.resumed |= !held.is_empty();
                     subscription.resume(held);
                 }
                 subscription.change(kind, is_first, subscribe, &unsubscribe);
             }
         }
-        subscription.check_bounds(kind)
+        subscription.check_bounds(kind)?;
+        Ok(resumed)
     }
 
     /// Sends whatever is owed and may be sent now.

@@ -72,6 +72,11 @@ impl Subscription {
         matches!(self.phase, Phase::Sent { .. })
     }
 
+    /// The version of what the proxy holds.
+    pub(super) fn version(&self) -> String {
+        version_of(&self.held)
+    }
+
     /// Whether the proxy has accepted everything it was sent.
     pub(super) fn is_accepted(&self) -> bool {
         self.phase == Phase::Settled { accepted: true }

@@ -273,6 +273,15 @@ fn a_reconnecting_proxy_gets_only_what_differs_from_what_it_holds() {
 }
 
 #[test]
+fn a_reconnecting_proxy_that_holds_everything_is_in_sync_without_a_word() {
+    let held = set("EDS/a=1");
+    let version = held.get(Kind::Endpoints, "a").unwrap().version.clone();
+    let mut talk = Talk::new(Dialect::Delta, "EDS/a=1");
+    talk.ask("EDS", "", None, changes("+a", &[("a", &version)]), &["EDS ack"]);
+    talk.set("EDS/a=2", &["EDS#1 +a"]);
+}
+
+#[test]
 fn kinds_are_pushed_in_the_order_in_which_they_name_each_other() {
     let mut talk = Talk::new(Dialect::Delta, "");
     for (short, change) in [("RDS", "+r"), ("LDS", "+*"), ("EDS", "+c"), ("CDS", "+*")] {
