@@ -1,32 +1,73 @@
-"""Asks the API again and again until its input ends, then prints what came of it as JSON.
+"""Asks the API from several threads until its input ends; prints each request as a line of JSON.
 
-Bounded: one request at a time, at most RATE a second, each with its own connection, TLS handshake
-and path (the API takes a signature once).
+`load.py THREADS RATE`: at most RATE requests a second by each thread, one at a time. Half of the
+threads keep a connection for KEEP requests, the others make a new one (name, TCP, TLS) for each.
+Each request has a path of its own, as the API takes a signature once. A line holds: when the request
+began (monotonic clock), how long it took, its status (0: none), what went wrong, whether the
+connection had served before.
 """
 
+import http.client
 import json
 import os
 import select
+import ssl
 import sys
+import threading
 import time
-import urllib.error
-import urllib.request
 
-RATE = 40
+KEEP = 20  # requests on one connection
+WITHIN = 20  # seconds for one request: all else is a failure
+BODY = b"query=%7B+datasets+%7D"
+HEADERS = {"Authorization": "Bearer " + os.environ["USER_JWT"],
+           "Content-Type": "application/x-www-form-urlencoded"}
 
-done, failures = 0, []
-headers = {"Authorization": "Bearer " + os.environ["USER_JWT"]}
-print("started", flush=True)
-while not select.select([sys.stdin], [], [], 1 / RATE)[0]:
-    done += 1
-    url = f"https://api.data.local/graphql?n={os.getpid()}-{time.time_ns()}"
-    began = time.time()
+ended = threading.Event()
+printing = threading.Lock()
+
+
+def tell(*values):
+    with printing:
+        print(json.dumps(values), flush=True)
+
+
+def ask(connection, path):
+    """Status and fault of one request."""
     try:
-        request = urllib.request.Request(url, b"query=x", headers)
-        with urllib.request.urlopen(request, timeout=30) as response:
-            response.read()
-    except urllib.error.HTTPError as refused:
-        failures.append([began, f"{refused.code} {refused.read().decode()}"])
-    except OSError as error:
-        failures.append([began, str(error)])
-print(json.dumps({"done": done, "failures": failures}))
+        connection.request("POST", path, BODY, HEADERS)
+        response = connection.getresponse()
+        answer = response.read()
+        fault = "" if response.status == 200 else answer.decode(errors="replace")
+        return response.status, fault
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        return 0, f"{type(error).__name__}: {error}"
+
+
+def work(thread, rate):
+    keeps = thread % 2 == 0
+    context = ssl.create_default_context()
+    connection = http.client.HTTPSConnection("api.data.local", timeout=WITHIN, context=context)
+    number, due = 0, time.monotonic()
+    while not ended.wait(max(0, due - time.monotonic())):
+        # Late ones are left out, so that a pause is not followed by a burst.
+        due = max(due + 1 / rate, time.monotonic())
+        number += 1
+        reused = connection.sock is not None
+        began = time.monotonic()
+        status, fault = ask(connection, f"/graphql?load={os.getpid()}-{thread}-{number}-{began}")
+        tell(began, time.monotonic() - began, status, fault, reused)
+        if not keeps or number % KEEP == 0:
+            connection.close()
+
+
+if __name__ == "__main__":
+    threads = [threading.Thread(target=work, args=(thread, float(sys.argv[2])))
+               for thread in range(int(sys.argv[1]))]
+    for one in threads:
+        one.start()
+    select.select([sys.stdin], [], [])
+    ended.set()
+    for one in threads:
+        one.join()
+    print("end", flush=True)
