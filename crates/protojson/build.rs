@@ -18,8 +18,14 @@ use protox::{
 };
 
 /// The folders of the package that hold import roots.
-const ROOTS: [&str; 6] =
-    ["data-plane-api", "xds", "protoc-gen-validate", "googleapis", "opentelemetry-proto", "client_model"];
+const ROOTS: [&str; 6] = [
+    "data-plane-api",
+    "xds",
+    "protoc-gen-validate",
+    "googleapis",
+    "opentelemetry-proto",
+    "client_model",
+];
 
 /// The parts of Envoy's API that configuration can name.
 const WANTED: [&str; 5] =

@@ -84,9 +84,9 @@ fn read_back(path: &Path) -> io::Result<HashMap<String, SystemTime>> {
     let mut text = Vec::new();
     file.take(READ_BACK_BYTES_MAX).read_to_end(&mut text)?;
     // The first line may be cut off; it does not parse then.
-    let entries = text.split(|byte| *byte == b'\n').filter_map(|line| {
-        serde_json::from_slice::<Entry>(line).ok()
-    });
+    let entries = text
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| serde_json::from_slice::<Entry>(line).ok());
     Ok(entries.filter_map(|entry| Some((entry.identity, parse_time(&entry.not_after)?))).collect())
 }
 

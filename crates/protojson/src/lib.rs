@@ -113,7 +113,8 @@ fn dynamic(type_name: &str, bytes: &[u8]) -> Result<DynamicMessage, ConvertError
 }
 
 fn serialize(message: &DynamicMessage) -> Result<Value, ConvertError> {
-    let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(false);
+    let options =
+        SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(false);
     message
         .serialize_with_options(serde_json::value::Serializer, &options)
         .map_err(|error| ConvertError::Json(error.to_string()))

@@ -7,10 +7,10 @@
 mod access_log;
 mod at;
 mod cluster;
-mod common;
 mod endpoints;
 mod http;
 mod listener;
+mod messages;
 mod routes;
 mod tls;
 

@@ -1,3 +1,5 @@
+//! Behaviour of the control plane: who is let in, what is pushed, what is shown.
+
 use std::{collections::HashMap, future::pending};
 
 use envoy_types::pb::{

@@ -1,3 +1,5 @@
+//! Behaviour of the snapshot: what is seen, merged and preferred.
+
 use sluis_resources::{ClientTlsMode, Kind, SimpleLb};
 
 use super::*;

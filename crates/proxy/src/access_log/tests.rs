@@ -1,3 +1,5 @@
+//! Behaviour of the access log: formats, escapes, flags.
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use sluis_http1::{Limits, RequestHead, Scan};

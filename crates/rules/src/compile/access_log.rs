@@ -24,7 +24,7 @@ use envoy_types::pb::{
 
 use super::{
     at::{At, fields, message_of},
-    common,
+    messages,
 };
 use crate::{AccessLog, Comparison, JsonFormat, LogFilter, LogFormat, LogSink, Source};
 
@@ -122,7 +122,7 @@ fn format_string(at: &At<'_>, value: &SubstitutionFormatString) -> Option<(LogFo
         }
         Some(Format::TextFormatSource(source)) => {
             let at = &at.field("text_format_source");
-            match common::source(at, source)? {
+            match messages::source(at, source)? {
                 Source::Text(text) => text_format(&text),
                 Source::File(_) | Source::Environment(_) => {
                     at.fault("is not inline");

@@ -33,7 +33,7 @@ use envoy_types::pb::{
 
 use super::{
     at::{At, fields, refuse},
-    common, endpoints, http, tls,
+    endpoints, http, messages, tls,
 };
 use crate::{
     CircuitLimits, Cluster, Discovery, DnsFamily, HttpOptions, LbPolicy, TcpKeepalive,
@@ -137,7 +137,7 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
         endpoints: Arc::default(),
         policy,
         panic_threshold,
-        connect_timeout: common::duration(&at.field("connect_timeout"), connect_timeout.as_ref())
+        connect_timeout: messages::duration(&at.field("connect_timeout"), connect_timeout.as_ref())
             .filter(|timeout| !timeout.is_zero())
             .unwrap_or(CONNECT_TIMEOUT),
         tls: sockets.default.clone(),
@@ -152,11 +152,11 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
             upstream_connection_options.as_ref(),
         ),
         dns_family: dns_family(at, *dns_lookup_family),
-        dns_refresh: common::duration(&at.field("dns_refresh_rate"), dns_refresh_rate.as_ref())
+        dns_refresh: messages::duration(&at.field("dns_refresh_rate"), dns_refresh_rate.as_ref())
             .filter(|rate| !rate.is_zero())
             .unwrap_or(DNS_REFRESH),
         respect_dns_ttl: *respect_dns_ttl,
-        buffer_limit: common::number(per_connection_buffer_limit_bytes.as_ref())
+        buffer_limit: messages::number(per_connection_buffer_limit_bytes.as_ref())
             .unwrap_or(BUFFER_LIMIT),
     };
     inline_endpoints(at, &mut cluster, &sockets, locality_weighted, load_assignment.as_ref());
@@ -250,7 +250,7 @@ fn original_dst(at: &At<'_>, config: &OriginalDstLbConfig) -> Option<u16> {
         // The client must not choose the address by a header.
         refuse { use_http_header, http_header_name, metadata_key }
     });
-    let port = common::number(upstream_port_override.as_ref())?;
+    let port = messages::number(upstream_port_override.as_ref())?;
     let port = u16::try_from(port).map_err(|_| {
         at.field("upstream_port_override").fault("is not a port number");
     });
@@ -280,7 +280,7 @@ fn policy(at: &At<'_>, policy: i32, config: Option<&LbConfig>) -> Option<LbPolic
                 accept {}
                 refuse { active_request_bias, slow_start_config }
             });
-            let choices = common::number(choice_count.as_ref()).unwrap_or(2);
+            let choices = messages::number(choice_count.as_ref()).unwrap_or(2);
             return Some(LbPolicy::LeastRequest { choices: choices.clamp(2, 10) });
         }
         (_, None) | (LbPolicy::ClusterProvided, Some(LbConfig::OriginalDstLbConfig(_))) => {}
@@ -360,10 +360,10 @@ fn limits(at: &At<'_>, breakers: Option<&CircuitBreakers>) -> CircuitLimits {
             continue;
         }
         let set = |limit: &mut u32, value: Option<u32>| *limit = value.unwrap_or(*limit);
-        set(&mut limits.connections, common::number(max_connections.as_ref()));
-        set(&mut limits.pending, common::number(max_pending_requests.as_ref()));
-        set(&mut limits.requests, common::number(max_requests.as_ref()));
-        set(&mut limits.retries, common::number(max_retries.as_ref()));
+        set(&mut limits.connections, messages::number(max_connections.as_ref()));
+        set(&mut limits.pending, messages::number(max_pending_requests.as_ref()));
+        set(&mut limits.requests, messages::number(max_requests.as_ref()));
+        set(&mut limits.retries, messages::number(max_retries.as_ref()));
     }
     limits
 }
@@ -378,7 +378,7 @@ fn bind(at: &At<'_>, config: Option<&BindConfig>) -> Option<std::net::SocketAddr
             local_address_selector, validate_network_namespaces,
         }
     });
-    common::source_address(&at.field("source_address"), source_address.as_ref()?)
+    messages::source_address(&at.field("source_address"), source_address.as_ref()?)
 }
 
 fn connection_options(
@@ -391,7 +391,7 @@ fn connection_options(
         accept { set_local_interface_name_on_upstream_connections }
         refuse { happy_eyeballs_config }
     });
-    common::keepalive(tcp_keepalive.as_ref())
+    messages::keepalive(tcp_keepalive.as_ref())
 }
 
 fn dns_family(at: &At<'_>, family: i32) -> DnsFamily {

@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::config::{
 use super::{
     at::{At, fields},
     cluster::Sockets,
-    common,
+    messages,
 };
 use crate::{Endpoint, Endpoints, Health};
 
@@ -44,7 +44,7 @@ pub(super) fn endpoints(
             accept {}
             refuse { drop_overloads, endpoint_stale_after, weighted_priority_health }
         });
-        if common::number(overprovisioning_factor.as_ref()).unwrap_or(OVERPROVISIONING)
+        if messages::number(overprovisioning_factor.as_ref()).unwrap_or(OVERPROVISIONING)
             != OVERPROVISIONING
         {
             at.field("overprovisioning_factor").unsupported();
@@ -89,7 +89,7 @@ fn locality(
         return;
     }
     // A locality without a weight gets nothing when localities are weighted.
-    let Some(share) = common::number(load_balancing_weight.as_ref()).filter(|share| *share > 0)
+    let Some(share) = messages::number(load_balancing_weight.as_ref()).filter(|share| *share > 0)
     else {
         list.truncate(first);
         return;
@@ -132,9 +132,9 @@ fn endpoint(at: &At<'_>, entry: &LbEndpoint, sockets: &Sockets) -> Option<Endpoi
     });
     let wanted = metadata.as_ref().and_then(|all| all.filter_metadata.get(SOCKET_METADATA));
     Some(Endpoint {
-        address: common::endpoint_address(&place.field("address"), address.as_ref())?,
+        address: messages::endpoint_address(&place.field("address"), address.as_ref())?,
         hostname: (!hostname.is_empty()).then(|| hostname.as_str().into()),
-        weight: common::positive(
+        weight: messages::positive(
             &at.field("load_balancing_weight"),
             load_balancing_weight.as_ref(),
             1,

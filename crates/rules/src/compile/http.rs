@@ -29,7 +29,7 @@ use envoy_types::pb::{
 use super::{
     access_log::access_logs,
     at::{At, fields, message_of},
-    common, routes,
+    messages, routes,
 };
 use crate::{
     ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
@@ -91,14 +91,14 @@ pub(super) fn manager(at: &At<'_>, any: &Any) -> Option<HttpManager> {
     });
     tracing_is_off(&at.field("tracing"), tracing.as_ref());
     request_ids(&at.field("request_id_extension"), request_id_extension.as_ref());
-    if common::flag(stream_error_on_invalid_http_message.as_ref(), false) {
+    if messages::flag(stream_error_on_invalid_http_message.as_ref(), false) {
         // A connection whose framing was wrong once is never trusted again.
         at.field("stream_error_on_invalid_http_message").unsupported();
     }
     let route_specifier = routes_of(at, route_specifier.as_ref());
     let filters = filters(&at.field("http_filters"), http_filters);
-    let limit = |field: &str, value, default| common::limit(&at.field(field), value, default);
-    let kilobytes = common::number(max_request_headers_kb.as_ref()).unwrap_or(REQUEST_HEADERS_KB);
+    let limit = |field: &str, value, default| messages::limit(&at.field(field), value, default);
+    let kilobytes = messages::number(max_request_headers_kb.as_ref()).unwrap_or(REQUEST_HEADERS_KB);
     if !(1..=REQUEST_HEADERS_KB_MAX).contains(&kilobytes) {
         at.field("max_request_headers_kb")
             .fault(format!("is not between 1 and {REQUEST_HEADERS_KB_MAX}"));
@@ -115,16 +115,16 @@ pub(super) fn manager(at: &At<'_>, any: &Any) -> Option<HttpManager> {
             server_name.as_str().into()
         },
         server_header: server_header(at, *server_header_transformation),
-        via: (!via.is_empty()).then(|| common::header_value(&at.field("via"), via)),
-        use_remote_address: common::flag(use_remote_address.as_ref(), false),
+        via: (!via.is_empty()).then(|| messages::header_value(&at.field("via"), via)),
+        use_remote_address: messages::flag(use_remote_address.as_ref(), false),
         xff_trusted_hops: *xff_num_trusted_hops,
         skip_xff_append: *skip_xff_append,
         append_x_forwarded_port: *append_x_forwarded_port,
         internal_addresses: internal_address_config.as_ref().map(|config| {
             let at = at.field("internal_address_config");
-            common::cidrs(&at.field("cidr_ranges"), &config.cidr_ranges)
+            messages::cidrs(&at.field("cidr_ranges"), &config.cidr_ranges)
         }),
-        generate_request_id: common::flag(generate_request_id.as_ref(), true),
+        generate_request_id: messages::flag(generate_request_id.as_ref(), true),
         preserve_external_request_id: *preserve_external_request_id,
         request_id_in_response: *always_set_request_id_in_response,
         client_cert: ForwardClientCert {
@@ -132,7 +132,7 @@ pub(super) fn manager(at: &At<'_>, any: &Any) -> Option<HttpManager> {
             details: client_cert_details(at, set_current_client_cert_details.as_ref()),
         },
         path: PathOptions {
-            normalize: common::flag(normalize_path.as_ref(), false),
+            normalize: messages::flag(normalize_path.as_ref(), false),
             merge_slashes: *merge_slashes,
             escaped_slashes: escaped_slashes(at, *path_with_escaped_slashes_action),
         },
@@ -162,9 +162,9 @@ pub(super) fn manager(at: &At<'_>, any: &Any) -> Option<HttpManager> {
             request_headers_timeout.as_ref(),
             None,
         ),
-        drain_timeout: common::duration(&at.field("drain_timeout"), drain_timeout.as_ref())
+        drain_timeout: messages::duration(&at.field("drain_timeout"), drain_timeout.as_ref())
             .unwrap_or(DRAIN_TIMEOUT),
-        delayed_close_timeout: common::duration(
+        delayed_close_timeout: messages::duration(
             &at.field("delayed_close_timeout"),
             delayed_close_timeout.as_ref(),
         )
@@ -261,7 +261,7 @@ fn client_cert_details(
         refuse { issuer, format }
     });
     ClientCertDetails {
-        subject: common::flag(subject.as_ref(), false),
+        subject: messages::flag(subject.as_ref(), false),
         cert: *cert,
         chain: *chain,
         dns: *dns,
@@ -294,7 +294,7 @@ fn upgrades(at: &At<'_>, configs: &[UpgradeConfig]) -> Vec<Upgrade> {
         });
         Upgrade {
             kind: upgrade_type.to_ascii_lowercase().into(),
-            enabled: common::flag(enabled.as_ref(), true),
+            enabled: messages::flag(enabled.as_ref(), true),
         }
     });
     upgrades.collect()
@@ -312,18 +312,18 @@ pub(super) fn options(at: &At<'_>, options: Option<&HttpProtocolOptions>) -> Htt
         accept {}
         refuse { max_connection_duration_jitter, max_response_headers_kb }
     });
-    let limit = |field: &str, value, default| common::limit(&at.field(field), value, default);
+    let limit = |field: &str, value, default| messages::limit(&at.field(field), value, default);
     out.idle_timeout = limit("idle_timeout", idle_timeout.as_ref(), out.idle_timeout);
     out.max_connection_duration =
         limit("max_connection_duration", max_connection_duration.as_ref(), None);
     out.max_stream_duration = limit("max_stream_duration", max_stream_duration.as_ref(), None);
-    out.max_headers = common::positive(
+    out.max_headers = messages::positive(
         &at.field("max_headers_count"),
         max_headers_count.as_ref(),
         out.max_headers,
     );
     out.max_requests =
-        common::number(max_requests_per_connection.as_ref()).filter(|requests| *requests > 0);
+        messages::number(max_requests_per_connection.as_ref()).filter(|requests| *requests > 0);
     out.underscores = match HeadersWithUnderscoresAction::try_from(*headers_with_underscores_action)
     {
         Ok(HeadersWithUnderscoresAction::Allow) => Underscores::Allow,
@@ -350,7 +350,7 @@ pub(super) fn http1(at: &At<'_>, options: Option<&Http1ProtocolOptions>) -> Http
         }
     });
     Http1Options {
-        allow_absolute_url: common::flag(allow_absolute_url.as_ref(), true),
+        allow_absolute_url: messages::flag(allow_absolute_url.as_ref(), true),
         http10: accept_http_10.then(|| default_host_for_http_10.as_str().into()),
         trailers: *enable_trailers,
     }
@@ -379,9 +379,9 @@ pub(super) fn http2(at: &At<'_>, options: Option<&Http2ProtocolOptions>) -> Http
         }
     });
     Http2Options {
-        max_concurrent_streams: common::number(max_concurrent_streams.as_ref()),
-        stream_window: common::number(initial_stream_window_size.as_ref()),
-        connection_window: common::number(initial_connection_window_size.as_ref()),
+        max_concurrent_streams: messages::number(max_concurrent_streams.as_ref()),
+        stream_window: messages::number(initial_stream_window_size.as_ref()),
+        connection_window: messages::number(initial_connection_window_size.as_ref()),
         allow_connect: *allow_connect,
     }
 }
@@ -453,7 +453,7 @@ fn lua(at: &At<'_>, any: &Any) -> Option<LuaFilter> {
             at.field("default_source_code").fault("does not go with inline_code");
             return None;
         }
-        Some(source) => common::source(&at.field("default_source_code"), source)?,
+        Some(source) => messages::source(&at.field("default_source_code"), source)?,
         None if inline_code.is_empty() => {
             at.field("default_source_code").fault("is missing");
             return None;
@@ -463,7 +463,7 @@ fn lua(at: &At<'_>, any: &Any) -> Option<LuaFilter> {
     Some(LuaFilter {
         source,
         package_paths: package_paths.iter().map(|path| path.as_str().into()).collect(),
-        clear_route_cache: common::flag(clear_route_cache.as_ref(), true),
+        clear_route_cache: messages::flag(clear_route_cache.as_ref(), true),
     })
 }
 

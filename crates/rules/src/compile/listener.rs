@@ -30,7 +30,7 @@ use envoy_types::pb::{
 use super::{
     access_log::access_logs,
     at::{At, fields, message_of, refuse},
-    common, http, tls,
+    http, messages, tls,
 };
 use crate::{
     Direction, FilterChain, HeaderMutations, Listener, ListenerFilter, ListenerFilterKind, Network,
@@ -71,7 +71,7 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
     if name.is_empty() {
         at.field("name").fault("is missing");
     }
-    if common::flag(transparent.as_ref(), false) {
+    if messages::flag(transparent.as_ref(), false) {
         at.field("transparent").unsupported();
     }
     let old_bind = deprecated_v1.as_ref().and_then(|old| old.bind_to_port.as_ref());
@@ -86,11 +86,11 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
     }
     Some(Listener {
         name: name.as_str().into(),
-        address: common::address(&at.field("address"), address.as_ref())?,
-        bind_to_port: common::flag(bind_to_port.as_ref().or(old_bind), true),
-        use_original_dst: common::flag(use_original_dst.as_ref(), false),
+        address: messages::address(&at.field("address"), address.as_ref())?,
+        bind_to_port: messages::flag(bind_to_port.as_ref().or(old_bind), true),
+        use_original_dst: messages::flag(use_original_dst.as_ref(), false),
         filters: listener_filters_of(&at.field("listener_filters"), listener_filters),
-        filters_timeout: common::limit(
+        filters_timeout: messages::limit(
             &at.field("listener_filters_timeout"),
             listener_filters_timeout.as_ref(),
             Some(FILTERS_TIMEOUT),
@@ -100,12 +100,12 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
         default_chain,
         access_logs: access_logs(&at.field("access_log"), access_log),
         drains_with_process: *drain_type != DrainType::ModifyOnly as i32,
-        buffer_limit: common::number(per_connection_buffer_limit_bytes.as_ref())
+        buffer_limit: messages::number(per_connection_buffer_limit_bytes.as_ref())
             .unwrap_or(BUFFER_LIMIT),
-        backlog: common::number(tcp_backlog_size.as_ref()),
-        tcp_keepalive: common::keepalive(tcp_keepalive.as_ref()),
-        reuse_port: common::flag(enable_reuse_port.as_ref(), true),
-        freebind: common::flag(freebind.as_ref(), false),
+        backlog: messages::number(tcp_backlog_size.as_ref()),
+        tcp_keepalive: messages::keepalive(tcp_keepalive.as_ref()),
+        reuse_port: messages::flag(enable_reuse_port.as_ref(), true),
+        freebind: messages::flag(freebind.as_ref(), false),
         direction: match traffic_direction {
             1 => Direction::Inbound,
             2 => Direction::Outbound,
@@ -138,12 +138,12 @@ fn chain(at: &At<'_>, value: &PbChain) -> Option<FilterChain> {
         accept { metadata, filter_chain_match }
         refuse {}
     });
-    if common::flag(use_proxy_proto.as_ref(), false) {
+    if messages::flag(use_proxy_proto.as_ref(), false) {
         at.field("use_proxy_proto").unsupported();
     }
     let tls = tls::downstream(&at.field("transport_socket"), transport_socket.as_ref());
     let network = network(&at.field("filters"), filters);
-    let handshake_timeout = common::limit(
+    let handshake_timeout = messages::limit(
         &at.field("transport_socket_connect_timeout"),
         transport_socket_connect_timeout.as_ref(),
         None,
@@ -191,11 +191,11 @@ fn chain_match(at: &At<'_>, value: &Option<FilterChainMatch>) -> ChainMatch {
         destination_port: destination_port
             .as_ref()
             .and_then(|value| port(&at.field("destination_port"), value.value)),
-        destinations: common::cidrs(&at.field("prefix_ranges"), prefix_ranges),
+        destinations: messages::cidrs(&at.field("prefix_ranges"), prefix_ranges),
         server_names: server_names.collect(),
         transport: transport_protocol.clone(),
         applications: application_protocols.clone(),
-        direct_sources: common::cidrs(
+        direct_sources: messages::cidrs(
             &at.field("direct_source_prefix_ranges"),
             direct_source_prefix_ranges,
         ),
@@ -208,7 +208,7 @@ fn chain_match(at: &At<'_>, value: &Option<FilterChainMatch>) -> ChainMatch {
                 SourceType::Any
             }
         },
-        sources: common::cidrs(&at.field("source_prefix_ranges"), source_prefix_ranges),
+        sources: messages::cidrs(&at.field("source_prefix_ranges"), source_prefix_ranges),
         source_ports: source_ports
             .iter()
             .filter_map(|value| port(&at.field("source_ports"), *value))
@@ -261,7 +261,7 @@ fn listener_filter(at: &At<'_>, any: &Any) -> Option<ListenerFilterKind> {
                 ("enable_ja3_fingerprinting", enable_ja3_fingerprinting),
                 ("enable_ja4_fingerprinting", enable_ja4_fingerprinting),
             ] {
-                if common::flag(value.as_ref(), false) {
+                if messages::flag(value.as_ref(), false) {
                     at.field(field).unsupported();
                 }
             }
@@ -386,17 +386,17 @@ fn tcp_proxy(at: &At<'_>, any: &Any) -> Option<TcpProxy> {
     Some(TcpProxy {
         stat_prefix: stat_prefix.as_str().into(),
         target: target?,
-        idle_timeout: common::limit(
+        idle_timeout: messages::limit(
             &at.field("idle_timeout"),
             idle_timeout.as_ref(),
             Some(TCP_IDLE_TIMEOUT),
         ),
-        max_duration: common::limit(
+        max_duration: messages::limit(
             &at.field("max_downstream_connection_duration"),
             max_downstream_connection_duration.as_ref(),
             None,
         ),
-        max_connect_attempts: common::positive(
+        max_connect_attempts: messages::positive(
             &at.field("max_connect_attempts"),
             max_connect_attempts.as_ref(),
             1,

@@ -23,7 +23,7 @@ use envoy_types::pb::{
 
 use super::{
     at::{At, fields, message_of},
-    common,
+    messages,
 };
 use crate::{
     HeaderMutations, Route, RouteTable, TlsRequirement, VirtualHost,
@@ -188,16 +188,16 @@ fn mutations(
     response_remove: &[String],
 ) -> HeaderMutations {
     HeaderMutations {
-        request_remove: common::header_names(
+        request_remove: messages::header_names(
             &at.field("request_headers_to_remove"),
             request_remove,
         ),
-        request_set: common::header_edits(&at.field("request_headers_to_add"), request_set),
-        response_remove: common::header_names(
+        request_set: messages::header_edits(&at.field("request_headers_to_add"), request_set),
+        response_remove: messages::header_names(
             &at.field("response_headers_to_remove"),
             response_remove,
         ),
-        response_set: common::header_edits(&at.field("response_headers_to_add"), response_set),
+        response_set: messages::header_edits(&at.field("response_headers_to_add"), response_set),
     }
 }
 

@@ -20,7 +20,7 @@ use envoy_types::pb::envoy::{
 
 use super::{
     at::{At, fields, message_of},
-    common,
+    messages,
 };
 use crate::{
     DownstreamTls, SanKind, SanMatcher, SecretName, TlsVersion, TlsVersions, UpstreamTls,
@@ -117,7 +117,7 @@ fn downstream_context(at: &At<'_>, context: &DownstreamTlsContext) -> Option<Dow
     });
     let at = &at.field("common_tls_context");
     let common = common_context(at, common_tls_context.as_ref())?;
-    let require = common::flag(require_client_certificate.as_ref(), false);
+    let require = messages::flag(require_client_certificate.as_ref(), false);
     if common.certificates.is_empty() {
         at.fault("names no certificate");
     }
@@ -129,7 +129,7 @@ fn downstream_context(at: &At<'_>, context: &DownstreamTlsContext) -> Option<Dow
         certificates: common.certificates,
         validation,
         require_client_certificate: require,
-        require_sni: common::flag(require_sni.as_ref(), false),
+        require_sni: messages::flag(require_sni.as_ref(), false),
         alpn: common.alpn,
         versions: common.versions,
     })
@@ -345,7 +345,7 @@ fn validation(
         .collect();
     for (index, matcher) in match_subject_alt_names.iter().enumerate() {
         let at = at.field("match_subject_alt_names");
-        let matcher = common::string_matcher(&at.nth(index), Some(matcher));
+        let matcher = messages::string_matcher(&at.nth(index), Some(matcher));
         sans.extend(matcher.map(|matcher| SanMatcher { kind: SanKind::Any, matcher }));
     }
     let hash = |hash: &String| hash.replace(':', "").to_ascii_lowercase().into();
@@ -388,6 +388,6 @@ fn typed_san(at: &At<'_>, san: &SubjectAltNameMatcher) -> Option<SanMatcher> {
             return None;
         }
     };
-    let matcher = common::string_matcher(&at.field("matcher"), matcher.as_ref())?;
+    let matcher = messages::string_matcher(&at.field("matcher"), matcher.as_ref())?;
     Some(SanMatcher { kind, matcher })
 }

@@ -1,3 +1,5 @@
+//! Behaviour of the session: what is sent after what, as tables.
+
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::{

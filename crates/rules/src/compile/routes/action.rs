@@ -19,6 +19,7 @@ use envoy_types::pb::envoy::config::{
         weighted_cluster::{ClusterWeight, cluster_weight},
     },
 };
+use envoy_types::pb::google::protobuf::Duration as PbDuration;
 
 use super::{matches, mutations};
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
     RetryPolicy, RouteAction, Target, WeightedCluster, WeightedClusters,
     compile::{
         at::{At, fields},
-        common,
+        messages,
     },
 };
 
@@ -87,11 +88,9 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
         use {
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite, append_x_forwarded_host,
             timeout, idle_timeout, retry_policy, hash_policy, upgrade_configs, max_stream_duration,
-            cluster_specifier, host_rewrite_specifier,
+            cluster_specifier, host_rewrite_specifier, max_grpc_timeout, grpc_timeout_offset,
         }
-        // Bounds on the timeout that a gRPC client may ask for by header. We take no timeout from
-        // clients: the route's own holds.
-        accept { max_grpc_timeout, grpc_timeout_offset }
+        accept {}
         refuse {
             metadata_match, path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy,
             retry_policy_typed_config, request_mirror_policies, priority, rate_limits,
@@ -99,6 +98,8 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
             max_internal_redirects, hedge_policy,
         }
     });
+    no_bound(&at.field("max_grpc_timeout"), max_grpc_timeout.as_ref());
+    no_bound(&at.field("grpc_timeout_offset"), grpc_timeout_offset.as_ref());
     let target = target(at, cluster_specifier.as_ref());
     let path = path_rewrite_of(at, prefix_rewrite, regex_rewrite.as_ref());
     let host = host_rewrite(at, host_rewrite_specifier.as_ref());
@@ -107,6 +108,8 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
         Ok(ClusterNotFoundResponseCode::InternalServerError) => 500,
         Ok(ClusterNotFoundResponseCode::ServiceUnavailable) | Err(_) => 503,
     };
+    // Read so that mistakes are found. As in Envoy it matters only to clusters that choose by hash,
+    // and those are refused.
     let hashes = at.field("hash_policy");
     let hash =
         hash_policy.iter().enumerate().filter_map(|(index, value)| hash(&hashes.nth(index), value));
@@ -114,8 +117,8 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
     Some(Forward {
         target: target?,
         cluster_not_found: not_found,
-        timeout: common::limit(&at.field("timeout"), timeout.as_ref(), Some(TIMEOUT)),
-        idle_timeout: common::duration(&at.field("idle_timeout"), idle_timeout.as_ref()),
+        timeout: messages::limit(&at.field("timeout"), timeout.as_ref(), Some(TIMEOUT)),
+        idle_timeout: messages::duration(&at.field("idle_timeout"), idle_timeout.as_ref()),
         max_stream_duration: stream_duration(at, max_stream_duration.as_ref()),
         path: path?,
         host: host?,
@@ -126,13 +129,22 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
     })
 }
 
+/// Bounds on the timeout that a gRPC client may ask for by header. We take no timeout from clients;
+/// zero, which Istio writes into every route, bounds nothing, and any other value would be a limit
+/// that is not kept.
+fn no_bound(at: &At<'_>, bound: Option<&PbDuration>) {
+    if common::duration(at, bound).is_some_and(|bound| !bound.is_zero()) {
+        at.unsupported();
+    }
+}
+
 fn target(at: &At<'_>, specifier: Option<&ClusterSpecifier>) -> Option<Target> {
     match specifier {
         Some(ClusterSpecifier::Cluster(name)) if !name.is_empty() => {
             Some(Target::Cluster(name.as_str().into()))
         }
         Some(ClusterSpecifier::ClusterHeader(name)) => {
-            Some(Target::Header(common::header_name(&at.field("cluster_header"), name)))
+            Some(Target::Header(messages::header_name(&at.field("cluster_header"), name)))
         }
         Some(ClusterSpecifier::WeightedClusters(clusters)) => {
             weighted(&at.field("weighted_clusters"), clusters).map(Target::Weighted)
@@ -174,7 +186,7 @@ fn weighted(at: &At<'_>, weighted: &PbWeighted) -> Option<WeightedClusters> {
         }
         WeightedCluster {
             name: name.as_str().into(),
-            weight: common::number(weight.as_ref()).unwrap_or(0),
+            weight: messages::number(weight.as_ref()).unwrap_or(0),
             mutations: mutations(
                 &at,
                 request_headers_to_add,
@@ -184,7 +196,7 @@ fn weighted(at: &At<'_>, weighted: &PbWeighted) -> Option<WeightedClusters> {
             ),
             host: host_rewrite_specifier.as_ref().map(|rewrite| {
                 let cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host) = rewrite;
-                common::header_value(&at.field("host_rewrite_literal"), host)
+                messages::header_value(&at.field("host_rewrite_literal"), host)
             }),
         }
     });
@@ -208,10 +220,10 @@ fn path_rewrite_of(
     match (prefix, regex) {
         ("", None) => Some(PathRewrite::Keep),
         (prefix, None) => {
-            Some(PathRewrite::Prefix(common::header_value(&at.field("prefix_rewrite"), prefix)))
+            Some(PathRewrite::Prefix(messages::header_value(&at.field("prefix_rewrite"), prefix)))
         }
         ("", Some(regex)) => {
-            let (pattern, by) = common::rewrite(&at.field("regex_rewrite"), regex)?;
+            let (pattern, by) = messages::rewrite(&at.field("regex_rewrite"), regex)?;
             Some(PathRewrite::Regex(pattern, by))
         }
         (_, Some(_)) => {
@@ -225,7 +237,7 @@ fn host_rewrite(at: &At<'_>, specifier: Option<&HostRewriteSpecifier>) -> Option
     Some(match specifier {
         None => HostRewrite::Keep,
         Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
-            HostRewrite::To(common::header_value(&at.field("host_rewrite_literal"), host))
+            HostRewrite::To(messages::header_value(&at.field("host_rewrite_literal"), host))
         }
         Some(HostRewriteSpecifier::AutoHostRewrite(on)) => {
             if on.value {
@@ -235,10 +247,10 @@ fn host_rewrite(at: &At<'_>, specifier: Option<&HostRewriteSpecifier>) -> Option
             }
         }
         Some(HostRewriteSpecifier::HostRewriteHeader(name)) => {
-            HostRewrite::Header(common::header_name(&at.field("host_rewrite_header"), name))
+            HostRewrite::Header(messages::header_name(&at.field("host_rewrite_header"), name))
         }
         Some(HostRewriteSpecifier::HostRewritePathRegex(regex)) => {
-            let (pattern, by) = common::rewrite(&at.field("host_rewrite_path_regex"), regex)?;
+            let (pattern, by) = messages::rewrite(&at.field("host_rewrite_path_regex"), regex)?;
             HostRewrite::Path(pattern, by)
         }
         Some(HostRewriteSpecifier::HostRewrite(_)) => {
@@ -251,7 +263,7 @@ fn host_rewrite(at: &At<'_>, specifier: Option<&HostRewriteSpecifier>) -> Option
 fn hash(at: &At<'_>, policy: &PbHash) -> Option<HashPolicy> {
     match policy.policy_specifier.as_ref() {
         Some(PolicySpecifier::Header(header)) if header.regex_rewrite.is_none() => {
-            Some(HashPolicy::Header(common::header_name(at, &header.header_name)))
+            Some(HashPolicy::Header(messages::header_name(at, &header.header_name)))
         }
         Some(PolicySpecifier::ConnectionProperties(properties)) if properties.source_ip => {
             Some(HashPolicy::SourceIp)
@@ -270,12 +282,13 @@ fn stream_duration(at: &At<'_>, value: Option<&MaxStreamDuration>) -> Option<Dur
     let value = value?;
     let at = at.field("max_stream_duration");
     fields!(&at, value => MaxStreamDuration {
-        use { max_stream_duration }
-        // As max_grpc_timeout above.
-        accept { grpc_timeout_header_max, grpc_timeout_header_offset }
+        use { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset }
+        accept {}
         refuse {}
     });
-    common::duration(&at.field("max_stream_duration"), max_stream_duration.as_ref())
+    no_bound(&at.field("grpc_timeout_header_max"), grpc_timeout_header_max.as_ref());
+    no_bound(&at.field("grpc_timeout_header_offset"), grpc_timeout_header_offset.as_ref());
+    messages::duration(&at.field("max_stream_duration"), max_stream_duration.as_ref())
 }
 
 fn upgrades(at: &At<'_>, configs: &[UpgradeConfig]) -> Vec<(Arc<str>, bool)> {
@@ -286,7 +299,7 @@ fn upgrades(at: &At<'_>, configs: &[UpgradeConfig]) -> Vec<(Arc<str>, bool)> {
             accept {}
             refuse { connect_config }
         });
-        (upgrade_type.to_ascii_lowercase().into(), common::flag(enabled.as_ref(), true))
+        (upgrade_type.to_ascii_lowercase().into(), messages::flag(enabled.as_ref(), true))
     });
     upgrades.collect()
 }
@@ -329,8 +342,8 @@ pub(super) fn retry(at: &At<'_>, policy: Option<&PbRetry>) -> Option<Arc<RetryPo
     };
     Some(Arc::new(RetryPolicy {
         on,
-        retries: common::number(num_retries.as_ref()).unwrap_or(1),
-        per_try_timeout: common::limit(
+        retries: messages::number(num_retries.as_ref()).unwrap_or(1),
+        per_try_timeout: messages::limit(
             &at.field("per_try_timeout"),
             per_try_timeout.as_ref(),
             None,
@@ -352,7 +365,7 @@ pub(super) fn retry(at: &At<'_>, policy: Option<&PbRetry>) -> Option<Arc<RetryPo
 
 fn backoff(at: &At<'_>, value: Option<&RetryBackOff>) -> Backoff {
     let interval = |field: &str, value| {
-        common::duration(&at.field(field), value).filter(|interval| !interval.is_zero())
+        messages::duration(&at.field(field), value).filter(|interval| !interval.is_zero())
     };
     let base = value
         .and_then(|value| interval("base_interval", value.base_interval.as_ref()))
@@ -378,14 +391,14 @@ fn redirect(at: &At<'_>, action: &RedirectAction) -> Option<Redirect> {
     let scheme = match scheme_rewrite_specifier {
         Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
         Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => {
-            Some(common::header_value(&at.field("scheme_redirect"), scheme))
+            Some(messages::header_value(&at.field("scheme_redirect"), scheme))
         }
         Some(SchemeRewriteSpecifier::HttpsRedirect(false)) | None => None,
     };
     let path = match path_rewrite_specifier {
         None => PathRedirect::Keep,
         Some(PathRewriteSpecifier::PathRedirect(path)) => {
-            PathRedirect::To(common::header_value(&at.field("path_redirect"), path))
+            PathRedirect::To(messages::header_value(&at.field("path_redirect"), path))
         }
         Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
             PathRedirect::Rewrite(path_rewrite_of(at, prefix, None)?)
@@ -416,7 +429,7 @@ fn redirect(at: &At<'_>, action: &RedirectAction) -> Option<Redirect> {
     Some(Redirect {
         scheme,
         host: (!host_redirect.is_empty())
-            .then(|| common::header_value(&at.field("host_redirect"), host_redirect)),
+            .then(|| messages::header_value(&at.field("host_redirect"), host_redirect)),
         port: (port != 0).then_some(port),
         path,
         strip_query: *strip_query,

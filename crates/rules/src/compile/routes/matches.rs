@@ -14,7 +14,7 @@ use crate::{
     Case, HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatcher, Text,
     compile::{
         at::{At, fields},
-        common,
+        messages,
     },
     route::{HeaderTest, QueryTest},
 };
@@ -30,7 +30,7 @@ pub(super) fn route_match(at: &At<'_>, value: Option<&PbMatch>) -> Option<RouteM
         refuse { runtime_fraction, cookies, grpc, tls_context, dynamic_metadata, filter_state }
     });
     let case =
-        if common::flag(case_sensitive.as_ref(), true) { Case::Sensitive } else { Case::Ignored };
+        if messages::flag(case_sensitive.as_ref(), true) { Case::Sensitive } else { Case::Ignored };
     let path = match path_specifier {
         Some(PathSpecifier::Prefix(prefix)) => Some(PathMatch::Prefix(Text::new(prefix, case))),
         Some(PathSpecifier::Path(path)) => Some(PathMatch::Exact(Text::new(path, case))),
@@ -42,7 +42,7 @@ pub(super) fn route_match(at: &At<'_>, value: Option<&PbMatch>) -> Option<RouteM
             Some(PathMatch::SeparatedPrefix(Text::new(prefix, case)))
         }
         Some(PathSpecifier::SafeRegex(regex)) => {
-            common::pattern(&at.field("safe_regex"), Some(regex)).map(PathMatch::Regex)
+            messages::pattern(&at.field("safe_regex"), Some(regex)).map(PathMatch::Regex)
         }
         Some(PathSpecifier::ConnectMatcher(_)) => Some(PathMatch::Connect),
         Some(PathSpecifier::PathMatchPolicy(_)) => {
@@ -81,7 +81,7 @@ fn header(at: &At<'_>, value: &HeaderMatcher) -> Option<HeaderMatch> {
         Some(HeaderMatchSpecifier::PresentMatch(present)) => HeaderTest::Present(*present),
         Some(HeaderMatchSpecifier::RangeMatch(range)) => HeaderTest::Range(range.start, range.end),
         Some(HeaderMatchSpecifier::StringMatch(matcher)) => {
-            HeaderTest::String(common::string_matcher(&at.field("string_match"), Some(matcher))?)
+            HeaderTest::String(messages::string_matcher(&at.field("string_match"), Some(matcher))?)
         }
         Some(HeaderMatchSpecifier::ExactMatch(value)) => {
             HeaderTest::String(StringMatcher::Exact(text(value)))
@@ -96,11 +96,11 @@ fn header(at: &At<'_>, value: &HeaderMatcher) -> Option<HeaderMatch> {
             HeaderTest::String(StringMatcher::Contains(text(value)))
         }
         Some(HeaderMatchSpecifier::SafeRegexMatch(regex)) => HeaderTest::String(
-            StringMatcher::Regex(common::pattern(&at.field("safe_regex_match"), Some(regex))?),
+            StringMatcher::Regex(messages::pattern(&at.field("safe_regex_match"), Some(regex))?),
         ),
     };
     Some(HeaderMatch {
-        name: common::header_name(&at.field("name"), name),
+        name: messages::header_name(&at.field("name"), name),
         test,
         invert: *invert_match,
         missing_is_empty: *treat_missing_header_as_empty,
@@ -112,7 +112,7 @@ fn query(at: &At<'_>, value: &QueryParameterMatcher) -> Option<QueryMatch> {
         None => QueryTest::Present(true),
         Some(QueryParameterMatchSpecifier::PresentMatch(present)) => QueryTest::Present(*present),
         Some(QueryParameterMatchSpecifier::StringMatch(matcher)) => {
-            QueryTest::String(common::string_matcher(&at.field("string_match"), Some(matcher))?)
+            QueryTest::String(messages::string_matcher(&at.field("string_match"), Some(matcher))?)
         }
     };
     if value.name.is_empty() {
