@@ -133,7 +133,7 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
 /// zero, which Istio writes into every route, bounds nothing, and any other value would be a limit
 /// that is not kept.
 fn no_bound(at: &At<'_>, bound: Option<&PbDuration>) {
-    if common::duration(at, bound).is_some_and(|bound| !bound.is_zero()) {
+    if messages::duration(at, bound).is_some_and(|bound| !bound.is_zero()) {
         at.unsupported();
     }
 }
