@@ -41,9 +41,10 @@ lint: ## check formatting, lints and the rules of the tree
 golden: ## rewrite the golden files of the translation; look at the diff afterwards
 	UPDATE_GOLDEN=1 $(CARGO) test -p sluis-translate golden
 
-bench: setup ## measure sluis-proxy beside Envoy (and nginx, HAProxy where installed)
+bench: ## measure sluis-proxy beside Envoy and nginx
+	@scripts/setup.sh bench
 	$(CARGO) build --release -p sluis -p sluis-proxy-bin
-	python3 benches/run.py --bin-dir $(TARGET)/release
+	python3 benches/gateway.py --sluis $(TARGET)/release/sluis --sluis-proxy $(TARGET)/release/sluis-proxy
 
 fuzz: ## fuzz the HTTP/1.1 codec for a minute each (needs nightly and cargo-fuzz)
 	cd fuzz && for target in request_head response_head chunked; do \

