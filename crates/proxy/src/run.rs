@@ -34,6 +34,10 @@ use crate::{
 /// How long the log writer and the last tasks have after the workers ended.
 const LAST_WAIT: Duration = Duration::from_millis(500);
 
+/// How long jails wait for the first configuration. Less than a resolver in a jail takes to give up,
+/// and than a jail waits to be taken.
+const JAILS_WAIT_MAX: Duration = Duration::from_secs(3);
+
 /// Descriptors that are not a connection's: listeners, files, pools, the control plane.
 const DESCRIPTORS_RESERVED: usize = 256;
 
@@ -189,7 +193,14 @@ impl Proxy {
                 handoff::bind(&path, &workload(bootstrap)),
             )?;
             let stats = stats.shard(count);
-            tasks.spawn_local(handoff::serve(receiver, Rc::clone(&workers), config.clone(), stats));
+            let jails = handoff::serve(receiver, Rc::clone(&workers), config.clone(), stats);
+            let mut ready = is_ready.clone();
+            tasks.spawn_local(async move {
+                // Until then what a jail asks waits in its sockets, rather than being refused.
+                // The guard that this gives must not live on: it locks the value.
+                drop(timeout(JAILS_WAIT_MAX, ready.wait_for(|ready| *ready)).await);
+                jails.await;
+            });
         }
         let view = Rc::new(admin::View {
             node: bootstrap.node.id.clone(),
