@@ -121,6 +121,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server_version = "data-api"
     sys_version = ""
     timeout = IDLE_SECONDS_MAX
+    disable_nagle_algorithm = True  # head and body are two writes: the second would wait 40 ms
 
     def do_POST(self):
         record = {"method": self.command, "path": self.path, "from": self.client_address[0]}
