@@ -10,6 +10,7 @@ from mesh import GATEWAY, Load, Mesh, NOTEBOOK, WITHIN, descendants, expect, pyt
 
 RECOVERED_WITHIN = 5.0  # seconds without an answer that a killed proxy may cost
 FLAWED_AFTER = 1.0  # seconds after the first answer in which connections of before may still fail
+AT_ONCE = 0.05  # seconds that a killed process takes to be gone
 
 # Sends half of a request, waits for a word, sends the rest, and tells what comes back.
 HALF = """
@@ -55,8 +56,8 @@ class Half:
         return answer.strip()
 
 
-def killed_proxy(options, workload):
-    """What a killed proxy costs, in words."""
+def killed_proxy(options, workload, waits=False):
+    """What a killed proxy costs, in words. With `waits`, nothing but what was open may fail."""
     with Mesh(options.bin_dir) as mesh, mesh.load() as load:
         before = mesh.pids()
         with Half(mesh) as half:
@@ -72,6 +73,8 @@ def killed_proxy(options, workload):
         other = next(name for name in before if name != workload)
         expect(mesh.pids()[other] == before[other], f"{other} was started anew as well")
         expect(mesh.proxy(workload)["restarts"] == 1, "not started anew exactly once")
+    fresh = [one for one in load.failed() if one.began > killed + AT_ONCE and not one.reused]
+    expect(not waits or not fresh, "did not wait: " + "; ".join(str(one) for one in fresh[:5]))
     return outage(load, killed, answer)
 
 
@@ -103,8 +106,8 @@ def killed_gateway(options):
 
 
 def killed_sidecar(options):
-    """A sidecar that is killed is back within moments, and the jail that it served goes on."""
-    return killed_proxy(options, NOTEBOOK)
+    """A sidecar that is killed is back within moments; what its jail asks meanwhile waits, and nothing is refused."""
+    return killed_proxy(options, NOTEBOOK, waits=True)
 
 
 def killed_control_plane(options):

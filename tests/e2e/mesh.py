@@ -20,6 +20,7 @@ from stage.scene import (  # noqa: E402
 
 API = "https://api.data.local/graphql"
 WITHIN = 30  # seconds: the deadline of an event that takes less than one on an idle machine
+STOPPED_WITHIN = 7  # seconds: connections have five to finish
 POLL = 0.02  # seconds between two looks
 THREADS, RATE = 4, 25  # of the load: 100 requests a second at most
 
@@ -124,8 +125,11 @@ class Mesh(Scene):
         process, began = self.processes.pop("up"), time.monotonic()
         process.send_signal(signal.SIGINT)
         code = process.wait(WITHIN)
+        took = time.monotonic() - began
         expect(code == 0, f"sluis up ended with {code} after Ctrl-C")
-        return time.monotonic() - began
+        # Proxies that do not end by themselves are killed after 8 seconds.
+        expect(took < STOPPED_WITHIN, f"sluis up took {took:.1f} s to end: a proxy does not drain")
+        return took
 
     def kill_up(self):
         """kill -9 of `sluis up`."""
