@@ -19,7 +19,7 @@ pub use export::is_exported;
 pub use index::{Owned, Workload};
 pub use rules::{Policy, Rule};
 pub use service::{
-    EndpointAddress, MeshPort, MeshService, PortTarget, ServiceEndpoint, ServiceSource,
+    EndpointAddress, LeftOut, MeshPort, MeshService, PortTarget, ServiceEndpoint, ServiceSource,
 };
 pub use snapshot::{Batch, Changes, Snapshot, apply};
 

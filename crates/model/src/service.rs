@@ -108,6 +108,19 @@ pub enum EndpointAddress {
     Ip(IpAddr),
     /// At whatever a name resolves to.
     Dns(String),
+    /// At a unix socket: an absolute path, or `@` and the name of an abstract one.
+    Unix(String),
+}
+
+/// A workload that a service means and that gets no traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Where it stands; the service's place for an endpoint that is written there.
+    pub at: SourceRef,
+    /// The resource, as faults name it.
+    pub resource: String,
+    /// Why.
+    pub why: String,
 }
 
 impl MeshService {

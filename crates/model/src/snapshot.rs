@@ -16,8 +16,8 @@ use sluis_resources::{
 };
 
 use crate::{
-    EndpointAddress, MeshPort, MeshService, Owned, Rule, ServiceEndpoint, ServiceSource, Workload,
-    index::Index, is_exported,
+    EndpointAddress, LeftOut, MeshPort, MeshService, Owned, Rule, ServiceEndpoint, ServiceSource,
+    Workload, index::Index, is_exported,
 };
 
 /// The mesh at one moment. Cheap to clone.
@@ -162,16 +162,10 @@ impl Snapshot {
     pub fn endpoints(&self, service: &MeshService, port: &MeshPort) -> Vec<ServiceEndpoint> {
         let namespace = &service.object.namespace;
         let written = service.endpoints.iter().map(|entry| (entry, entry.labels.clone()));
-        let selected = service.selector.iter().flat_map(|selector| {
-            self.index.workloads.values().filter_map(move |workload| {
-                let labels = workload.labels();
-                let is_selected =
-                    workload.meta().name.namespace == *namespace && labels.matches(selector);
-                is_selected.then(|| (workload.spec(), labels))
-            })
-        });
+        let selected = self.selected(service).map(|workload| (workload.spec(), workload.labels()));
         let mut endpoints: Vec<ServiceEndpoint> = written
             .chain(selected)
+            .filter(|(entry, _)| trouble(service, entry, port).is_none())
             .filter_map(|(entry, labels)| endpoint(namespace, entry, labels, port))
             .collect();
         let is_dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
@@ -189,6 +183,37 @@ impl Snapshot {
         endpoints.sort();
         endpoints.dedup();
         endpoints
+    }
+
+    /// The workloads that a service means and that [`Snapshot::endpoints`] leaves out, with the reason.
+    #[must_use]
+    pub fn left_out(&self, service: &MeshService, port: &MeshPort) -> Vec<LeftOut> {
+        let kind = match service.source {
+            ServiceSource::Platform => "Service",
+            ServiceSource::Entry => "ServiceEntry",
+        };
+        let written = service.endpoints.iter().filter_map(|entry| {
+            let why = trouble(service, entry, port)?;
+            let resource = format!("{kind} {}", service.object);
+            Some(LeftOut { at: service.at.clone(), resource, why })
+        });
+        let selected = self.selected(service).filter_map(|workload| {
+            let (why, meta) = (trouble(service, workload.spec(), port)?, workload.meta());
+            let resource = workload.resource.key().to_string();
+            Some(LeftOut { at: meta.at.clone(), resource, why })
+        });
+        written.chain(selected).collect()
+    }
+
+    /// The workloads that a service selects, in order of name.
+    fn selected<'a>(&'a self, service: &'a MeshService) -> impl Iterator<Item = &'a Workload> {
+        self.index.workloads.values().filter(|workload| {
+            workload.meta().name.namespace == service.object.namespace
+                && service
+                    .selector
+                    .as_ref()
+                    .is_some_and(|selector| workload.labels().matches(selector))
+        })
     }
 
     /// The platform services that select a workload, in order of host.
@@ -283,6 +308,24 @@ impl Snapshot {
     }
 }
 
+/// Why a workload gets no traffic of a port.
+fn trouble(service: &MeshService, entry: &WorkloadEntry, port: &MeshPort) -> Option<String> {
+    let (host, number) = (&service.host, port.number);
+    match (&entry.address, service.resolution) {
+        (None, _) => Some(format!("without an address it gets no traffic for {host}")),
+        (Some(WorkloadAddress::Dns(name)), Resolution::Static) => Some(format!(
+            "{name} is a name, and {host} takes addresses only (resolution STATIC): it gets no traffic"
+        )),
+        (Some(WorkloadAddress::Unix(_)), Resolution::Dns | Resolution::DnsRoundRobin) => {
+            Some(format!("a unix socket is not found by DNS: it gets no traffic for {host}"))
+        }
+        _ if port.on(&entry.ports).is_none() => {
+            Some(format!("it has no port of the name that {host}:{number} leads to: no traffic"))
+        }
+        _ => None,
+    }
+}
+
 fn endpoint(
     namespace: &Arc<str>,
     entry: &WorkloadEntry,
@@ -292,7 +335,7 @@ fn endpoint(
     let address = match entry.address.as_ref()? {
         WorkloadAddress::Ip(ip) => EndpointAddress::Ip(*ip),
         WorkloadAddress::Dns(name) => EndpointAddress::Dns(name.clone()),
-        WorkloadAddress::Unix(_) => return None,
+        WorkloadAddress::Unix(path) => EndpointAddress::Unix(path.clone()),
     };
     Some(ServiceEndpoint {
         address,

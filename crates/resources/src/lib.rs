@@ -40,7 +40,10 @@ pub use kinds::service_entry::{
     Endpoint, Location, Resolution, ServiceEntry, ServiceEntryPort, WorkloadEntry,
 };
 pub use kinds::shared::{ExportTo, Protocol, TlsVersion};
-pub use kinds::tls::{ClientTls, ClientTlsMode, ServerTls, ServerTlsMode, TlsFiles};
+pub use kinds::tls::{
+    ClientTls, ClientTlsMode, MESH_CERTIFICATE_FILES, MESH_ROOTS_FILE, ServerTls, ServerTlsMode,
+    TlsFiles,
+};
 pub use kinds::virtual_service::{
     CorsPolicy, Delay, DelayKind, Destination, DirectBody, DirectResponse, FaultInjection,
     GatewayRef, HeaderChanges, HeaderOps, HttpAbort, HttpAction, HttpMatch, HttpRoute,

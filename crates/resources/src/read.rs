@@ -177,6 +177,7 @@ fn read_object(value: &Value<'_>, head: &Head<'_>) -> Option<Resource> {
             None
         })?;
         let meta = meta.into_meta(kind, fields.at());
+        meta::check_annotations(kind, fields);
         let spec = read_spec(kind, fields, Some(&meta))?;
         Some(Resource { meta, spec })
     })

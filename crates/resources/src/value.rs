@@ -20,6 +20,7 @@ use crate::yaml::{Entry, Node, NodeKind, Plain, Pos, resolve};
 
 pub use basic::{DurationError, parse_duration};
 pub(crate) use basic::{OpenDuration, one_of};
+pub(crate) use suggest::nearest;
 
 /// What is common to all values of one object.
 pub(crate) struct Doc {
@@ -285,6 +286,25 @@ impl<'n> Fields<'n, '_> {
         }
     }
 
+    /// Takes fields that are read and checked, and that nothing carries out yet, with a warning: what
+    /// works without them only works less well.
+    pub(crate) fn not_carried_out(&mut self, names: &[&'static str]) {
+        for name in names {
+            if let Some(value) = self.get(name) {
+                value.warn("this field is known, and not carried out yet");
+            }
+        }
+    }
+
+    /// Takes fields that another field makes useless, with a warning that says so.
+    pub(crate) fn useless(&mut self, names: &[&'static str], why: &str) {
+        for name in names {
+            if let Some(value) = self.get(name) {
+                value.warn(format!("this has no effect: {why}"));
+            }
+        }
+    }
+
     /// Takes fields that are rightly of no interest.
     pub(crate) fn ignore(&mut self, names: &[&'static str]) {
         self.known.extend(names);
@@ -306,7 +326,7 @@ impl<'n> Fields<'n, '_> {
             }
             let mut fault = Fault::error(doc.place(entry.key_at), "there is no such field")
                 .field(self.value.child(entry).path);
-            if let Some(name) = suggest::nearest(&entry.key, &self.known) {
+            if let Some(name) = nearest(&entry.key, &self.known) {
                 fault = fault.help(format!("did you mean {name:?}?"));
             }
             doc.note(fault);

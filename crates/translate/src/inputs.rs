@@ -52,6 +52,8 @@ pub struct MeshInputs {
     pub access_log: Option<AccessLogInput>,
     /// How request paths are normalised before they are matched.
     pub normalization: Normalization,
+    /// How long a DNS answer is used when it says nothing itself.
+    pub dns_refresh: Duration,
 }
 
 /// Where and how requests and connections are logged.
@@ -166,6 +168,8 @@ pub struct Target {
     pub weight: u32,
     /// Header changes for requests that go there (HTTP only).
     pub headers: HeaderChanges,
+    /// A Host header in place of the client's, for requests that go there (HTTP only).
+    pub host_rewrite: Option<String>,
 }
 
 /// The TLS that a gateway terminates.
@@ -317,7 +321,7 @@ pub enum RouteAction {
         /// The status code.
         status: u32,
         /// The body.
-        body: Option<String>,
+        body: Option<Vec<u8>>,
     },
 }
 
@@ -349,6 +353,10 @@ pub struct Retries {
     pub on: String,
     /// The status codes that `retriable-status-codes` stands for.
     pub status_codes: Vec<u32>,
+    /// The wait before the second try; `None` for the proxy's own (25 ms).
+    pub backoff: Option<Duration>,
+    /// Whether another endpoint is drawn when one was tried already.
+    pub avoids_tried: bool,
 }
 
 /// Where a redirect points.
@@ -418,8 +426,10 @@ pub struct ClusterInput {
 pub enum Discovery {
     /// Sent over EDS under the cluster's name.
     Eds(Vec<EndpointInput>),
-    /// By resolving these names.
+    /// By resolving these names; every address of an answer is an endpoint.
     Dns(Vec<EndpointInput>),
+    /// By resolving this name; a new connection goes to the first address of the newest answer.
+    LogicalDns(EndpointInput),
     /// By the address that the client was going to.
     OriginalDestination,
     /// There are none: the cluster refuses everything.
@@ -429,10 +439,10 @@ pub enum Discovery {
 /// One endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointInput {
-    /// An IP address, or a name for [`Discovery::Dns`].
+    /// An IP address, a name for the DNS kinds of [`Discovery`], or the path of a unix socket.
     pub address: String,
-    /// The port.
-    pub port: u16,
+    /// The port; `None` for a unix socket.
+    pub port: Option<u16>,
     /// The share; at least 1.
     pub weight: u32,
 }

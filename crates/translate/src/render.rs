@@ -12,10 +12,7 @@ mod route;
 mod tls;
 mod wrap;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use sluis_envoy::{NameInfo, NameTable, ResourceSet};
 
@@ -34,7 +31,12 @@ pub struct Rendered {
 #[must_use]
 pub fn render(inputs: &Inputs) -> Rendered {
     let mut set = ResourceSet {
-        clusters: named(inputs.clusters.iter().map(|input| (&input.name, cluster::cluster(input)))),
+        clusters: named(
+            inputs
+                .clusters
+                .iter()
+                .map(|input| (&input.name, cluster::cluster(input, &inputs.mesh))),
+        ),
         endpoints: named(
             inputs
                 .clusters

@@ -126,5 +126,5 @@ fn mesh(config: &MeshConfig) -> MeshInputs {
         PathNormalization::MergeSlashes => Normalization::MergeSlashes,
         PathNormalization::DecodeAndMergeSlashes => Normalization::DecodeAndMergeSlashes,
     };
-    MeshInputs { access_log, normalization }
+    MeshInputs { access_log, normalization, dns_refresh: config.dns_refresh_rate }
 }

@@ -4,6 +4,14 @@ use sluis_nouns::SourceRef;
 
 use super::shared::TlsVersion;
 
+/// Where Istio's injector once mounted the mesh's own certificate and key. Manifests of that time name
+/// these paths; they stand for the workload's certificate, and no file is read.
+pub const MESH_CERTIFICATE_FILES: (&str, &str) =
+    ("/etc/certs/cert-chain.pem", "/etc/certs/key.pem");
+
+/// Where Istio's injector once mounted the mesh's roots; see [`MESH_CERTIFICATE_FILES`].
+pub const MESH_ROOTS_FILE: &str = "/etc/certs/root-cert.pem";
+
 /// How a server of a Gateway treats TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ServerTlsMode {

@@ -37,6 +37,9 @@ read_names! {
 /// The name of the ConfigMap with the mesh configuration, and its key.
 const MESH_CONFIG: (&str, &str) = ("istio", "mesh");
 
+/// The key beside it that says which networks there are.
+const MESH_NETWORKS: &str = "meshNetworks";
+
 /// `protocol` of a Service's port.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Transport {
@@ -57,21 +60,27 @@ fn service(fields: &mut Fields<'_, '_>) -> Option<Service> {
     if all.is_empty() {
         all.extend(single);
     }
+    // A restriction that nobody would enforce.
+    fields.unsupported(&["loadBalancerSourceRanges"]);
+    fields.not_carried_out(&["sessionAffinityConfig", "externalIPs", "trafficDistribution"]);
+    for (name, default) in [
+        ("sessionAffinity", "None"),
+        ("internalTrafficPolicy", "Cluster"),
+        ("externalTrafficPolicy", "Cluster"),
+    ] {
+        // Kubernetes writes the defaults into every object.
+        if fields.get(name).is_some_and(|value| value.text() != Some(default)) {
+            fields.not_carried_out(&[name]);
+        }
+    }
     fields.ignore(&[
-        "sessionAffinity",
-        "sessionAffinityConfig",
         "ipFamilies",
         "ipFamilyPolicy",
-        "internalTrafficPolicy",
-        "externalTrafficPolicy",
-        "externalIPs",
         "loadBalancerIP",
         "loadBalancerClass",
-        "loadBalancerSourceRanges",
         "allocateLoadBalancerNodePorts",
         "healthCheckNodePort",
         "publishNotReadyAddresses",
-        "trafficDistribution",
     ]);
     let headless = all.iter().any(|ip| matches!(ip, ClusterIp::None));
     let address = |ip: &ClusterIp| match ip {
@@ -114,7 +123,10 @@ fn service_port(fields: &mut Fields<'_, '_>) -> Option<ServicePort> {
     fields.ignore(&["nodePort"]);
     let protocol = match transport {
         Transport::Tcp => Protocol::of_service_port(app_protocol.as_deref(), &name),
-        Transport::Udp => Protocol::Udp,
+        Transport::Udp => {
+            fields.useless(&["protocol"], "UDP is not carried, and the port is left out");
+            Protocol::Udp
+        }
         Transport::Sctp => {
             fields.get("protocol")?.fault::<()>("SCTP is not supported");
             return None;
@@ -184,6 +196,11 @@ pub(super) fn config_map(fields: &mut Fields<'_, '_>, meta: Option<&Meta>) -> Op
         && let Some((_, value)) = entries.into_iter().find(|(name, _)| *name == key)
     {
         mesh = mesh_config::embedded(&value).map(Box::new);
+        for (key, value) in fields.get("data")?.entries().unwrap_or_default() {
+            if key == MESH_NETWORKS {
+                value.warn("this key is known, and not carried out yet");
+            }
+        }
     }
     Some(ConfigMap { data, binary_keys, mesh })
 }

@@ -90,6 +90,7 @@ fn subset(fields: &mut Fields<'_, '_>) -> Option<Subset> {
 
 fn traffic_policy(fields: &mut Fields<'_, '_>) -> Option<TrafficPolicy> {
     fields.unsupported(&["retryBudget"]);
+    fields.not_carried_out(&["outlierDetection"]);
     Some(TrafficPolicy {
         at: fields.at(),
         load_balancer: fields.opt("loadBalancer"),
@@ -103,6 +104,7 @@ fn traffic_policy(fields: &mut Fields<'_, '_>) -> Option<TrafficPolicy> {
 }
 
 fn port_traffic_policy(fields: &mut Fields<'_, '_>) -> Option<PortTrafficPolicy> {
+    fields.not_carried_out(&["outlierDetection"]);
     let port = fields.req("port").map(|Port(number)| number);
     let policy = PortTrafficPolicy {
         at: fields.at(),
@@ -118,6 +120,12 @@ fn port_traffic_policy(fields: &mut Fields<'_, '_>) -> Option<PortTrafficPolicy>
 fn load_balancer(fields: &mut Fields<'_, '_>) -> Option<LoadBalancer> {
     fields.at_most_one(&["simple", "consistentHash"]);
     fields.unsupported(&["backendUtilization", "zoneAwareLbSetting"]);
+    fields.not_carried_out(&[
+        "consistentHash",
+        "localityLbSetting",
+        "warmup",
+        "warmupDurationSecs",
+    ]);
     let old = fields.opt("warmupDurationSecs").map(|duration| Warmup {
         duration,
         minimum_percent: None,
@@ -232,6 +240,12 @@ fn connection_pool(fields: &mut Fields<'_, '_>) -> Option<ConnectionPool> {
 }
 
 fn tcp_pool(fields: &mut Fields<'_, '_>) -> Option<TcpPool> {
+    fields.not_carried_out(&[
+        "maxConnections",
+        "tcpKeepalive",
+        "maxConnectionDuration",
+        "idleTimeout",
+    ]);
     Some(TcpPool {
         max_connections: fields.opt("maxConnections"),
         connect_timeout: fields.opt("connectTimeout"),
@@ -247,6 +261,17 @@ pub(super) fn tcp_keepalive(fields: &mut Fields<'_, '_>) -> Option<TcpKeepalive>
 }
 
 fn http_pool(fields: &mut Fields<'_, '_>) -> Option<HttpPool> {
+    fields.not_carried_out(&[
+        "http1MaxPendingRequests",
+        "http2MaxRequests",
+        "maxRequestsPerConnection",
+        "maxRetries",
+        "idleTimeout",
+        "h2UpgradePolicy",
+        "useClientProtocol",
+        "maxConcurrentStreams",
+        "http2KeepAlive",
+    ]);
     Some(HttpPool {
         http1_max_pending_requests: fields.opt("http1MaxPendingRequests"),
         http2_max_requests: fields.opt("http2MaxRequests"),

@@ -31,6 +31,7 @@ fn server(fields: &mut Fields<'_, '_>) -> Option<Server> {
     let bind = fields.get("bind").and_then(|value| checked(&value, bind_address));
     let hosts = some_of(fields, "hosts");
     let tls: Option<ServerTls> = fields.opt("tls");
+    fields.without_effect(&["defaultEndpoint"]);
     let default_endpoint = fields.opt("defaultEndpoint");
     if let Some(port) = &port {
         check_tls(fields, port.protocol, tls.as_ref());
@@ -71,6 +72,8 @@ fn server_port(fields: &mut Fields<'_, '_>) -> Option<ServerPort> {
     let number = fields.req("number");
     let protocol = fields.req("protocol");
     let name: Option<String> = fields.req("name");
+    // Istio's own word: of no effect. A Service says where a port leads.
+    fields.without_effect(&["targetPort"]);
     let target_port = fields.opt("targetPort");
     Some(ServerPort { at, number: number?, protocol: protocol?, name: name?, target_port })
 }

@@ -168,6 +168,16 @@ fn refuse_and_ignore(fields: &mut Fields<'_, '_>) {
         "extensionProviders",
         "defaultProviders",
     ]);
+    // What sidecars receive is not configured yet; sockets and ports are the supervisor's.
+    fields.not_carried_out(&[
+        "inboundTrafficPolicy",
+        "trustDomainAliases",
+        "tcpKeepalive",
+        "protocolDetectionTimeout",
+        "h2UpgradePolicy",
+        "proxyListenPort",
+        "proxyInboundListenPort",
+    ]);
 }
 
 fn open(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<Duration> {
@@ -253,7 +263,18 @@ fn proxy_config(fields: &mut Fields<'_, '_>) -> Option<ProxyConfig> {
         "fileFlushInterval",
         "fileFlushMinSizeKb",
         "statsCompression",
+        "discoveryAddress",
+        "meshId",
+        "interceptionMode",
+        "statusPort",
+        "proxyAdminPort",
+        "holdApplicationUntilProxyStarts",
     ]);
+    for name in ["concurrency", "proxyMetadata"] {
+        let why = "write it into the annotation proxy.istio.io/config of the WorkloadEntry";
+        fields.useless(&[name], why);
+    }
+    fields.not_carried_out(&["drainDuration", "terminationDrainDuration"]);
     Some(ProxyConfig {
         concurrency: fields.opt("concurrency"),
         drain_duration: fields.opt("drainDuration").unwrap_or(default.drain_duration),

@@ -6,7 +6,7 @@ use sluis_nouns::{Labels, ObjectName, SourceRef, is_dns_label, is_dns_name};
 
 use super::{checked, read_fields};
 use crate::resource::{Kind, Meta};
-use crate::value::Fields;
+use crate::value::{Fields, nearest};
 
 /// `metadata` before the kind is added.
 pub(super) struct Metadata {
@@ -30,6 +30,51 @@ impl Metadata {
 }
 
 read_fields!(Metadata => metadata);
+
+/// What all annotations of our own begin with.
+const OWN: &str = "sluis.dev/";
+
+/// The annotations that are read of a kind.
+pub(super) fn known_annotations(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::WorkloadEntry => &[
+            "sluis.dev/run",
+            "sluis.dev/proxy",
+            "sluis.dev/env",
+            "sluis.dev/lua-path",
+            "sluis.dev/hide",
+            "proxy.istio.io/config",
+        ],
+        Kind::EnvoyFilter => &["sluis.dev/lua-globals"],
+        Kind::Service => &["networking.istio.io/exportTo"],
+        _ => &[],
+    }
+}
+
+/// Names annotations that look as if they did something. One of our own that is misspelled may have
+/// hidden a secret, so it is an error.
+pub(super) fn check_annotations(kind: Kind, fields: &mut Fields<'_, '_>) {
+    let known = known_annotations(kind);
+    let annotations = fields.get("metadata").and_then(|value| {
+        let entry = value.entries()?.into_iter().find(|(key, _)| *key == "annotations");
+        entry.map(|(_, value)| value).filter(|value| !value.is_null())
+    });
+    for (key, value) in annotations.and_then(|value| value.entries()).unwrap_or_default() {
+        let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+        if known.contains(&key) {
+            continue;
+        }
+        if key.starts_with(OWN) {
+            let message = format!("a {kind} has no such annotation");
+            match nearest(key, known) {
+                Some(name) => value.fault_help(message, &format!("did you mean {name:?}?")),
+                None => value.fault::<()>(message),
+            };
+        } else if domain == "istio.io" || domain.ends_with(".istio.io") {
+            value.warn("this annotation has no effect here");
+        }
+    }
+}
 
 fn metadata(fields: &mut Fields<'_, '_>) -> Option<Metadata> {
     let name = match fields.get("name") {

@@ -48,6 +48,10 @@ fn service_entry(fields: &mut Fields<'_, '_>) -> Option<ServiceEntry> {
         subject_alt_names: fields.or_default("subjectAltNames"),
     };
     fields.at_most_one(&["workloadSelector", "endpoints"]);
+    if entry.resolution == Resolution::None {
+        let why = "resolution NONE goes where the client was going";
+        fields.useless(&["workloadSelector"], why);
+    }
     check_hosts(fields, &entry);
     check_ports(fields, &entry);
     check_addresses(fields, &entry);
@@ -148,6 +152,7 @@ fn workload_entry(fields: &mut Fields<'_, '_>) -> Option<WorkloadEntry> {
             value.fault::<()>("a unix socket has no ports");
         }
     }
+    fields.not_carried_out(&["network", "locality"]);
     let network: Option<String> = fields.opt("network");
     if network.is_none() && fields.get("address").is_none() {
         fields.fault_at("address", "an address is required where no network is given");

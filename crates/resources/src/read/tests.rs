@@ -1,5 +1,7 @@
 //! What is read, what is refused, and what the faults say.
 
+mod said;
+
 use std::time::Duration;
 
 use super::parse;
@@ -18,7 +20,7 @@ fn faults(text: &str) -> Vec<String> {
 
 fn one(text: &str) -> Resource {
     let mut parsed = parse("f.yaml", text);
-    assert_eq!(parsed.faults, [], "{text}");
+    assert!(!parsed.has_errors(), "{text}\n{:#?}", parsed.faults);
     assert_eq!(parsed.resources.len(), 1, "{text}");
     parsed.resources.remove(0)
 }
@@ -311,8 +313,9 @@ http:
     let spec = spec.replace("{string: no}", "{string: 'no'}");
     let text = networking("VirtualService", &spec);
     let parsed = parse("f.yaml", &text);
-    assert_eq!(parsed.faults.len(), 1, "{:?}", parsed.faults);
-    assert!(parsed.faults[0].message.contains("never used"));
+    assert_eq!(parsed.faults.len(), 2, "{:?}", parsed.faults);
+    assert!(parsed.faults[0].message.contains("not carried out yet"));
+    assert!(parsed.faults[1].message.contains("never used"));
     let Spec::VirtualService(service) = &parsed.resources[0].spec else { panic!() };
     let named: Vec<_> = service
         .gateways

@@ -1,7 +1,10 @@
 //! Reads TLS settings, and holds them to the rules that Istio has for each mode.
 
 use super::{read_fields, read_names};
-use crate::kinds::tls::{ClientTls, ClientTlsMode, ServerTls, ServerTlsMode, TlsFiles};
+use crate::kinds::tls::{
+    ClientTls, ClientTlsMode, MESH_CERTIFICATE_FILES, MESH_ROOTS_FILE, ServerTls, ServerTlsMode,
+    TlsFiles,
+};
 use crate::value::{Fields, Value};
 
 read_fields! {
@@ -30,7 +33,32 @@ read_names! {
 /// Most key pairs of one server: one RSA, one ECDSA.
 const PAIRS_MAX: usize = 2;
 
+/// Settings by which a server judges clients' certificates.
+const OF_CLIENTS: [&str; 7] = [
+    "caCertificates",
+    "caCertCredentialName",
+    "caCrl",
+    "subjectAltNames",
+    "verifyCertificateSpki",
+    "verifyCertificateHash",
+    "insecureSkipVerify",
+];
+
+/// Settings by which a server shows itself.
+const OF_SERVER: [&str; 9] = [
+    "serverCertificate",
+    "privateKey",
+    "credentialName",
+    "credentialNames",
+    "tlsCertificates",
+    "minProtocolVersion",
+    "maxProtocolVersion",
+    "cipherSuites",
+    "ecdhCurves",
+];
+
 fn tls_files(fields: &mut Fields<'_, '_>) -> Option<TlsFiles> {
+    tell_mesh_files(fields, ["serverCertificate", "privateKey"]);
     Some(TlsFiles {
         certificate: fields.opt("serverCertificate"),
         private_key: fields.opt("privateKey"),
@@ -128,7 +156,34 @@ fn check_server(fields: &mut Fields<'_, '_>, tls: &ServerTls) {
     {
         value.fault::<()>("the lowest version is above the highest one");
     }
+    let why = "this mode asks for no client certificate";
+    match tls.mode {
+        Simple => fields.useless(&OF_CLIENTS, why),
+        ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => {
+            fields.useless(&OF_CLIENTS, why);
+            fields.useless(&OF_SERVER, "this mode does not terminate TLS");
+        }
+        Mutual | OptionalMutual | IstioMutual => {}
+    }
     check_names(fields);
+}
+
+/// Says so where the paths of a pair, or of the roots, are names for the mesh's own.
+fn tell_mesh_files(fields: &mut Fields<'_, '_>, pair: [&'static str; 2]) {
+    let message =
+        "this path stands for the mesh's own certificate, as in old Istio: no file is read";
+    let written = pair.map(|name| fields.get(name));
+    if let [Some(certificate), Some(key)] = written
+        && certificate.text() == Some(MESH_CERTIFICATE_FILES.0)
+        && key.text() == Some(MESH_CERTIFICATE_FILES.1)
+    {
+        certificate.warn(message);
+    }
+    if let Some(value) = fields.get("caCertificates")
+        && value.text() == Some(MESH_ROOTS_FILE)
+    {
+        value.warn(message);
+    }
 }
 
 fn client_tls(fields: &mut Fields<'_, '_>) -> Option<ClientTls> {
@@ -144,6 +199,7 @@ fn client_tls(fields: &mut Fields<'_, '_>) -> Option<ClientTls> {
         insecure_skip_verify: fields.opt("insecureSkipVerify"),
         ca_crl: fields.opt("caCrl"),
     };
+    tell_mesh_files(fields, ["clientCertificate", "privateKey"]);
     let files = ["clientCertificate", "privateKey", "caCertificates"];
     if tls.credential_name.is_some() {
         forbid(fields, &files, "this cannot be set beside credentialName");
@@ -160,8 +216,19 @@ fn client_tls(fields: &mut Fields<'_, '_>) -> Option<ClientTls> {
             let message = "ISTIO_MUTUAL uses the mesh's own certificates, so this cannot be set";
             forbid(fields, &files, message);
             forbid(fields, &["credentialName"], message);
+            fields.useless(&["insecureSkipVerify"], "mesh certificates are always verified");
         }
-        _ => {}
+        ClientTlsMode::Simple => {
+            let why = "SIMPLE shows no client certificate (MUTUAL does)";
+            fields.useless(&["clientCertificate", "privateKey"], why);
+        }
+        ClientTlsMode::Disable => {
+            let why = "the mode is DISABLE, as where none is written, and TLS is not originated";
+            fields.useless(&files, why);
+            let rest = ["credentialName", "subjectAltNames", "sni", "insecureSkipVerify", "caCrl"];
+            fields.useless(&rest, why);
+        }
+        ClientTlsMode::Mutual => {}
     }
     check_names(fields);
     Some(tls)

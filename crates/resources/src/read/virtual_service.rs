@@ -50,6 +50,7 @@ fn virtual_service(fields: &mut Fields<'_, '_>) -> Option<VirtualService> {
         check_sni_hosts(fields, &service);
     }
     check_reachable(fields, &service);
+    check_sources(fields, &service);
     Some(service)
 }
 
@@ -106,6 +107,34 @@ fn check_reachable(fields: &mut Fields<'_, '_>, service: &VirtualService) {
     for value in routes.iter().skip(last + 1) {
         value.warn(format!("this route is never used: http[{last}] matches everything"));
     }
+}
+
+/// What a match says of the client holds for sidecars: a gateway has many clients and sees none of
+/// their labels. Istio says nothing of it either, so here it is said.
+fn check_sources(fields: &mut Fields<'_, '_>, service: &VirtualService) {
+    let of_mesh = ["sourceLabels"].as_slice();
+    let of_mesh_l4 = ["sourceLabels", "sourceNamespace", "destinationSubnets"].as_slice();
+    for (part, names) in [("http", of_mesh), ("tls", of_mesh_l4), ("tcp", of_mesh_l4)] {
+        let routes = fields.get(part).and_then(|value| value.items()).unwrap_or_default();
+        let matches = routes.iter().filter_map(|route| entry(route, "match")?.items()).flatten();
+        for wanted in matches {
+            let own: Option<Vec<GatewayRef>> = entry(&wanted, "gateways").and_then(|v| v.read());
+            if own.as_ref().unwrap_or(&service.gateways).contains(&GatewayRef::Mesh) {
+                continue;
+            }
+            for name in names {
+                if let Some(value) = entry(&wanted, name) {
+                    value.warn("this has no effect: a gateway does not look at it");
+                }
+            }
+        }
+    }
+}
+
+/// Returns a field of a map that has been read already.
+fn entry<'n>(value: &Value<'n>, name: &str) -> Option<Value<'n>> {
+    let entries = value.entries()?.into_iter().find(|(key, _)| *key == name);
+    entries.map(|(_, value)| value).filter(|value| !value.is_null())
 }
 
 impl Read for GatewayRef {

@@ -216,8 +216,8 @@ fn codec(at: &At<'_>, codec: i32) -> Codec {
     match CodecType::try_from(codec) {
         Ok(CodecType::Auto) => Codec::Auto,
         Ok(CodecType::Http1) => Codec::Http1,
-        Ok(CodecType::Http2) => Codec::Http2,
-        Ok(CodecType::Http3) | Err(_) => {
+        // HTTP/2 is not spoken yet: see `Codec::Http2` for the seam.
+        Ok(CodecType::Http2 | CodecType::Http3) | Err(_) => {
             at.field("codec_type").unsupported();
             Codec::Auto
         }

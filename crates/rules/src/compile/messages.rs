@@ -104,6 +104,10 @@ pub(super) fn endpoint_address(
                 at.field("pipe").field("path").fault("is missing");
                 return None;
             }
+            if pipe.path.starts_with('@') {
+                at.field("pipe").field("path").fault("names an abstract socket: not supported");
+                return None;
+            }
             Some(EndpointAddress::Fixed(Address::Pipe(Arc::from(Path::new(&pipe.path)))))
         }
         core::address::Address::EnvoyInternalAddress(_) => {

@@ -85,7 +85,7 @@ fn virtual_host(at: &At<'_>, host: &PbHost) -> VirtualHost {
             response_headers_to_add, response_headers_to_remove, typed_per_filter_config,
             include_request_attempt_count, include_attempt_count_in_response, retry_policy,
         }
-        // Statistics, and data for others.
+        // Virtual clusters only name statistics; metadata is for others.
         accept { virtual_clusters, metadata }
         refuse {
             matcher, rate_limits, cors, retry_policy_typed_config, hedge_policy,

@@ -378,3 +378,40 @@ fn names_that_runtimes_refer_to_are_listed() {
     assert_eq!(runtime.route_names(), ["https.443".into()]);
     assert_eq!(runtime.assignment_names(), ["eds".into()]);
 }
+
+#[test]
+fn clients_are_offered_only_protocols_that_are_spoken() {
+    let runtime = runtime(&everything());
+    let alpn = &runtime.listeners["0.0.0.0_8443"].chains[0].tls.as_ref().unwrap().alpn;
+    assert_eq!(alpn.iter().map(|name| &**name).collect::<Vec<_>>(), ["http/1.1"]);
+    // Bytes that are forwarded unread may be of any protocol.
+    let bytes = json!({ "name": "l", "address": { "socket_address":
+        { "address": "127.0.0.1", "port_value": 1 } }, "filter_chains": [{
+        "filters": [{ "name": "tcp", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": "x", "cluster": "c" } }],
+        "transport_socket": { "name": "tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": { "alpn_protocols": ["h2"], "tls_certificate_sds_secret_configs":
+                [{ "name": "default", "sds_config": { "ads": {} } }] } } } }] });
+    let compiled = crate::support::runtime(&[(Kind::Listener, bytes)]);
+    assert_eq!(&*compiled.listeners["l"].chains[0].tls.as_ref().unwrap().alpn[0], "h2");
+}
+
+#[test]
+fn limits_of_grpc_timeouts_are_refused_unless_they_limit_nothing() {
+    let check = |field: &str, value: Value, expected: &str| {
+        let mut action = json!({ "cluster": "c" });
+        action[field] = value;
+        let routes = json!({ "name": "t", "virtual_hosts": [{ "name": "v", "domains": ["*"],
+            "routes": [{ "match": { "prefix": "/" }, "route": action }] }] });
+        let faults = faults(&[(Kind::Route, routes)]);
+        assert_eq!(faults.is_empty(), expected.is_empty(), "{faults}");
+        assert!(faults.contains(expected), "{faults}");
+    };
+    check("max_grpc_timeout", json!("0s"), "");
+    check("max_grpc_timeout", json!("5s"), "max_grpc_timeout: is not supported");
+    check("grpc_timeout_offset", json!("1s"), "grpc_timeout_offset: is not supported");
+    let bound = json!({ "grpc_timeout_header_max": "5s" });
+    check("max_stream_duration", bound, "grpc_timeout_header_max: is not supported");
+}

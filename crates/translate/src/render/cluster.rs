@@ -30,17 +30,14 @@ use envoy_types::pb::{
 use sluis_envoy::pack;
 
 use super::{tls, wrap};
-use crate::{Balance, ClusterInput, Discovery, EndpointInput, UpstreamProtocol};
+use crate::{Balance, ClusterInput, Discovery, EndpointInput, MeshInputs, UpstreamProtocol};
 
 /// Where the options of a cluster's HTTP are filed, and their type.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// How long a DNS answer is used when it says nothing itself: Istio's default.
-const DNS_REFRESH: std::time::Duration = std::time::Duration::from_secs(60);
-
 /// One cluster.
 #[expect(deprecated, reason = "Istio and other xDS clients know the DNS settings only here")]
-pub(crate) fn cluster(input: &ClusterInput) -> Cluster {
+pub(crate) fn cluster(input: &ClusterInput, mesh: &MeshInputs) -> Cluster {
     let mut cluster = Cluster {
         name: input.name.clone(),
         connect_timeout: Some(wrap::duration(input.connect_timeout)),
@@ -61,10 +58,12 @@ pub(crate) fn cluster(input: &ClusterInput) -> Cluster {
         }
         Discovery::Dns(names) => {
             cluster.load_assignment = Some(assignment(&input.name, names));
-            cluster.dns_refresh_rate = Some(wrap::duration(DNS_REFRESH));
-            cluster.respect_dns_ttl = true;
-            cluster.dns_lookup_family = DnsLookupFamily::V4Only.into();
             DiscoveryType::StrictDns
+        }
+        Discovery::LogicalDns(name) => {
+            let name = std::slice::from_ref(name);
+            cluster.load_assignment = Some(assignment(&input.name, name));
+            DiscoveryType::LogicalDns
         }
         Discovery::OriginalDestination => DiscoveryType::OriginalDst,
         Discovery::BlackHole => {
@@ -72,6 +71,11 @@ pub(crate) fn cluster(input: &ClusterInput) -> Cluster {
             DiscoveryType::Static
         }
     };
+    if matches!(kind, DiscoveryType::StrictDns | DiscoveryType::LogicalDns) {
+        cluster.dns_refresh_rate = Some(wrap::duration(mesh.dns_refresh));
+        cluster.respect_dns_ttl = true;
+        cluster.dns_lookup_family = DnsLookupFamily::V4Only.into();
+    }
     cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind.into()));
     cluster
 }
@@ -151,7 +155,10 @@ fn endpoint(input: &EndpointInput) -> LbEndpoint {
     LbEndpoint {
         load_balancing_weight: wrap::number(input.weight),
         host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
-            address: Some(wrap::socket(&input.address, input.port)),
+            address: Some(match input.port {
+                Some(port) => wrap::socket(&input.address, port),
+                None => wrap::pipe(&input.address),
+            }),
             ..Endpoint::default()
         })),
         ..LbEndpoint::default()

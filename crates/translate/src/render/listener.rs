@@ -236,7 +236,8 @@ fn tcp_proxy(targets: &[Target], stat_prefix: &str, mesh: &MeshInputs) -> Filter
 }
 
 fn whole(cluster: &str) -> Target {
-    Target { cluster: cluster.to_owned(), weight: 1, headers: HeaderChanges::default() }
+    let headers = HeaderChanges::default();
+    Target { cluster: cluster.to_owned(), weight: 1, headers, host_rewrite: None }
 }
 
 fn network_filter<M: Name>(name: &str, config: &M) -> Filter {

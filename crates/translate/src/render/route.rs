@@ -12,12 +12,12 @@ use envoy_types::pb::envoy::{
             header_matcher::HeaderMatchSpecifier,
             query_parameter_matcher::QueryParameterMatchSpecifier,
             redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
-            retry_policy::{RetryHostPredicate, retry_host_predicate},
+            retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate},
             route::Action,
             route_action::{ClusterSpecifier, HostRewriteSpecifier},
             route_match::PathSpecifier,
             virtual_host::TlsRequirementType,
-            weighted_cluster::ClusterWeight,
+            weighted_cluster::{ClusterWeight, cluster_weight},
         },
     },
     extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate,
@@ -110,7 +110,7 @@ fn route(input: &RouteInput) -> Route {
         RouteAction::Redirect(redirect) => Action::Redirect(redirect_action(redirect)),
         RouteAction::Respond { status, body } => Action::DirectResponse(DirectResponseAction {
             status: *status,
-            body: body.as_deref().map(wrap::inline),
+            body: body.as_deref().map(wrap::bytes),
             ..DirectResponseAction::default()
         }),
     };
@@ -210,6 +210,7 @@ fn substitute(pattern: &str, substitution: &str) -> RegexMatchAndSubstitute {
 fn clusters(targets: &[Target]) -> ClusterSpecifier {
     if let [target] = targets
         && target.headers == HeaderChanges::default()
+        && target.host_rewrite.is_none()
     {
         return ClusterSpecifier::Cluster(target.cluster.clone());
     }
@@ -220,6 +221,10 @@ fn clusters(targets: &[Target]) -> ClusterSpecifier {
         request_headers_to_remove: target.headers.request.remove.clone(),
         response_headers_to_add: added(&target.headers.response),
         response_headers_to_remove: target.headers.response.remove.clone(),
+        host_rewrite_specifier: target
+            .host_rewrite
+            .clone()
+            .map(cluster_weight::HostRewriteSpecifier::HostRewriteLiteral),
         ..ClusterWeight::default()
     };
     ClusterSpecifier::WeightedClusters(WeightedCluster {
@@ -239,8 +244,12 @@ fn retry_policy(input: &Retries) -> RetryPolicy {
         retry_on: input.on.clone(),
         num_retries: wrap::number(input.attempts),
         per_try_timeout: input.per_try_timeout.map(wrap::duration),
-        retry_host_predicate: vec![previous_hosts],
-        host_selection_retry_max_attempts: OTHER_HOST_TRIES,
+        retry_host_predicate: input.avoids_tried.then_some(previous_hosts).into_iter().collect(),
+        host_selection_retry_max_attempts: if input.avoids_tried { OTHER_HOST_TRIES } else { 0 },
+        retry_back_off: input.backoff.map(|base| RetryBackOff {
+            base_interval: Some(wrap::duration(base)),
+            ..RetryBackOff::default()
+        }),
         retriable_status_codes: input.status_codes.clone(),
         ..RetryPolicy::default()
     }

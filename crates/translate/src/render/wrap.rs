@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr, time::Duration};
 use envoy_types::pb::{
     envoy::config::core::v3::{
         Address, AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, DataSource,
-        GrpcService, Metadata, SocketAddress, address, api_config_source::ApiType,
+        GrpcService, Metadata, Pipe, SocketAddress, address, api_config_source::ApiType,
         config_source::ConfigSourceSpecifier, data_source, grpc_service, socket_address,
     },
     google::protobuf::{
@@ -54,6 +54,23 @@ pub(crate) fn socket(address: impl ToString, port: u16) -> Address {
             port_specifier: Some(socket_address::PortSpecifier::PortValue(u32::from(port))),
             ..SocketAddress::default()
         })),
+    }
+}
+
+/// A unix socket to connect to.
+pub(crate) fn pipe(path: &str) -> Address {
+    let pipe = Pipe { path: path.to_owned(), ..Pipe::default() };
+    Address { address: Some(address::Address::Pipe(pipe)) }
+}
+
+/// Bytes, as text where they are text.
+pub(crate) fn bytes(bytes: &[u8]) -> DataSource {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => inline(text),
+        Err(_) => DataSource {
+            specifier: Some(data_source::Specifier::InlineBytes(bytes.to_vec())),
+            ..DataSource::default()
+        },
     }
 }
 

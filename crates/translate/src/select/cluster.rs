@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use sluis_model::{EndpointAddress, MeshPort, MeshService, Policy, Rule, ServiceEndpoint};
 use sluis_resources::{
-    HttpPool, LoadBalancer, Location, Protocol, Resolution, SimpleLb, Subset, TcpPool,
+    LoadBalancer, Location, Protocol, Resolution, SimpleLb, Subset, TrafficPolicy,
 };
 
 use super::{
     Selection,
     destination::{CLIENT_TLS, ClusterKey},
+    outbound::owner,
     tls::Origination,
 };
 use crate::{
@@ -28,10 +29,9 @@ pub(super) fn select(selection: &mut Selection<'_>) -> Vec<ClusterInput> {
     }
     for service in selection.services.clone() {
         let rule = selection.rule(&service);
-        if let Some(rule) = &rule {
-            report_unsupported(selection, rule);
-        }
         for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
+            report_left_out(selection, &service, port);
+            report_http2(selection, &service, port);
             clusters.push(one(selection, &service, port, rule.as_ref(), None));
             for subset in rule.iter().flat_map(|rule| &rule.subsets) {
                 clusters.push(one(selection, &service, port, rule.as_ref(), Some(subset)));
@@ -79,7 +79,7 @@ fn one(
         endpoints.retain(|endpoint| endpoint.labels.matches(&subset.labels));
     }
     let balance = balance(policy.load_balancer.as_ref());
-    let is_http2 = matches!(port.protocol, Protocol::Http2 | Protocol::Grpc);
+    let is_http2 = is_http2(port);
     let subset_name = subset.map(|subset| subset.name.clone()).unwrap_or_default();
     let mut discovery = discovery(selection, service, &endpoints, balance);
     let origination = Origination {
@@ -100,6 +100,10 @@ fn one(
             None
         }
     };
+    if let Some(fault) = rule.and_then(|rule| wrapped(rule, subset)) {
+        discovery = Discovery::BlackHole;
+        selection.faults.push(*fault);
+    }
     let key = ClusterKey { host: service.host.clone(), subset: subset_name, port: port.number };
     let pool = policy.connection_pool.unwrap_or_default();
     ClusterInput {
@@ -164,21 +168,32 @@ fn discovery(
         address: match &endpoint.address {
             EndpointAddress::Ip(ip) => ip.to_string(),
             EndpointAddress::Dns(name) => name.clone(),
+            EndpointAddress::Unix(path) => path.clone(),
         },
-        port: endpoint.port,
+        port: match &endpoint.address {
+            EndpointAddress::Unix(_) => None,
+            _ => Some(endpoint.port),
+        },
         weight: endpoint.weight,
     };
-    let is_address =
-        |endpoint: &&ServiceEndpoint| matches!(endpoint.address, EndpointAddress::Ip(_));
     match service.resolution {
         _ if balance == Balance::Passthrough => Discovery::OriginalDestination,
         Resolution::None => Discovery::OriginalDestination,
-        Resolution::Static => {
-            Discovery::Eds(endpoints.iter().filter(is_address).map(input).collect())
-        }
-        Resolution::Dns | Resolution::DnsRoundRobin => {
-            Discovery::Dns(endpoints.iter().map(input).collect())
-        }
+        Resolution::Static => Discovery::Eds(endpoints.iter().map(input).collect()),
+        Resolution::Dns => Discovery::Dns(endpoints.iter().map(input).collect()),
+        Resolution::DnsRoundRobin => match endpoints {
+            [] => Discovery::BlackHole,
+            [one] => Discovery::LogicalDns(input(one)),
+            [first, ..] => {
+                let message = "DNS_ROUND_ROBIN takes one endpoint: the others get no traffic";
+                selection.faults.push(
+                    Fault::warning(service.at.clone(), message)
+                        .of(format!("ServiceEntry {}", service.object))
+                        .field("spec.resolution"),
+                );
+                Discovery::LogicalDns(input(first))
+            }
+        },
         Resolution::DynamicDns => {
             let message = "DYNAMIC_DNS is not supported yet: the cluster refuses all traffic";
             selection.faults.push(
@@ -200,65 +215,50 @@ fn balance(written: Option<&LoadBalancer>) -> Balance {
     }
 }
 
-/// Names every section of a rule that is not carried out.
-fn report_unsupported(selection: &mut Selection<'_>, rule: &Rule) {
-    let policies =
-        rule.policy.iter().map(|policy| ("spec.trafficPolicy".to_owned(), policy)).chain(
-            rule.subsets.iter().filter_map(|subset| {
-                let policy = subset.traffic_policy.as_ref()?;
-                Some((format!("spec.subsets[{}].trafficPolicy", subset.name), policy))
-            }),
+/// Names the workloads of a port that get no traffic.
+fn report_left_out(selection: &mut Selection<'_>, service: &MeshService, port: &MeshPort) {
+    for left_out in selection.snapshot.left_out(service, port) {
+        let fault = Fault::warning(left_out.at, left_out.why).of(left_out.resource);
+        selection.faults.push(fault.field("spec.address"));
+    }
+}
+
+/// Our own data plane speaks HTTP/1.1 only; what serves this proxy is not known here.
+fn report_http2(selection: &mut Selection<'_>, service: &MeshService, port: &MeshPort) {
+    if is_http2(port) {
+        let message = format!(
+            "{} needs HTTP/2, which sluis-proxy does not speak yet: a real Envoy does",
+            port.protocol
         );
-    let mut found = Vec::new();
-    for (path, policy) in policies {
-        let mut sections = vec![(
-            path.clone(),
-            &policy.at,
-            (&policy.load_balancer, &policy.connection_pool, policy.outlier_detection.is_some()),
-        )];
-        sections.extend(policy.port_level.iter().map(|level| {
-            (
-                format!("{path}.portLevelSettings[{}]", level.port),
-                &level.at,
-                (&level.load_balancer, &level.connection_pool, level.outlier_detection.is_some()),
-            )
-        }));
-        for (path, at, (balancer, pool, has_outlier)) in sections {
-            let is_plain = |balancer: &LoadBalancer| {
-                let simple = LoadBalancer {
-                    at: balancer.at.clone(),
-                    simple: balancer.simple,
-                    ..LoadBalancer::default()
-                };
-                *balancer == simple
-            };
-            let has_hash = balancer.as_ref().is_some_and(|balancer| !is_plain(balancer));
-            let has_limits = pool.as_ref().is_some_and(|pool| {
-                let tcp =
-                    TcpPool { connect_timeout: pool.tcp.connect_timeout, ..TcpPool::default() };
-                pool.tcp != tcp || pool.http != HttpPool::default()
-            });
-            for (field, is_written) in [
-                ("loadBalancer", has_hash),
-                ("connectionPool", has_limits),
-                ("outlierDetection", has_outlier),
-            ] {
-                if is_written {
-                    found.push((format!("{path}.{field}"), at.clone()));
-                }
-            }
-        }
-        for (field, is_written) in [
-            ("tunnel", policy.tunnel.is_some()),
-            ("proxyProtocol", policy.proxy_protocol.is_some()),
-        ] {
-            if is_written {
-                found.push((format!("{path}.{field}"), policy.at.clone()));
-            }
-        }
+        let fault = Fault::warning(port.at.clone(), message).of(owner(service));
+        selection.faults.push(fault.field(format!("spec.ports[{}]", port.name)));
     }
-    for (path, at) in found {
-        let fault = Fault::warning(at, "not supported yet, and not carried out (or only in part)");
-        selection.faults.push(fault.of(format!("DestinationRule {}", rule.object)).field(path));
-    }
+}
+
+fn is_http2(port: &MeshPort) -> bool {
+    matches!(port.protocol, Protocol::Http2 | Protocol::Grpc)
+}
+
+/// What a rule puts around the connections of a cluster and is not carried out. Connections without
+/// it would go another way than the user wants, so there are none.
+fn wrapped(rule: &Rule, subset: Option<&Subset>) -> Option<Box<Fault>> {
+    let of_subset = subset.and_then(|subset| {
+        let path = format!("spec.subsets[{}].trafficPolicy", subset.name);
+        Some((path, subset.traffic_policy.as_ref()?))
+    });
+    let of_rule = rule.policy.as_ref().map(|policy| ("spec.trafficPolicy".to_owned(), policy));
+    let written = |policy: &TrafficPolicy| {
+        policy
+            .tunnel
+            .as_ref()
+            .map(|_| "tunnel")
+            .or(policy.proxy_protocol.as_ref().map(|_| "proxyProtocol"))
+    };
+    let (path, field, at) = of_subset
+        .into_iter()
+        .chain(of_rule)
+        .find_map(|(path, policy)| Some((path, written(policy)?, &policy.at)))?;
+    let message = "not supported yet: the cluster refuses all traffic";
+    let fault = Fault::error(at.clone(), message).of(format!("DestinationRule {}", rule.object));
+    Some(Box::new(fault.field(format!("{path}.{field}"))))
 }

@@ -104,6 +104,7 @@ impl Selection<'_> {
                 cluster,
                 weight: route.weight.max(1),
                 headers: HeaderChanges::default(),
+                host_rewrite: None,
             });
         }
         targets

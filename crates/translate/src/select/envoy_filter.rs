@@ -189,8 +189,10 @@ fn listener_match(written: &ListenerMatch) -> Result<PatchMatch, Refusal> {
         port: written.port_number,
         ..PatchMatch::default()
     };
-    let mut unsupported =
-        vec![("match.listener.listenerFilter", written.listener_filter.is_some())];
+    let mut unsupported = vec![
+        ("match.listener.listenerFilter", written.listener_filter.is_some()),
+        ("match.listener.portName", written.port_name.is_some()),
+    ];
     if let Some(chain) = &written.filter_chain {
         matches.chain_name.clone_from(&chain.name);
         matches.chain_sni.clone_from(&chain.sni);

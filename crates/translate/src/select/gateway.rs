@@ -179,7 +179,7 @@ fn terminated(
     is_http: bool,
 ) -> Option<ServerTls> {
     let written = serving.server.tls.as_ref()?;
-    match tls::server(written, is_http, &selection.snapshot.mesh().trust_domain) {
+    match tls::server(written, is_http, selection.snapshot.mesh()) {
         Ok(tls) => Some(tls),
         Err((field, message)) => {
             refuse(selection, serving, field, message);

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use sluis_model::Owned;
+use sluis_nouns::Percent;
 use sluis_resources::{
     DirectBody, GatewayRef, HeaderOps, HttpAction, HttpMatch, HttpRoute, Meta,
     Redirect as WrittenRedirect, RedirectPort, Retries as WrittenRetries, StringMatch, UriRewrite,
@@ -29,6 +30,9 @@ const RETRY_ATTEMPTS: u32 = 2;
 /// What is answered for a route that cannot be carried out: requests must not fall to the next one.
 const NOT_CARRIED_OUT: u32 = 503;
 
+/// Envoy's body for a request that a fault aborts.
+const ABORTED: &[u8] = b"fault filter abort";
+
 /// Where requests come in.
 #[derive(Clone, Copy)]
 pub(super) struct Entrance<'a> {
@@ -50,7 +54,6 @@ pub(super) fn routes(
     }
     let mut routes = Vec::new();
     for route in &spec.http {
-        report_unsupported(selection, meta, route);
         let matches: Vec<Option<&HttpMatch>> = if route.matches.is_empty() {
             vec![None]
         } else {
@@ -60,7 +63,10 @@ pub(super) fn routes(
         if matches.is_empty() {
             continue;
         }
-        let (action, headers) = action(selection, meta, route, entrance.port);
+        let (action, headers) = match aborted(selection, meta, route) {
+            Some(aborted) => (aborted, HeaderChanges::default()),
+            None => action(selection, meta, route, entrance.port),
+        };
         for wanted in matches {
             routes.push(RouteInput {
                 name: name(route, wanted),
@@ -76,7 +82,8 @@ pub(super) fn routes(
 
 /// The route of a service that no VirtualService says anything about.
 pub(super) fn default_route(selection: &Selection<'_>, cluster: String) -> RouteInput {
-    let target = Target { cluster, weight: 1, headers: HeaderChanges::default() };
+    let headers = HeaderChanges::default();
+    let target = Target { cluster, weight: 1, headers, host_rewrite: None };
     RouteInput {
         name: "default".to_owned(),
         matches: match_all(),
@@ -205,12 +212,12 @@ fn action(
             }
             RouteAction::Forward(forward)
         }
-        HttpAction::Redirect(redirect) => RouteAction::Redirect(self::redirect(redirect)),
+        HttpAction::Redirect(redirect) => RouteAction::Redirect(self::redirect(redirect, port)),
         HttpAction::DirectResponse(response) => RouteAction::Respond {
             status: u32::from(response.status),
             body: response.body.as_ref().map(|body| match body {
-                DirectBody::Text(text) => text.clone(),
-                DirectBody::Bytes(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+                DirectBody::Text(text) => text.clone().into_bytes(),
+                DirectBody::Bytes(bytes) => bytes.clone(),
             }),
         },
         HttpAction::Delegate(name) => {
@@ -237,18 +244,19 @@ fn targets(
             continue;
         }
         let key = selection.destination(meta, &destination.destination, port);
-        let (headers, _) = changes(&destination.headers);
-        targets.push(Target { cluster: key.name(), weight: destination.weight.max(1), headers });
+        let (headers, host_rewrite) = changes(&destination.headers);
+        let weight = destination.weight.max(1);
+        targets.push(Target { cluster: key.name(), weight, headers, host_rewrite });
     }
     targets
 }
 
-fn redirect(written: &WrittenRedirect) -> Redirect {
-    let port = match (written.port, written.scheme.as_deref()) {
-        (Some(RedirectPort::Number(port)), _) => Some(port),
-        (Some(RedirectPort::ProtocolDefault), Some("https")) => Some(443),
-        (Some(RedirectPort::ProtocolDefault), Some("http")) => Some(80),
-        _ => None,
+fn redirect(written: &WrittenRedirect, asked: u16) -> Redirect {
+    let port = match written.port {
+        Some(RedirectPort::Number(port)) => Some(port),
+        Some(RedirectPort::RequestPort) => Some(asked),
+        // Envoy's own default.
+        Some(RedirectPort::ProtocolDefault) | None => None,
     };
     Redirect {
         host: written.authority.clone(),
@@ -282,6 +290,8 @@ fn retries(selection: &Selection<'_>, written: Option<&WrittenRetries>) -> Optio
         per_try_timeout: policy.and_then(|policy| policy.per_try_timeout),
         on: on.join(","),
         status_codes,
+        backoff: policy.and_then(|policy| policy.backoff).filter(|wait| !wait.is_zero()),
+        avoids_tried: policy.and_then(|policy| policy.retry_ignore_previous_hosts).unwrap_or(true),
     })
 }
 
@@ -306,19 +316,22 @@ fn edits(written: &HeaderOps) -> HeaderEdits {
     }
 }
 
-fn report_unsupported(selection: &mut Selection<'_>, meta: &Meta, route: &HttpRoute) {
-    let retries = route.retries.as_ref();
-    let found = [
-        ("spec.http.fault", route.fault.is_some()),
-        ("spec.http.mirrors", !route.mirrors.is_empty()),
-        ("spec.http.corsPolicy", route.cors.is_some()),
-        ("spec.http.retries.backoff", retries.is_some_and(|retries| retries.backoff.is_some())),
-        ("spec.http.match.statPrefix", route.matches.iter().any(|one| one.stat_prefix.is_some())),
-    ];
-    for (field, is_written) in found {
-        if is_written {
-            let fault = Fault::warning(route.at.clone(), "not supported yet, and not carried out");
-            selection.fault(meta, fault.field(field));
-        }
+/// What is answered where a fault aborts every request: some shut a path in this way. Aborts of a part
+/// of the requests are named when the file is read, and not carried out.
+fn aborted(selection: &mut Selection<'_>, meta: &Meta, route: &HttpRoute) -> Option<RouteAction> {
+    let abort = route.fault.as_ref()?.abort.as_ref()?;
+    if abort.percentage != Percent::ALL {
+        return None;
     }
+    let status = match abort.http_status {
+        Some(status) => u32::from(status),
+        None => {
+            let message =
+                format!("a gRPC status is not supported yet: the requests get {NOT_CARRIED_OUT}");
+            let fault = Fault::error(route.at.clone(), message);
+            selection.fault(meta, fault.field("spec.http.fault.abort.grpcStatus"));
+            NOT_CARRIED_OUT
+        }
+    };
+    Some(RouteAction::Respond { status, body: Some(ABORTED.to_vec()) })
 }

@@ -39,7 +39,7 @@ fn addresses(selection: &Selection<'_>, service: &MeshService) -> Vec<IpAddr> {
             .unwrap_or_default();
         found.extend(endpoints.into_iter().filter_map(|endpoint| match endpoint.address {
             EndpointAddress::Ip(ip) => Some(ip),
-            EndpointAddress::Dns(_) => None,
+            EndpointAddress::Dns(_) | EndpointAddress::Unix(_) => None,
         }));
     }
     found.sort();

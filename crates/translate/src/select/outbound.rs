@@ -240,7 +240,8 @@ fn straight_chain(
     let reads_name = port.protocol.is_tls() && !(is_platform && has_address);
     let names: Vec<HostPattern> = if reads_name { vec![service.host.clone()] } else { Vec::new() };
     let cluster = selection.cluster_for_client_tls(key, &names);
-    let targets = vec![Target { cluster, weight: 1, headers: HeaderChanges::default() }];
+    let headers = HeaderChanges::default();
+    let targets = vec![Target { cluster, weight: 1, headers, host_rewrite: None }];
     let mut chain = tcp_chain(service, port, targets, claimed(&[], service));
     chain.server_names = names.iter().map(ToString::to_string).collect();
     chain
@@ -431,7 +432,8 @@ fn report_conflict(
     }
 }
 
-fn owner(service: &MeshService) -> String {
+/// The object that a service comes from, as faults name it.
+pub(super) fn owner(service: &MeshService) -> String {
     let kind = match service.source {
         ServiceSource::Platform => "Service",
         ServiceSource::Entry => "ServiceEntry",

@@ -7,15 +7,11 @@
 use sluis_model::{MeshPort, MeshService, ServiceEndpoint};
 use sluis_nouns::{HostPattern, TrustDomain};
 use sluis_resources::{
-    ClientTls as RuleTls, ClientTlsMode, Server, ServerTls as GatewayTls, ServerTlsMode, TlsFiles,
-    TlsVersion as WrittenVersion,
+    ClientTls as RuleTls, ClientTlsMode, MESH_CERTIFICATE_FILES, MESH_ROOTS_FILE, MeshConfig,
+    Server, ServerTls as GatewayTls, ServerTlsMode, TlsFiles, TlsVersion as WrittenVersion,
 };
 
 use crate::{ClientTls, NameMatch, ServerTls, TlsVersion};
-
-/// Where Istio's injector once mounted the mesh's own certificate; manifests of that time name it.
-const MESH_FILES: [&str; 3] =
-    ["/etc/certs/cert-chain.pem", "/etc/certs/key.pem", "/etc/certs/root-cert.pem"];
 
 /// The SDS names of the mesh's own certificate and roots.
 const MESH_CERTIFICATE: &str = "default";
@@ -31,7 +27,7 @@ pub(super) type Refusal = (&'static str, String);
 pub(super) fn server(
     tls: &GatewayTls,
     is_http: bool,
-    trust_domain: &TrustDomain,
+    mesh: &MeshConfig,
 ) -> Result<ServerTls, Refusal> {
     refuse_unsupported(tls)?;
     let alpn = if is_http { vec!["h2".to_owned(), "http/1.1".to_owned()] } else { Vec::new() };
@@ -49,7 +45,10 @@ pub(super) fn server(
         made.client_roots = Some(MESH_ROOTS.to_owned());
         made.is_client_required = true;
         if made.client_names.is_empty() {
-            made.client_names.push(in_domain(trust_domain));
+            made.client_names.push(in_domain(&mesh.trust_domain));
+        }
+        if tls.min_version == WrittenVersion::Auto {
+            made.version_min = version(mesh.mesh_mtls_min_version, TlsVersion::V1_2);
         }
         return Ok(made);
     }
@@ -98,7 +97,7 @@ fn certificate(files: &TlsFiles) -> Result<String, Refusal> {
 }
 
 fn certificate_name(certificate: &str, key: &str) -> String {
-    if [certificate, key] == MESH_FILES[..2] {
+    if (certificate, key) == MESH_CERTIFICATE_FILES {
         MESH_CERTIFICATE.to_owned()
     } else {
         format!("file-cert:{certificate}~{key}")
@@ -106,7 +105,7 @@ fn certificate_name(certificate: &str, key: &str) -> String {
 }
 
 fn root_name(path: &str) -> String {
-    if path == MESH_FILES[2] { MESH_ROOTS.to_owned() } else { format!("file-root:{path}") }
+    if path == MESH_ROOTS_FILE { MESH_ROOTS.to_owned() } else { format!("file-root:{path}") }
 }
 
 fn version(written: WrittenVersion, default: TlsVersion) -> TlsVersion {

@@ -57,6 +57,7 @@ const REGEX_BYTES_MAX: usize = 1 << 20;
 fn http_route(fields: &mut Fields<'_, '_>) -> Option<HttpRoute> {
     // Of Istio 1.0; upgrades are always possible since.
     fields.without_effect(&["websocketUpgrade"]);
+    fields.not_carried_out(&["mirror", "mirrors", "corsPolicy"]);
     let action = action(fields);
     let route = HttpRoute {
         at: fields.at(),
@@ -119,6 +120,8 @@ fn http_match(fields: &mut Fields<'_, '_>) -> Option<HttpMatch> {
             }
         }
     }
+    // Of statistics only.
+    fields.without_effect(&["statPrefix"]);
     Some(HttpMatch {
         at: fields.at(),
         name: fields.opt("name"),
@@ -261,6 +264,8 @@ fn regex_rewrite(fields: &mut Fields<'_, '_>) -> Option<RegexRewrite> {
 }
 
 fn retries(fields: &mut Fields<'_, '_>) -> Option<Retries> {
+    // All endpoints are of one locality and priority.
+    fields.without_effect(&["retryRemoteLocalities"]);
     Some(Retries {
         attempts: fields.or_default("attempts"),
         per_try_timeout: fields.opt("perTryTimeout"),
@@ -272,7 +277,13 @@ fn retries(fields: &mut Fields<'_, '_>) -> Option<Retries> {
 }
 
 fn fault_injection(fields: &mut Fields<'_, '_>) -> Option<FaultInjection> {
-    Some(FaultInjection { delay: fields.opt("delay"), abort: fields.opt("abort") })
+    fields.not_carried_out(&["delay"]);
+    let abort: Option<HttpAbort> = fields.opt("abort");
+    // An abort of every request is carried out: some shut a path in this way.
+    if abort.as_ref().is_some_and(|abort| abort.percentage != Percent::ALL) {
+        fields.not_carried_out(&["abort"]);
+    }
+    Some(FaultInjection { delay: fields.opt("delay"), abort })
 }
 
 /// `percentage: {value: …}`.
