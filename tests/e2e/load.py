@@ -1,6 +1,6 @@
 """Asks the API from several threads until its input ends; prints each request as a line of JSON.
 
-`load.py THREADS RATE`: at most RATE requests a second by each thread, one at a time. Half of the
+`load.py THREADS RATE [HOST]`: by TLS to the API, or in plain text to HOST. At most RATE requests a second by each thread, one at a time. Half of the
 threads keep a connection for KEEP requests, the others make a new one (name, TCP, TLS) for each.
 Each request has a path of its own, as the API takes a signature once. A line holds: when the request
 began (monotonic clock), how long it took, its status (0: none), what went wrong, whether the
@@ -44,10 +44,13 @@ def ask(connection, path):
         return 0, f"{type(error).__name__}: {error}"
 
 
-def work(thread, rate):
+def work(thread, rate, plain):
     keeps = thread % 2 == 0
-    context = ssl.create_default_context()
-    connection = http.client.HTTPSConnection("api.data.local", timeout=WITHIN, context=context)
+    if plain:
+        connection = http.client.HTTPConnection(plain, timeout=WITHIN)
+    else:
+        context = ssl.create_default_context()
+        connection = http.client.HTTPSConnection("api.data.local", timeout=WITHIN, context=context)
     number, due = 0, time.monotonic()
     while not ended.wait(max(0, due - time.monotonic())):
         # Late ones are left out, so that a pause is not followed by a burst.
@@ -62,7 +65,7 @@ def work(thread, rate):
 
 
 if __name__ == "__main__":
-    threads = [threading.Thread(target=work, args=(thread, float(sys.argv[2])))
+    threads = [threading.Thread(target=work, args=(thread, float(sys.argv[2]), "".join(sys.argv[3:])))
                for thread in range(int(sys.argv[1]))]
     for one in threads:
         one.start()

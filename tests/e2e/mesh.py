@@ -117,8 +117,8 @@ class Mesh(Scene):
         expect(shown.returncode == 0, f"proxy-config {kind} {workload}: {shown.stderr}")
         return json.loads(shown.stdout) if form == "json" else shown.stdout
 
-    def load(self, threads=THREADS, rate=RATE):
-        return Load(self, threads, rate)
+    def load(self, threads=THREADS, rate=RATE, host=""):
+        return Load(self, threads, rate, host)
 
     def interrupt(self):
         """Ctrl-C: how many seconds `sluis up` takes to end, and whether it did so well."""
@@ -153,8 +153,9 @@ class Request:
 class Load:
     """A client in the jail that asks all the time, and what came of each request."""
 
-    def __init__(self, mesh, threads, rate):
-        command = [mesh.sluis, "exec", NOTEBOOK, "--", python(), HERE / "load.py", str(threads), str(rate)]
+    def __init__(self, mesh, threads, rate, host):
+        command = [mesh.sluis, "exec", NOTEBOOK, "--", python(), HERE / "load.py", str(threads), str(rate),
+                   *filter(None, [host])]
         self.requests, self.is_whole, self.is_killed = [], False, False
         self.process = subprocess.Popen(
             command, cwd=mesh.dir, env=mesh.jail_environment(), text=True,
