@@ -1,6 +1,7 @@
 //! Replays the fuzz corpora, so that what was once found stays found without a fuzzer.
 
 #[path = "../../../fuzz/src/checks.rs"]
+#[expect(unreachable_pub, reason = "the fuzz targets use them from outside")]
 mod checks;
 
 use std::{fs, path::Path};
