@@ -24,6 +24,8 @@ pub enum Body {
 pub struct Taken {
     /// How many bytes belong to the body. Those behind it are of the next message.
     pub len: usize,
+    /// How many of them are content rather than chunk framing or trailers.
+    pub content: usize,
     /// The part of them that must not be forwarded (trailer lines); often empty.
     pub dropped: Range<usize>,
 }
@@ -67,17 +69,21 @@ impl Body {
             Self::Done => {}
             Self::Length(left) => {
                 taken.len = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                taken.content = taken.len;
                 *left -= taken.len as u64;
             }
-            Self::UntilClose => taken.len = input.len(),
+            Self::UntilClose => (taken.len, taken.content) = (input.len(), input.len()),
             Self::Chunked(chunked) => {
-                let dropped = &mut taken.dropped;
-                taken.len = chunked.read(input, |piece, range| {
-                    if piece == Piece::Trailer {
+                let Taken { dropped, content, .. } = &mut taken;
+                let len = chunked.read(input, |piece, range| match piece {
+                    Piece::Data => *content += range.len(),
+                    Piece::Framing => {}
+                    Piece::Trailer => {
                         let start = if dropped.end == 0 { range.start } else { dropped.start };
                         *dropped = start..range.end;
                     }
                 })?;
+                taken.len = len;
             }
         }
         Ok(taken)

@@ -142,7 +142,7 @@ impl ResponseHead {
     }
 }
 
-/// The reason phrase of a status (RFC 9110 §15 and the IANA registry); empty when there is none.
+/// The reason phrase of a status (RFC 9110 §15 and the IANA registry); what Envoy says for others.
 fn usual_reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -186,6 +186,6 @@ fn usual_reason(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
-        _ => "",
+        _ => "Unknown",
     }
 }

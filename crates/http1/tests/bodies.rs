@@ -40,6 +40,9 @@ fn chunks_pass_as_they_are_and_what_follows_is_left() {
 
 #[test]
 fn trailers_are_checked_and_dropped() {
+    let input = b"1\r\na\r\n0\r\nX-Sum: 1\r\n\r\n";
+    let taken = Body::new(Framing::Chunked).take(input).unwrap();
+    assert_eq!((taken.len, taken.content, taken.dropped), (input.len(), 1, 9..19));
     let (forwarded, ..) = read(b"1\r\na\r\n0\r\nX-Sum: 1\r\ny:\r\n\r\n").unwrap();
     assert_eq!(forwarded, b"1\r\na\r\n0\r\n\r\n");
 }

@@ -70,7 +70,7 @@ impl Connection {
         trace.host = Some(pick.address.clone());
         if plan.forward.host == HostRewrite::Endpoint {
             let name = pick.hostname().map(|name| &**name);
-            if rewrite::host(plan, name, &mut desk.request).is_err() {
+            if rewrite::host(plan, site.program.hides_envoy, name, &mut desk.request).is_err() {
                 return Ok(Finish::Reply(Reply::new(500, "host_rewrite_failed").into()));
             }
         }

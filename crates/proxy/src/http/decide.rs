@@ -94,7 +94,7 @@ fn admit<'c>(site: Site<'_>, head: &mut RequestHead) -> Verdict<'c, Option<Strin
     let manager = site.manager();
     if head.version() == Version::Http10 {
         let Some(host) = &manager.http1.http10 else {
-            return Err(Reply::new(426, "low_version").text("Upgrade Required").closing().into());
+            return Err(low_version().into());
         };
         if head.authority().is_empty() && head.set_authority(host.as_bytes()).is_err() {
             return Err(Reply::new(400, "missing_host_header").closing().into());
@@ -117,6 +117,11 @@ fn admit<'c>(site: Site<'_>, head: &mut RequestHead) -> Verdict<'c, Option<Strin
         }
     }
     upgrade(head)
+}
+
+fn low_version<'c>() -> Reply<'c> {
+    let reply = Reply::new(426, "low_version").flag(Flag::DownstreamProtocolError);
+    reply.text("Upgrade Required").closing()
 }
 
 /// What the client would change to. `h2c` and TLS upgrades are ignored, as by Envoy.

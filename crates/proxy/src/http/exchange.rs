@@ -128,7 +128,6 @@ fn conclude(site: Site<'_>, desk: &Desk, trace: &Trace<'_>) {
     let has_head = !desk.request.method_name().is_empty();
     let record = Record {
         request: has_head.then_some(&desk.request),
-        protocol: record.protocol.filter(|_| has_head),
         response: (trace.status != 0).then_some(&desk.response.fields),
         ..record
     };

@@ -293,7 +293,7 @@ impl<'f> Flight<'f> {
             return Ok(());
         }
         let taken = request_body.take(input.unread()).map_err(|_| Event::BadRequestBody)?;
-        self.received += taken.len as u64;
+        self.received += taken.content as u64;
         input.mark(taken.len, taken.dropped);
         if request_body.is_done() {
             self.request_received(Instant::now());
@@ -404,7 +404,7 @@ impl<'f> Flight<'f> {
         match self.passing {
             Passing::Raw => {
                 let taken = response_body.take(reply.unread()).map_err(malformed)?;
-                self.sent += taken.len as u64;
+                self.sent += taken.content as u64;
                 reply.mark(taken.len, taken.dropped);
             }
             Passing::IntoChunks => {

@@ -126,7 +126,7 @@ fn begin<'p, 'c>(
     let Ok(taken) = desk.request_body.take(desk.input.unread()) else {
         return Err(bad_body().of(plan.matched).into());
     };
-    trace.received = taken.len as u64;
+    trace.received = taken.content as u64;
     desk.input.mark(taken.len, taken.dropped);
     let is_received = desk.request_body.is_done();
     if is_received {
@@ -168,7 +168,7 @@ fn prepare(
     let hides_envoy = site.program.hides_envoy;
     // The host first: a rewrite by path means the path that the client asked for.
     if plan.forward.host != HostRewrite::Endpoint {
-        rewrite::host(plan, None, request).map_err(|_| Unprepared)?;
+        rewrite::host(plan, hides_envoy, None, request).map_err(|_| Unprepared)?;
     }
     rewrite::path(plan, hides_envoy, request).map_err(|_| Unprepared)?;
     if let (Some(limit), false) = (plan.timeout, hides_envoy) {

@@ -50,9 +50,11 @@ pub(super) fn path(
     head.set_path(&new)
 }
 
-/// Rewrites the host as the route says. `endpoint` is the chosen endpoint's host name.
+/// Rewrites the host as the route says, telling the endpoint the former one. `endpoint` is the
+/// chosen endpoint's host name.
 pub(super) fn host(
     plan: &Plan<'_>,
+    hides_envoy: bool,
     endpoint: Option<&str>,
     head: &mut RequestHead,
 ) -> Result<(), FieldError> {
@@ -74,9 +76,13 @@ pub(super) fn host(
     if *new == *head.authority() {
         return Ok(());
     }
+    let old = head.authority().to_vec();
     if plan.forward.append_x_forwarded_host {
-        let old = head.authority().to_vec();
         head.fields.append_trusted(Known::XForwardedHost, &old);
+    }
+    // At a further try the host is that of the endpoint before.
+    if !hides_envoy && !head.fields.has(Known::XEnvoyOriginalHost) {
+        head.fields.set_trusted(Known::XEnvoyOriginalHost, &old);
     }
     head.set_authority(&new)
 }

@@ -204,6 +204,7 @@ async fn routes_rewrite_paths_hosts_and_headers() {
     head.has("host", "inner.local");
     head.has("x-forwarded-host", "outer");
     head.has("x-envoy-original-path", "/old/x?y");
+    head.has("x-envoy-original-host", "outer");
     head.has("x-who", "127.0.0.1");
     head.has("x-set", "new");
     head.lacks("x-gone");
