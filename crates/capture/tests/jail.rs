@@ -58,8 +58,11 @@ fn spec(command: &[&str], sidecar: Sidecar) -> Spec {
 
 /// Starts a jail, its output piped.
 fn start(spec: &Spec, edit: impl FnOnce(&mut Command)) -> Child {
-    let helper = helper();
-    let helper = Helper { program: &helper, verb: &[] };
+    start_by(&helper(), spec, edit)
+}
+
+fn start_by(helper: &Path, spec: &Spec, edit: impl FnOnce(&mut Command)) -> Child {
+    let helper = Helper { program: helper, verb: &[] };
     let (mut command, _file) = sluis_capture::jail::command(helper, spec).unwrap();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     edit(&mut command);
@@ -535,7 +538,11 @@ fn an_unprivileged_user_needs_no_help() {
          s = socket.create_connection(('203.0.113.7', 443), 10)\n\
          print(s.recv(9).decode(), os.getuid(), os.getgid())";
     let spec = spec(&[PYTHON, "-c", script], Sidecar::Relay { pipe, names });
-    let jail = start(&spec, |command| {
+    // The build's own directory may be closed to others. Another program makes the copy: a test
+    // that forks meanwhile would keep it open for writing, and it could not be started.
+    let program = directory.path().join("exec_jail");
+    assert!(Command::new("cp").arg(helper()).arg(&program).status().unwrap().success());
+    let jail = start_by(&program, &spec, |command| {
         command.uid(65534).gid(65534).current_dir("/");
     });
     let (mut stream, _) = envoy.accept().unwrap();
