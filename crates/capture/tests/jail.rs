@@ -24,6 +24,9 @@ use sluis_capture::{dns, original_dst};
 /// How long anything here may take; jails take some 20 ms.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// A PROXY header of version 2 with two IPv4 addresses.
+const PROXY_HEADER_BYTES: usize = 28;
+
 const PYTHON: &str = "/usr/bin/python3";
 
 /// The hidden verb as a program: cargo builds the examples together with the tests.
@@ -546,6 +549,8 @@ fn an_unprivileged_user_needs_no_help() {
         command.uid(65534).gid(65534).current_dir("/");
     });
     let (mut stream, _) = envoy.accept().unwrap();
+    // A socket that is closed with something unread takes what was written with it.
+    stream.read_exact(&mut [0; PROXY_HEADER_BYTES]).unwrap();
     stream.write_all(b"welcome").unwrap();
     drop(stream);
     assert_eq!(wrote(&jail.wait_with_output().unwrap()), "welcome 65534 65534");
