@@ -4,6 +4,7 @@
 
 mod chains;
 mod compiling;
+mod page;
 mod routing;
 mod support;
 mod total;
