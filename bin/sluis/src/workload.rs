@@ -76,11 +76,11 @@ pub(crate) fn read(
         Box::new(fault)
     };
     let is_gateway = match annotation(RUN) {
-        None | Some("none") => return Ok(None),
+        None => return Ok(None),
         Some("gateway") => true,
         Some("sidecar") => false,
         Some(other) => {
-            return Err(fault(RUN, format!("{other:?} is none of sidecar, gateway, none")));
+            return Err(fault(RUN, format!("{other:?} is neither sidecar nor gateway")));
         }
     };
     let is_envoy = match annotation(PROXY) {

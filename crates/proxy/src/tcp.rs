@@ -9,6 +9,7 @@ mod pump;
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use sluis_rules::{Listener, TcpProxy};
+use tokio::io::AsyncReadExt as _;
 use tracing::debug;
 
 use self::pump::{End, Moved, pump};
@@ -16,6 +17,7 @@ use crate::{
     access_log::{Flag, Flags, Logs, Record},
     config::Backend,
     conn::{ConnectionFacts, Downstream},
+    sniff::HelloReader,
     stats::Counter,
     upstream::{ConnectContext, ConnectError, Pick, Upstream},
     worker::Worker,
@@ -23,6 +25,9 @@ use crate::{
 
 /// Wait before another try to connect, so that a refused connection is not tried in a tight loop.
 const RETRY_WAIT: Duration = Duration::from_millis(25);
+
+/// Wait for the hello of a client that is blocked: one on the same machine has sent it by then.
+const ASKED_NAME_WAIT_MAX: Duration = Duration::from_millis(200);
 
 /// What the access log says at the end.
 #[derive(Default)]
@@ -35,6 +40,10 @@ struct Outcome {
     moved: Option<Moved>,
     termination: Option<&'static str>,
     transport_failure: Option<String>,
+    /// The name in the hello of a client that was blocked, when no listener filter had read it.
+    asked: Option<String>,
+    /// The cluster has no endpoint: the connection was not to go anywhere.
+    is_blocked: bool,
 }
 
 /// Serves one connection.
@@ -45,8 +54,11 @@ pub(crate) async fn serve(
     worker: Rc<Worker>,
 ) {
     worker.stats().inc(Counter::TcpTotal);
-    let facts = Arc::clone(&downstream.facts);
+    let mut facts = Arc::clone(&downstream.facts);
     let outcome = forward(downstream, &proxy, &worker).await;
+    if let Some(asked) = &outcome.asked {
+        Arc::make_mut(&mut facts).sni = Some(Arc::from(asked.as_str()));
+    }
     if let Some(moved) = &outcome.moved {
         worker.stats().add(Counter::TcpReceived, moved.received);
         worker.stats().add(Counter::TcpSent, moved.sent);
@@ -80,7 +92,13 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
         connected = connect(worker, &backend, proxy, &downstream.facts, &mut outcome) => connected,
         () = downstream.gate.closed() => None,
     };
-    let Some(Upstream { io: mut upstream, local, pick }) = connected else { return outcome };
+    let Some(Upstream { io: mut upstream, local, pick }) = connected else {
+        if outcome.is_blocked && downstream.facts.sni.is_none() && !downstream.facts.tls_terminated
+        {
+            outcome.asked = asked_name(&mut downstream).await;
+        }
+        return outcome;
+    };
     (outcome.local, outcome.pick) = (local, Some(pick));
     let ahead = std::mem::take(&mut downstream.prefix);
     let gate = downstream.gate.clone();
@@ -113,6 +131,24 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
     outcome
 }
 
+/// The server name that a blocked client asks for: what the operator wants to read in the log.
+///
+/// The connection is closed in any case; a client that does not speak first has lost nothing.
+async fn asked_name(downstream: &mut Downstream) -> Option<String> {
+    let reading = async {
+        let mut hello = HelloReader::default();
+        loop {
+            if let Some(hello) = hello.read(&downstream.prefix).ok()? {
+                return hello.sni;
+            }
+            if downstream.io.read_buf(&mut downstream.prefix).await.ok()? == 0 {
+                return None;
+            }
+        }
+    };
+    tokio::time::timeout(ASKED_NAME_WAIT_MAX, reading).await.ok()?
+}
+
 /// Connects, as often as the proxy may try.
 async fn connect(
     worker: &Worker,
@@ -132,6 +168,7 @@ async fn connect(
         outcome.transport_failure = error.transport_failure().map(str::to_owned);
         if matches!(error, ConnectError::NoEndpoint { .. }) {
             worker.stats().inc(Counter::TcpBlocked);
+            outcome.is_blocked = true;
         }
         if !error.is_worth_another_try() || outcome.attempts >= proxy.max_connect_attempts {
             if let Some(flag) = Flag::of(error.flag()) {

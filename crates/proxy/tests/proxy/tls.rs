@@ -116,6 +116,21 @@ async fn tls_is_passed_on_by_its_server_name_and_other_names_are_refused() {
 }
 
 #[tokio::test]
+async fn the_name_that_a_blocked_client_asks_for_is_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("blocked.log");
+    let pki = Pki::new(dir.path());
+    // No listener filter reads the hello: so it is with a connection to an unknown address.
+    let mut proxy = Proxy::with(
+        json!([listener("in", json!({"filter_chains": [tcp_chain("BlackHoleCluster", &log)]}))]),
+        json!([{"name": "BlackHoleCluster", "type": "STATIC", "connect_timeout": "1s"}]),
+    )
+    .await;
+    assert!(soon("refusal", dial(proxy.address("in"), "evil.example", &pki)).await.is_err());
+    assert_eq!(proxy.stop_and_read(&log).await, ["UH 0 0 BlackHoleCluster evil.example"]);
+}
+
+#[tokio::test]
 async fn tls_is_terminated_and_originated_anew_and_the_server_is_verified() {
     let dir = tempfile::tempdir().unwrap();
     let log = log_in(&dir);
