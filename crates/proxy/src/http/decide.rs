@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use sluis_http1::{Framing, Known, Method, RequestHead, Upgrade, Version};
 use sluis_rules::{
     Forward, HttpManager, Matched, NoRoute, RetryPolicy, RouteAction, RouteTable, Target,
-    Underscores, WeightedCluster,
+    Underscores, UpstreamProtocol, WeightedCluster,
 };
 
 use super::{
@@ -218,6 +218,11 @@ fn plan<'c>(
         return Err(reply.flag(Flag::NoClusterFound).of(matched).into());
     };
     trace.cluster = Some(&backend.name);
+    if backend.protocol == UpstreamProtocol::Http2 {
+        // Such an origin would take HTTP/1.1 for garbage; say so instead of sending it.
+        let reply = Reply::new(503, "http2_upstream_is_not_supported");
+        return Err(reply.flag(Flag::UpstreamProtocolError).of(matched).into());
+    }
     Ok(Plan {
         matched,
         forward,

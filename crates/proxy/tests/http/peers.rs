@@ -204,7 +204,15 @@ impl Scene {
         let origin = Origin::start().await;
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("access.log");
+        let mut http2 = cluster("http2", &[origin.address()]);
+        http2["typed_extension_protocol_options"] = json!({
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            },
+        });
         let clusters = json!([
+            http2,
             cluster("origin", &[origin.address()]),
             {"name": "nowhere", "type": "STATIC", "connect_timeout": "1s"},
         ]);
