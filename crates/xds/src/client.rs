@@ -228,7 +228,13 @@ impl Client {
             }
             let wait = self.backoff.next();
             let cause = std::error::Error::source(&error).map(chain);
-            warn!(endpoint = %self.config.endpoint, %error, cause, ?wait, "control plane lost");
+            let endpoint = &self.config.endpoint;
+            if matches!(error, StreamError::NoCertificate) {
+                // So every proxy begins: the certificate is on its way.
+                debug!(%endpoint, ?wait, "control plane not called yet: no certificate");
+            } else {
+                warn!(%endpoint, %error, cause, ?wait, "control plane lost");
+            }
             sleep(wait).await;
         }
     }
