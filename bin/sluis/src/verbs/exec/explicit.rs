@@ -177,7 +177,8 @@ mod tests {
     use super::*;
 
     fn check(head: &str, expected: Result<&str, &str>) {
-        let names = std::env::temp_dir().join(format!("sluis-names-{}.json", std::process::id()));
+        let dir = tempfile::tempdir().unwrap();
+        let names = dir.path().join("names.json");
         fs::write(&names, r#"{"api.data.local": ["240.240.0.1"]}"#).unwrap();
         let way = Way { authorization: "Basic eA==".to_owned(), pipe: PathBuf::new(), names };
         let found = judge(head, &way).map(|to| to.to_string()).map_err(|(status, _)| status);
