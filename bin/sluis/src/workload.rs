@@ -20,8 +20,11 @@ use std::{
 };
 
 use serde::Deserialize;
-use sluis_nouns::ObjectName;
-use sluis_resources::{Fault, Meta, WorkloadAddress, WorkloadEntry};
+use sluis_control::{PROXY_ANNOTATION, proxy_view, wants_proxy};
+use sluis_model::Workload as MeshWorkload;
+use sluis_nouns::{ObjectName, TrustDomain};
+use sluis_resources::Fault;
+use sluis_translate::Role;
 
 /// One workload whose proxy, or agent, this machine runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +59,8 @@ struct ProxyConfig {
     concurrency: Option<u32>,
 }
 
-/// Reads the workload off its entry; `None` when the entry asks for no proxy.
+/// Reads the workload off its entry; `None` when the entry asks for no proxy, or for one that it
+/// cannot have: the control plane's own faults name what is wrong then.
 ///
 /// Relative paths in annotations are taken from `base`, the directory in which `sluis up` runs.
 ///
@@ -64,10 +68,15 @@ struct ProxyConfig {
 ///
 /// A fault for an annotation with a value that is not understood: nothing is started then.
 pub(crate) fn read(
-    meta: &Meta,
-    entry: &WorkloadEntry,
+    entry: &MeshWorkload,
+    domain: &TrustDomain,
     base: &Path,
 ) -> Result<Option<Workload>, Box<Fault>> {
+    let meta = entry.meta();
+    if !wants_proxy(entry) {
+        return Ok(None);
+    }
+    let Ok(view) = proxy_view(entry, None, domain) else { return Ok(None) };
     let annotation = |key: &str| meta.annotations.get(key).map(String::as_str);
     let fault = |key: &str, message: String| {
         let fault = Fault::error(meta.at.clone(), message)
@@ -75,21 +84,12 @@ pub(crate) fn read(
             .field(format!("metadata.annotations[{key}]"));
         Box::new(fault)
     };
-    let is_gateway = match annotation(RUN) {
-        None => return Ok(None),
-        Some("gateway") => true,
-        Some("sidecar") => false,
-        Some(other) => {
-            return Err(fault(RUN, format!("{other:?} is neither sidecar nor gateway")));
-        }
-    };
-    let is_envoy = match annotation(PROXY) {
+    let is_envoy = match annotation(PROXY_ANNOTATION) {
         None | Some("sluis") => false,
         Some("envoy") => true,
-        Some(other) => return Err(fault(PROXY, format!("{other:?} is none of sluis, envoy"))),
-    };
-    let Some(WorkloadAddress::Ip(address)) = entry.address else {
-        return Err(fault(RUN, "a proxy here needs an IP address in spec.address".to_owned()));
+        Some(other) => {
+            return Err(fault(PROXY_ANNOTATION, format!("{other:?} is neither sluis nor envoy")));
+        }
     };
     let config = match annotation(PROXY_CONFIG) {
         Some(text) => {
@@ -99,9 +99,9 @@ pub(crate) fn read(
     };
     Ok(Some(Workload {
         name: meta.name.clone(),
-        account: entry.service_account.clone().unwrap_or_else(|| "default".to_owned()),
-        address,
-        is_gateway,
+        account: view.id.service_account().to_owned(),
+        address: view.address,
+        is_gateway: view.role == Role::Gateway,
         is_envoy,
         environment: config.proxy_metadata,
         inherited: list(annotation("sluis.dev/env")),
@@ -111,8 +111,6 @@ pub(crate) fn read(
     }))
 }
 
-const RUN: &str = "sluis.dev/run";
-const PROXY: &str = "sluis.dev/proxy";
 const PROXY_CONFIG: &str = "proxy.istio.io/config";
 
 fn list(value: Option<&str>) -> Vec<String> {

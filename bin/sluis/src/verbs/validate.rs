@@ -59,7 +59,7 @@ fn check(options: &ValidateOptions) -> Result<(usize, Vec<Fault>)> {
     control.apply(Batch { upserts: resources, removals: Vec::new() });
     let base = std::env::current_dir()?;
     for entry in control.snapshot().workloads() {
-        if let Err(fault) = workload::read(&entry.resource.meta, entry.spec(), &base) {
+        if let Err(fault) = workload::read(entry, control.trust_domain(), &base) {
             faults.push(*fault);
         }
     }

@@ -10,7 +10,7 @@ use std::{future::Future, path::PathBuf, sync::Arc};
 use anyhow::{Context, Result, bail};
 use sluis_model::Batch;
 use sluis_nouns::TrustDomain;
-use sluis_resources::{Fault, Resource, Spec};
+use sluis_resources::{Fault, Spec};
 use sluis_sources::{SourceEvent, Watcher};
 use tokio::sync::{mpsc, watch};
 
@@ -104,8 +104,7 @@ fn apply(mesh: &Mesh, event: SourceEvent) -> Local {
     let mut local = Local { faults: event.faults, ..Local::default() };
     let base = std::env::current_dir().unwrap_or_default();
     for entry in snapshot.workloads() {
-        let resource: &Resource = &entry.resource;
-        match workload::read(&resource.meta, entry.spec(), &base) {
+        match workload::read(entry, mesh.control.trust_domain(), &base) {
             Ok(Some(workload)) => drop(local.workloads.insert(workload.name.clone(), workload)),
             Ok(None) => {}
             Err(fault) => local.faults.push(*fault),
