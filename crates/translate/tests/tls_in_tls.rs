@@ -99,7 +99,7 @@ fn a_real_envoy_wraps_tls_in_tls_and_the_gateway_cannot_read_it() {
     assert_eq!(envoy.ask(plainly), "SSLError WRONG_VERSION_NUMBER");
     // Access logs are written as Envoy ends, if not before.
     let log = ended(envoy);
-    let refused = log.lines().find(|line| line.contains("400"));
+    let refused = log.lines().find(|line| line.contains(" 400 "));
     assert!(refused.is_some_and(|line| line.contains("DPE http1.codec_error")), "{log}");
     // The sidecar sees a connection like any other.
     let carried = log.lines().find(|line| line.contains(&format!(" {MITM} ")));
