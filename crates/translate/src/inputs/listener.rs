@@ -1,0 +1,99 @@
+//! Listeners and their filter chains, and what is done with the bytes.
+
+use std::net::IpAddr;
+
+use sluis_nouns::Cidr;
+
+use super::{HeaderChanges, ServerTls};
+use crate::view::Capture;
+
+/// What a sidecar does with connections that no listener of their own claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OutboundPolicy {
+    /// They are closed: only what the registry holds may be reached.
+    RegistryOnly,
+    /// They are passed on to where they were going.
+    AllowAny,
+}
+
+/// A sidecar's capturing listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OutboundInputs {
+    /// How connections come in.
+    pub capture: Capture,
+    /// What happens to those that nothing claims.
+    pub policy: OutboundPolicy,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerInput {
+    /// Istio's name for it: `0.0.0.0_443`.
+    pub name: String,
+    /// The address that it is bound to, or would be.
+    pub address: IpAddr,
+    /// The port that it is bound to, or would be.
+    pub port: u16,
+    /// Whether a socket is bound (gateways) or connections are handed over (sidecars).
+    pub is_bound: bool,
+    /// The ports by which users know the listener: its own, and those that `Gateway` servers declare
+    /// when a Service translates them. `EnvoyFilter` port matches look at all of them.
+    pub known_ports: Vec<u16>,
+    /// The chains, in order.
+    pub chains: Vec<ChainInput>,
+    /// What happens to connections that no chain claims; `None` closes them.
+    pub fallback: Option<OutboundPolicy>,
+}
+
+/// One filter chain of a listener.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ChainInput {
+    /// The chain's name; unique in its listener.
+    pub name: String,
+    /// The server names (SNI) that it claims; empty for any, or none at all.
+    pub server_names: Vec<String>,
+    /// The original destinations that it claims; empty for any.
+    pub subnets: Vec<Cidr>,
+    /// Whether it claims only what is not TLS.
+    pub is_plain_only: bool,
+    /// The TLS that is terminated before anything else is read.
+    pub tls: Option<ServerTls>,
+    /// What is done with the bytes.
+    pub handler: Handler,
+    /// The user's resource that asked for it, as Istio's `config` metadata names it.
+    pub config: Option<String>,
+}
+
+/// What a chain does with the bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Handler {
+    /// Reads HTTP and routes by this route table.
+    Http {
+        /// The name of the route table.
+        routes: String,
+        /// The prefix of its statistics.
+        stat_prefix: String,
+        /// Whether the proxy is the first hop that sees the client (a gateway).
+        is_edge: bool,
+    },
+    /// Forwards bytes.
+    Tcp {
+        /// Where to; more than one share by weight.
+        targets: Vec<Target>,
+        /// The prefix of its statistics.
+        stat_prefix: String,
+    },
+}
+
+/// A cluster and its share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The name of the cluster.
+    pub cluster: String,
+    /// The share, relative to the other targets. Never 0.
+    pub weight: u32,
+    /// Header changes for requests that go there (HTTP only).
+    pub headers: HeaderChanges,
+    /// A Host header in place of the client's, for requests that go there (HTTP only).
+    pub host_rewrite: Option<String>,
+}

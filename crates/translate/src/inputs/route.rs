@@ -1,0 +1,183 @@
+//! Route tables: which requests go where, and what is changed on them.
+
+use std::time::Duration;
+
+use super::{OutboundPolicy, Target};
+
+/// One route table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RouteTable {
+    /// Its RDS name.
+    pub name: String,
+    /// The ports by which users know the listener that it belongs to.
+    pub known_ports: Vec<u16>,
+    /// The `Gateway`, as `namespace/name`, for gateways.
+    pub gateway: Option<String>,
+    /// The hosts, in order.
+    pub hosts: Vec<VirtualHostInput>,
+    /// What happens to requests for other hosts; `None` answers 404.
+    pub fallback: Option<OutboundPolicy>,
+}
+
+/// The routes of one or more host names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct VirtualHostInput {
+    /// Istio's name for it: `host:port`.
+    pub name: String,
+    /// The names in the Host header.
+    pub domains: Vec<String>,
+    /// Whether plain HTTP is redirected to https.
+    pub is_tls_required: bool,
+    /// The routes, in order.
+    pub routes: Vec<RouteInput>,
+}
+
+/// One route.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RouteInput {
+    /// The user's name for it, or `default`.
+    pub name: String,
+    /// Which requests it claims.
+    pub matches: RequestMatch,
+    /// What is done with them.
+    pub action: RouteAction,
+    /// Header changes.
+    pub headers: HeaderChanges,
+    /// The user's resource that asked for it, as Istio's `config` metadata names it.
+    pub config: Option<String>,
+}
+
+/// Which requests a route claims. All parts must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RequestMatch {
+    /// The path.
+    pub path: PathMatch,
+    /// Whether the path is matched without regard to case.
+    pub is_case_ignored: bool,
+    /// Headers and pseudo-headers.
+    pub headers: Vec<HeaderMatch>,
+    /// Query parameters.
+    pub query: Vec<(String, TextMatch)>,
+}
+
+/// How a path is matched.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PathMatch {
+    /// The whole path, without the query.
+    Exact(String),
+    /// The start of the path.
+    Prefix(String),
+    /// The whole path, by an RE2 expression.
+    Regex(String),
+}
+
+/// How a text is matched.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TextMatch {
+    /// The whole text.
+    Exact(String),
+    /// The start of the text.
+    Prefix(String),
+    /// The whole text, by an RE2 expression.
+    Regex(String),
+    /// Anything, as long as it is there.
+    Present,
+}
+
+/// How a header is matched.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HeaderMatch {
+    /// The header, or a pseudo-header such as `:method`.
+    pub name: String,
+    /// What its value must be.
+    pub value: TextMatch,
+    /// Whether the match is turned round.
+    pub is_inverted: bool,
+}
+
+/// What a route does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum RouteAction {
+    /// Forwards the request.
+    Forward(Forward),
+    /// Answers with a redirect.
+    Redirect(Redirect),
+    /// Answers at once.
+    Respond {
+        /// The status code.
+        status: u32,
+        /// The body.
+        body: Option<Vec<u8>>,
+    },
+}
+
+/// How a request is forwarded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Forward {
+    /// Where to.
+    pub targets: Vec<Target>,
+    /// How long the whole answer may take; `None` for no limit.
+    pub timeout: Option<Duration>,
+    /// When and how often to try again; `None` for never.
+    pub retries: Option<Retries>,
+    /// A Host header in place of the client's.
+    pub host_rewrite: Option<String>,
+    /// What replaces the matched prefix, or the whole path of an exact match.
+    pub path_rewrite: Option<String>,
+    /// An RE2 expression on the path, and its substitution.
+    pub regex_rewrite: Option<(String, String)>,
+}
+
+/// When and how often to try again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Retries {
+    /// The number of tries after the first.
+    pub attempts: u32,
+    /// How long one try may take; `None` for as long as the whole.
+    pub per_try_timeout: Option<Duration>,
+    /// Envoy's conditions, joined by commas.
+    pub on: String,
+    /// The status codes that `retriable-status-codes` stands for.
+    pub status_codes: Vec<u32>,
+    /// The wait before the second try; `None` for the proxy's own (25 ms).
+    pub backoff: Option<Duration>,
+    /// Whether another endpoint is drawn when one was tried already.
+    pub avoids_tried: bool,
+}
+
+/// Where a redirect points.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Redirect {
+    /// Another host.
+    pub host: Option<String>,
+    /// Another path.
+    pub path: Option<String>,
+    /// What replaces the matched prefix.
+    pub prefix: Option<String>,
+    /// Another scheme.
+    pub scheme: Option<String>,
+    /// Another port.
+    pub port: Option<u16>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: u32,
+}
+
+/// Header changes, of requests and of responses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HeaderChanges {
+    /// Of the request.
+    pub request: HeaderEdits,
+    /// Of the response.
+    pub response: HeaderEdits,
+}
+
+/// Changes to one set of headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HeaderEdits {
+    /// Replaced or added.
+    pub set: Vec<(String, String)>,
+    /// Added beside what is there.
+    pub add: Vec<(String, String)>,
+    /// Taken out.
+    pub remove: Vec<String>,
+}
