@@ -11,12 +11,14 @@
 mod address;
 mod export;
 mod index;
+mod mtls;
 mod rules;
 mod service;
 mod snapshot;
 
 pub use export::is_exported;
 pub use index::{Owned, Workload};
+pub use mtls::{Mtls, MtlsMode};
 pub use rules::{Policy, Rule};
 pub use service::{
     EndpointAddress, LeftOut, MeshPort, MeshService, PortTarget, ServiceEndpoint, ServiceSource,

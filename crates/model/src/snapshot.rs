@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -226,6 +227,25 @@ impl Snapshot {
             service.source == ServiceSource::Platform
                 && service.namespace() == namespace
                 && service.selector.as_ref().is_some_and(|selector| labels.matches(selector))
+        })
+    }
+
+    /// The services of which a workload is an endpoint: those of its namespace that select it or name
+    /// its address. In order of host.
+    pub fn services_of(
+        &self,
+        namespace: &str,
+        labels: &Labels,
+        address: IpAddr,
+    ) -> impl Iterator<Item = &Arc<MeshService>> {
+        let is_written = move |service: &MeshService| {
+            let here = Some(WorkloadAddress::Ip(address));
+            service.endpoints.iter().any(|endpoint| endpoint.address == here)
+        };
+        self.index.services.values().flatten().filter(move |service| {
+            service.namespace() == namespace
+                && (service.selector.as_ref().is_some_and(|selector| labels.matches(selector))
+                    || is_written(service))
         })
     }
 

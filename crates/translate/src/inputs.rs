@@ -7,6 +7,7 @@
 //! Start at [`Inputs`].
 
 mod cluster;
+mod inbound;
 mod listener;
 mod mesh;
 mod patch;
@@ -14,6 +15,7 @@ mod route;
 mod tls;
 
 pub use cluster::*;
+pub use inbound::*;
 pub use listener::*;
 pub use mesh::*;
 pub use patch::*;
@@ -33,6 +35,8 @@ pub struct Inputs {
     pub mesh: MeshInputs,
     /// The capturing listener, when the proxy is a sidecar.
     pub outbound: Option<OutboundInputs>,
+    /// What the workload receives; `None` when it receives nothing, and for gateways.
+    pub inbound: Option<InboundInputs>,
     /// The listeners, in order of name.
     pub listeners: Vec<ListenerInput>,
     /// The route tables that the listeners name.

@@ -6,6 +6,7 @@
 
 mod access_log;
 mod cluster;
+mod inbound;
 mod listener;
 mod patch;
 mod route;
@@ -56,6 +57,13 @@ pub fn render(inputs: &Inputs) -> Rendered {
     if let Some(outbound) = &inputs.outbound {
         let listener = listener::virtual_outbound(outbound, &inputs.mesh);
         set.listeners.insert(listener.name.clone(), Arc::new(listener));
+    }
+    for input in inputs.inbound.iter().flat_map(|inbound| &inbound.listeners) {
+        let listener = inbound::listener(input, &inputs.mesh);
+        set.listeners.insert(input.name.clone(), Arc::new(listener));
+    }
+    for input in inputs.inbound.iter().flat_map(|inbound| &inbound.clusters) {
+        set.clusters.insert(input.name.clone(), Arc::new(inbound::cluster(input)));
     }
     let mut faults = inputs.faults.clone();
     patch::apply(inputs, &mut set, &mut faults);

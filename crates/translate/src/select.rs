@@ -13,6 +13,7 @@ mod envoy_filter;
 mod gateway;
 mod gateway_http;
 mod http;
+mod inbound;
 mod listeners;
 mod lua;
 mod names;
@@ -50,6 +51,10 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
         }
         Role::Gateway => (None, gateway::select(&mut selection)),
     };
+    let inbound = match view.role {
+        Role::Sidecar => inbound::select(&mut selection),
+        Role::Gateway => None,
+    };
     let clusters = cluster::select(&mut selection);
     let patches = envoy_filter::select(&mut selection);
     let names = view.dns.then(|| names::select(&selection));
@@ -58,6 +63,7 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
     Inputs {
         mesh: mesh(snapshot.mesh()),
         outbound,
+        inbound,
         listeners,
         routes,
         clusters,

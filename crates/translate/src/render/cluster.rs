@@ -33,7 +33,7 @@ use super::{tls, wrap};
 use crate::{Balance, ClusterInput, Discovery, EndpointInput, MeshInputs, UpstreamProtocol};
 
 /// Where the options of a cluster's HTTP are filed, and their type.
-const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+pub(super) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// One cluster.
 #[expect(deprecated, reason = "Istio and other xDS clients know the DNS settings only here")]
@@ -141,7 +141,7 @@ fn http_options(input: &ClusterInput) -> HashMap<String, Any> {
     HashMap::from([(HTTP_OPTIONS.to_owned(), pack(&options))])
 }
 
-fn assignment(name: &str, endpoints: &[EndpointInput]) -> ClusterLoadAssignment {
+pub(super) fn assignment(name: &str, endpoints: &[EndpointInput]) -> ClusterLoadAssignment {
     let lb_endpoints = endpoints.iter().map(endpoint).collect();
     let locality = LocalityLbEndpoints { lb_endpoints, ..LocalityLbEndpoints::default() };
     ClusterLoadAssignment {

@@ -163,11 +163,7 @@ fn connection_manager(routes: &str, stat_prefix: &str, is_edge: bool, mesh: &Mes
             config_source: Some(wrap::ads()),
             route_config_name: routes.to_owned(),
         })),
-        http_filters: vec![HttpFilter {
-            name: "envoy.filters.http.router".to_owned(),
-            config_type: Some(http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
-            ..HttpFilter::default()
-        }],
+        http_filters: http_filters(),
         // Zero is "no limit": Istio leaves long polls and watches alone.
         stream_idle_timeout: Some(wrap::duration(Duration::ZERO)),
         upgrade_configs: vec![UpgradeConfig {
@@ -193,7 +189,16 @@ fn connection_manager(routes: &str, stat_prefix: &str, is_edge: bool, mesh: &Mes
     network_filter("envoy.filters.network.http_connection_manager", &manager)
 }
 
-fn normalize(manager: &mut HttpConnectionManager, normalization: Normalization) {
+/// The HTTP filters of every connection manager; the router ends them.
+pub(super) fn http_filters() -> Vec<HttpFilter> {
+    vec![HttpFilter {
+        name: "envoy.filters.http.router".to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
+        ..HttpFilter::default()
+    }]
+}
+
+pub(super) fn normalize(manager: &mut HttpConnectionManager, normalization: Normalization) {
     let (path, slashes, escaped) = match normalization {
         Normalization::None => (false, false, false),
         Normalization::Base => (true, false, false),
@@ -210,7 +215,7 @@ fn normalize(manager: &mut HttpConnectionManager, normalization: Normalization) 
     manager.path_with_escaped_slashes_action = action.into();
 }
 
-fn tcp_proxy(targets: &[Target], stat_prefix: &str, mesh: &MeshInputs) -> Filter {
+pub(super) fn tcp_proxy(targets: &[Target], stat_prefix: &str, mesh: &MeshInputs) -> Filter {
     let specifier = match targets {
         [target] => ClusterSpecifier::Cluster(target.cluster.clone()),
         _ => ClusterSpecifier::WeightedClusters(WeightedCluster {
@@ -235,19 +240,19 @@ fn tcp_proxy(targets: &[Target], stat_prefix: &str, mesh: &MeshInputs) -> Filter
     )
 }
 
-fn whole(cluster: &str) -> Target {
+pub(super) fn whole(cluster: &str) -> Target {
     let headers = HeaderChanges::default();
     Target { cluster: cluster.to_owned(), weight: 1, headers, host_rewrite: None }
 }
 
-fn network_filter<M: Name>(name: &str, config: &M) -> Filter {
+pub(super) fn network_filter<M: Name>(name: &str, config: &M) -> Filter {
     Filter {
         name: name.to_owned(),
         config_type: Some(filter::ConfigType::TypedConfig(pack(config))),
     }
 }
 
-fn listener_filter<M: Name>(name: &str, config: &M) -> ListenerFilter {
+pub(super) fn listener_filter<M: Name>(name: &str, config: &M) -> ListenerFilter {
     ListenerFilter {
         name: name.to_owned(),
         config_type: Some(listener_filter::ConfigType::TypedConfig(pack(config))),

@@ -72,6 +72,22 @@ pub(super) fn server(
     Ok(made)
 }
 
+/// Mutual TLS of the mesh towards the clients of a workload: one of the trust domain, or of those that
+/// stand for it.
+pub(super) fn mesh_server(mesh: &MeshConfig, alpn: Vec<String>, ciphers: Vec<String>) -> ServerTls {
+    let domains = std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases);
+    ServerTls {
+        certificate: MESH_CERTIFICATE.to_owned(),
+        client_roots: Some(MESH_ROOTS.to_owned()),
+        is_client_required: true,
+        client_names: domains.map(in_domain).collect(),
+        alpn,
+        version_min: version(mesh.mesh_mtls_min_version, TlsVersion::V1_2),
+        version_max: TlsVersion::V1_3,
+        ciphers,
+    }
+}
+
 /// Refuses what would verify more than is carried out.
 fn refuse_unsupported(tls: &GatewayTls) -> Result<(), Refusal> {
     let refused = [
