@@ -10,7 +10,7 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo test e2e lint bench golden fuzz setup
+.PHONY: help demo test e2e conformance lint bench golden fuzz setup
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -32,6 +32,11 @@ test: setup ## run every test: units, integration, and the scenario end to end
 e2e: setup ## run the scenario end to end, with our proxy and with real Envoy in each place
 	$(CARGO) build -p sluis -p sluis-proxy-bin
 	python3 tests/e2e/run.py --bin-dir $(TARGET)/debug
+
+conformance: setup ## send one corpus of requests through sluis-proxy and through real Envoy, and compare
+	@scripts/setup.sh conformance
+	$(CARGO) build -p sluis -p sluis-proxy-bin
+	target/conformance/bin/python tests/conformance/run.py --bin-dir $(TARGET)/debug
 
 lint: ## check formatting, lints and the rules of the tree
 	$(CARGO) fmt --all --check

