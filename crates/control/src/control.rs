@@ -10,11 +10,11 @@ use std::{
 };
 
 use sluis_envoy::EncodedSet;
-use sluis_model::{Batch, Changes, Snapshot, Workload, apply};
+use sluis_model::{Batch, Changes, Snapshot, apply};
 use sluis_nouns::{ObjectName, TrustDomain};
 use sluis_resources::Fault;
 use sluis_translate::ProxyView;
-use sluis_xds::ProxyKey;
+use sluis_xds::{Peer, ProxyKey, Refusal};
 use tokio::{
     sync::{mpsc, watch},
     time::Instant,
@@ -58,6 +58,7 @@ pub(crate) struct State {
 /// One connected proxy.
 #[derive(Debug)]
 pub(crate) struct Stream {
+    pub(crate) peer: Peer,
     pub(crate) node: ProxyNode,
     pub(crate) view: ProxyView,
     pub(crate) config: Arc<Config>,
@@ -112,13 +113,14 @@ impl Control {
             let mut state = self.lock();
             state.snapshot = snapshot.clone();
             state.generation += 1;
+            let who = |stream: &Stream| (stream.peer.clone(), stream.node.clone());
             let streams: Vec<_> =
-                state.streams.iter().map(|(key, stream)| (*key, stream.node.clone())).collect();
+                state.streams.iter().map(|(key, stream)| (*key, who(stream))).collect();
             (state.generation, streams)
         };
         let mut pushed = 0;
-        for (key, node) in streams {
-            pushed += usize::from(self.refresh(key, &node, generation, &snapshot));
+        for (key, who) in streams {
+            pushed += usize::from(self.refresh(key, &who, generation, &snapshot));
         }
         info!(
             added = changes.added.len(),
@@ -247,16 +249,9 @@ impl Control {
         self.0.events.send_modify(|count| *count += 1);
     }
 
-    /// The view and configuration of a proxy that says it serves `workload`.
-    pub(crate) fn build(
-        &self,
-        workload: &Workload,
-        node: &ProxyNode,
-        snapshot: &Snapshot,
-    ) -> Result<(ProxyView, Arc<Config>), ViewError> {
-        let view = proxy_view(workload, Some(node), &self.0.domain)?;
-        let config = self.0.configs.build(&view, snapshot);
-        Ok((view, config))
+    /// What a view of the mesh comes to.
+    pub(crate) fn config(&self, view: &ProxyView, snapshot: &Snapshot) -> Arc<Config> {
+        self.0.configs.build(view, snapshot)
     }
 
     /// Rebuilds one proxy's configuration; returns whether something was pushed.
@@ -265,22 +260,22 @@ impl Control {
     fn refresh(
         &self,
         key: ProxyKey,
-        node: &ProxyNode,
+        (peer, node): &(Peer, ProxyNode),
         generation: u64,
         snapshot: &Snapshot,
     ) -> bool {
-        let workload = node.workload.as_ref().and_then(|name| snapshot.workload(name));
-        let built = workload.map(|workload| self.build(workload, node, snapshot));
+        let admitted = self.admit(peer, node, snapshot);
+        let built = admitted.map(|view| (self.config(&view, snapshot), view));
         let mut state = self.lock();
         let Some(stream) = state.streams.get_mut(&key) else { return false };
         match built {
-            Some(Ok((view, config))) if view.id == stream.view.id => {
+            Ok((config, view)) => {
                 if generation <= stream.generation {
                     return false;
                 }
                 stream.view = view;
                 stream.generation = generation;
-                let encoded = Arc::clone(&config.encoded);
+                let encoded = Arc::clone(config.encoded_for(peer));
                 stream.config = config;
                 stream.sets.send_if_modified(|set| {
                     let is_new = *set != encoded;
@@ -288,13 +283,13 @@ impl Control {
                     is_new
                 })
             }
-            Some(Err(error)) => {
+            Err(Refusal::Malformed(reason)) => {
                 // The last good configuration stays; the fault is shown by `faults`.
-                warn!(node = %node.id, %error, "configuration not built");
+                warn!(node = %node.id, reason, "configuration not built");
                 false
             }
-            Some(Ok(_)) | None => {
-                info!(node = %node.id, "workload is gone");
+            Err(refusal) => {
+                info!(node = %node.id, reason = %refusal, "proxy is no longer served");
                 state.streams.remove(&key);
                 false
             }

@@ -4,20 +4,24 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use sluis_envoy::Kind;
-use sluis_nouns::WorkloadId;
-use sluis_xds::{Connection, Directory, ProxyKey, Refusal, Report};
+use sluis_model::Snapshot;
+use sluis_translate::ProxyView;
+use sluis_xds::{Connection, Directory, Peer, ProxyKey, Refusal, Report};
 use tokio::{sync::watch, time::Instant};
 
-use crate::{Control, ProxyNode, control::Stream, status::Progress, view::workload_id};
+use crate::{
+    Control, NodeId, ProxyNode, ViewError,
+    control::Stream,
+    proxy_view,
+    status::Progress,
+    view::{claimed_view, workload_id},
+};
 
 impl Directory for Control {
     /// Lets a proxy in whose node names a `WorkloadEntry` with the namespace and service account
-    /// of its certificate.
-    fn connect(&self, peer: &WorkloadId, node: &Node) -> Result<Connection, Refusal> {
+    /// of its certificate; and on the port without TLS whoever says what it is.
+    fn connect(&self, peer: &Peer, node: &Node) -> Result<Connection, Refusal> {
         let node = ProxyNode::read(node);
-        let name = node.workload.clone().ok_or_else(|| {
-            Refusal::Malformed("node metadata NAMESPACE and WORKLOAD_NAME are required".to_owned())
-        })?;
         loop {
             let (snapshot, generation) = {
                 let state = self.lock();
@@ -26,17 +30,8 @@ impl Directory for Control {
             if generation == 0 {
                 return Err(Refusal::Unavailable("the mesh is not known yet".to_owned()));
             }
-            let workload = snapshot
-                .workload(&name)
-                .ok_or_else(|| Refusal::Forbidden(format!("there is no workload {name}")))?;
-            let id = workload_id(workload, self.trust_domain())
-                .map_err(|error| Refusal::Malformed(error.to_string()))?;
-            if id != *peer {
-                return Err(Refusal::Forbidden(format!("workload {name} is not {peer}")));
-            }
-            let (view, config) = self
-                .build(workload, &node, &snapshot)
-                .map_err(|error| Refusal::Malformed(format!("workload {name}: {error}")))?;
+            let view = self.admit(peer, &node, &snapshot)?;
+            let config = self.config(&view, &snapshot);
             let mut state = self.lock();
             if state.generation != generation {
                 // The mesh changed during the build. Changes are debounced, so this ends.
@@ -44,9 +39,11 @@ impl Directory for Control {
             }
             state.keys += 1;
             let key = ProxyKey(state.keys);
-            let (sets, receiver) = watch::channel(Arc::clone(&config.encoded));
+            let (sets, receiver) = watch::channel(Arc::clone(config.encoded_for(peer)));
             let progress = Progress::new(Instant::now());
-            state.streams.insert(key, Stream { node, view, config, generation, sets, progress });
+            let peer = peer.clone();
+            let stream = Stream { peer, node, view, config, generation, sets, progress };
+            state.streams.insert(key, stream);
             drop(state);
             self.tell();
             return Ok(Connection { key, sets: receiver });
@@ -63,5 +60,37 @@ impl Directory for Control {
     fn disconnect(&self, key: ProxyKey) {
         self.lock().streams.remove(&key);
         self.tell();
+    }
+}
+
+impl Control {
+    /// The view of a proxy, or why it is not served.
+    ///
+    /// [`Refusal::Malformed`] may be mended by the next change; after another refusal the proxy is
+    /// not the one it was.
+    pub(crate) fn admit(
+        &self,
+        peer: &Peer,
+        node: &ProxyNode,
+        snapshot: &Snapshot,
+    ) -> Result<ProxyView, Refusal> {
+        let domain = self.trust_domain();
+        let malformed = |error: ViewError| Refusal::Malformed(error.to_string());
+        let Peer::Verified(proved) = peer else {
+            let id = NodeId::read(node).map_err(|error| malformed(error.into()))?;
+            let workload = snapshot.workload(&id.name);
+            return claimed_view(node, id, workload, domain).map_err(malformed);
+        };
+        let name = node.workload.as_ref().ok_or_else(|| {
+            Refusal::Malformed("node metadata NAMESPACE and WORKLOAD_NAME are required".to_owned())
+        })?;
+        let workload = snapshot
+            .workload(name)
+            .ok_or_else(|| Refusal::Forbidden(format!("there is no workload {name}")))?;
+        if workload_id(workload, domain).map_err(malformed)? != *proved {
+            return Err(Refusal::Forbidden(format!("workload {name} is not {proved}")));
+        }
+        proxy_view(workload, Some(node), domain)
+            .map_err(|error| Refusal::Malformed(format!("workload {name}: {error}")))
     }
 }

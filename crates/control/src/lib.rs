@@ -10,12 +10,12 @@ mod config;
 mod control;
 mod debounce;
 mod directory;
+mod node;
 mod status;
 mod view;
 
 pub use config::Config;
 pub use control::{Control, ProxyConfig};
+pub use node::{Interception, NodeId, NodeIdError, ProxyNode};
 pub use status::{KindStatus, ProxyStatus, Sync};
-pub use view::{
-    PROXY_ANNOTATION, ProxyNode, RUN_ANNOTATION, ViewError, proxy_view, wants_proxy, workload_id,
-};
+pub use view::{PROXY_ANNOTATION, RUN_ANNOTATION, ViewError, proxy_view, wants_proxy, workload_id};

@@ -1,23 +1,20 @@
 //! How a proxy's view follows from its workload and from what the proxy says of itself. Pure.
 
 use sluis_model::Workload;
-use sluis_nouns::{ObjectName, SourceRef, TrustDomain, WorkloadId, WorkloadIdError};
+use sluis_nouns::{SourceRef, TrustDomain, WorkloadId, WorkloadIdError};
 use sluis_resources::{Fault, WorkloadAddress};
 use sluis_translate::{Capture, ProxyView, Role};
 
-use envoy_types::pb::{envoy::config::core::v3::Node, google::protobuf::value::Kind as ValueKind};
+use crate::{
+    ProxyNode,
+    node::{Interception, NodeId, NodeIdError},
+};
 
 /// Says that a local proxy is to be run for the workload, and which: `sidecar` or `gateway`.
 pub const RUN_ANNOTATION: &str = "sluis.dev/run";
 
 /// Says which program the local proxy is: `sluis` (the default) or `envoy`.
 pub const PROXY_ANNOTATION: &str = "sluis.dev/proxy";
-
-/// Node metadata: the workload's namespace.
-const NAMESPACE_KEY: &str = "NAMESPACE";
-
-/// Node metadata: the name of the `WorkloadEntry`.
-const WORKLOAD_NAME_KEY: &str = "WORKLOAD_NAME";
 
 /// Node metadata: the unix socket through which the workload's connections come.
 const CAPTURE_PIPE_KEY: &str = "SLUIS_CAPTURE_PIPE";
@@ -27,36 +24,6 @@ const ACCOUNT_DEFAULT: &str = "default";
 
 /// Bytes of a unix socket's path that Linux takes (`sun_path` without its final zero).
 const PIPE_BYTES_MAX: usize = 107;
-
-/// What a proxy says of itself when it connects, as far as it matters.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProxyNode {
-    /// The node's id: `sidecar~IP~NAME.NS~NS.svc.cluster.local`, or `router~…` for a gateway.
-    pub id: String,
-    /// The namespace and name of the workload it serves.
-    pub workload: Option<ObjectName>,
-    /// The unix socket through which the workload's connections come.
-    pub capture_pipe: Option<String>,
-}
-
-impl ProxyNode {
-    /// Reads a node. Metadata that is missing or no string is `None`.
-    #[must_use]
-    pub fn read(node: &Node) -> Self {
-        let text = |key: &str| {
-            let value = node.metadata.as_ref()?.fields.get(key)?;
-            match value.kind.as_ref()? {
-                ValueKind::StringValue(text) if !text.is_empty() => Some(text.clone()),
-                _ => None,
-            }
-        };
-        let workload = match (text(NAMESPACE_KEY), text(WORKLOAD_NAME_KEY)) {
-            (Some(namespace), Some(name)) => Some(ObjectName::new(namespace, name)),
-            _ => None,
-        };
-        Self { id: node.id.clone(), workload, capture_pipe: text(CAPTURE_PIPE_KEY) }
-    }
-}
 
 /// Why a workload can have no proxy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +44,9 @@ pub enum ViewError {
     /// The namespace or account does not make an identity.
     #[error("no identity can be made: {0}")]
     Identity(#[from] WorkloadIdError),
+    /// The proxy's own word about itself is not understood.
+    #[error(transparent)]
+    Node(#[from] NodeIdError),
     /// Envoy must say through which socket connections come.
     #[error("an Envoy sidecar must name its socket in node metadata {CAPTURE_PIPE_KEY}")]
     NoPipe,
@@ -99,7 +69,7 @@ impl ViewError {
                 fault.field(format!("metadata.annotations[{annotation}]"))
             }
             Self::Identity(_) => fault.field("spec.serviceAccount"),
-            Self::NoPipe | Self::Pipe => fault,
+            Self::Node(_) | Self::NoPipe | Self::Pipe => fault,
         }
     }
 }
@@ -161,6 +131,42 @@ pub fn proxy_view(
         role,
         capture,
         dns: role == Role::Sidecar,
+        node: node.map(|node| node.facts.clone()).unwrap_or_default(),
+    })
+}
+
+/// The view of a proxy that proved nothing: what it says of itself, as Istio's port 15010 takes it.
+///
+/// The labels and the account of the `WorkloadEntry` that its id names win over its own word.
+///
+/// # Errors
+///
+/// A [`ViewError`] that names the part of the id or metadata at fault.
+pub(crate) fn claimed_view(
+    node: &ProxyNode,
+    id: NodeId,
+    workload: Option<&Workload>,
+    domain: &TrustDomain,
+) -> Result<ProxyView, ViewError> {
+    let account = node.account.as_deref().unwrap_or(ACCOUNT_DEFAULT);
+    let capture = match (id.role, &node.capture_pipe, node.interception) {
+        (Role::Gateway, ..) => Capture::None,
+        (Role::Sidecar, Some(path), _) => pipe(path)?,
+        (Role::Sidecar, None, Interception::Redirect) => Capture::Redirect,
+        (Role::Sidecar, None, Interception::None) => Capture::None,
+    };
+    Ok(ProxyView {
+        id: match workload {
+            Some(workload) => workload_id(workload, domain)?,
+            None => WorkloadId::new(domain.clone(), &id.name.namespace, account)?,
+        },
+        address: id.address,
+        labels: workload.map_or_else(|| node.labels.clone(), Workload::labels),
+        role: id.role,
+        capture,
+        dns: id.role == Role::Sidecar && node.takes_dns,
+        name: id.name,
+        node: node.facts.clone(),
     })
 }
 
@@ -191,12 +197,17 @@ fn capture(workload: &Workload, node: Option<&ProxyNode>) -> Result<Capture, Vie
         }
     };
     match node.and_then(|node| node.capture_pipe.as_ref()) {
-        Some(path) if path.starts_with('/') && path.len() <= PIPE_BYTES_MAX => {
-            Ok(Capture::ProxyProtocolPipe(path.clone()))
-        }
-        Some(_) => Err(ViewError::Pipe),
+        Some(path) => pipe(path),
         None if is_envoy && node.is_some() => Err(ViewError::NoPipe),
         None if is_envoy => Ok(Capture::None),
         None => Ok(Capture::Jail),
+    }
+}
+
+fn pipe(path: &str) -> Result<Capture, ViewError> {
+    if path.starts_with('/') && path.len() <= PIPE_BYTES_MAX {
+        Ok(Capture::ProxyProtocolPipe(path.to_owned()))
+    } else {
+        Err(ViewError::Pipe)
     }
 }

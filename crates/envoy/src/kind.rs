@@ -18,18 +18,21 @@ pub enum Kind {
     Listener,
     /// `envoy.config.route.v3.RouteConfiguration` (RDS).
     Route,
+    /// `envoy.config.core.v3.TypedExtensionConfig` (ECDS): filters that listeners name.
+    Extension,
     /// `istio.networking.nds.v1.NameTable` (NDS): the names that a sidecar's resolver answers.
     NameTable,
 }
 
 impl Kind {
     /// Every kind, in the order in which ADS sends them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Cluster,
         Self::Endpoints,
         Self::Secret,
         Self::Listener,
         Self::Route,
+        Self::Extension,
         Self::NameTable,
     ];
 
@@ -42,6 +45,7 @@ impl Kind {
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             Self::NameTable => "type.googleapis.com/istio.networking.nds.v1.NameTable",
         }
     }
@@ -61,7 +65,7 @@ impl Kind {
         matches!(self, Self::Cluster | Self::Listener | Self::NameTable)
     }
 
-    /// The short name in tables and logs: `CDS`, `EDS`, `SDS`, `LDS`, `RDS`, `NDS`.
+    /// The short name in tables and logs: `CDS`, `EDS`, `SDS`, `LDS`, `RDS`, `ECDS`, `NDS`.
     #[must_use]
     pub fn short(self) -> &'static str {
         match self {
@@ -70,6 +74,7 @@ impl Kind {
             Self::Secret => "SDS",
             Self::Listener => "LDS",
             Self::Route => "RDS",
+            Self::Extension => "ECDS",
             Self::NameTable => "NDS",
         }
     }

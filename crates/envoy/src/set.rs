@@ -9,7 +9,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use envoy_types::pb::{
     envoy::{
         config::{
-            cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
+            cluster::v3::Cluster, core::v3::TypedExtensionConfig,
+            endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
             route::v3::RouteConfiguration,
         },
         extensions::transport_sockets::tls::v3::Secret,
@@ -38,6 +39,8 @@ pub struct ResourceSet {
     pub listeners: BTreeMap<String, Arc<Listener>>,
     /// Route tables by name (RDS).
     pub routes: BTreeMap<String, Arc<RouteConfiguration>>,
+    /// Filters that listeners name, by name (ECDS).
+    pub extensions: BTreeMap<String, Arc<TypedExtensionConfig>>,
     /// The names that a sidecar's resolver answers (NDS).
     pub names: Option<Arc<NameTable>>,
 }
@@ -103,6 +106,10 @@ impl ResourceSet {
                 let value: RouteConfiguration = unpack(body).map_err(reject)?;
                 put(&mut self.routes, value.name.clone(), value)
             }
+            Kind::Extension => {
+                let value: TypedExtensionConfig = unpack(body).map_err(reject)?;
+                put(&mut self.extensions, value.name.clone(), value)
+            }
             Kind::NameTable => {
                 self.names = Some(Arc::new(unpack(body).map_err(reject)?));
                 NAME_TABLE.to_owned()
@@ -119,6 +126,7 @@ impl ResourceSet {
             Kind::Secret => drop(self.secrets.remove(name)),
             Kind::Listener => drop(self.listeners.remove(name)),
             Kind::Route => drop(self.routes.remove(name)),
+            Kind::Extension => drop(self.extensions.remove(name)),
             Kind::NameTable => self.names = None,
         }
     }
@@ -132,6 +140,7 @@ impl ResourceSet {
             Kind::Secret => self.secrets.keys().cloned().collect(),
             Kind::Listener => self.listeners.keys().cloned().collect(),
             Kind::Route => self.routes.keys().cloned().collect(),
+            Kind::Extension => self.extensions.keys().cloned().collect(),
             Kind::NameTable => self.names.iter().map(|_| NAME_TABLE.to_owned()).collect(),
         }
     }
@@ -145,6 +154,7 @@ impl ResourceSet {
         set.put_all(Kind::Secret, &self.secrets);
         set.put_all(Kind::Listener, &self.listeners);
         set.put_all(Kind::Route, &self.routes);
+        set.put_all(Kind::Extension, &self.extensions);
         if let Some(names) = &self.names {
             set.put(Kind::NameTable, NAME_TABLE, names.as_ref());
         }
@@ -168,6 +178,13 @@ impl EncodedSet {
     #[must_use]
     pub fn count(&self, kind: Kind) -> usize {
         self.kinds.get(&kind).map_or(0, BTreeMap::len)
+    }
+
+    /// Takes a resource out. A name that is not there is no fault.
+    pub fn remove(&mut self, kind: Kind, name: &str) {
+        if let Some(all) = self.kinds.get_mut(&kind) {
+            all.remove(name);
+        }
     }
 
     fn put_all<M: Name>(&mut self, kind: Kind, all: &BTreeMap<String, Arc<M>>) {

@@ -19,7 +19,7 @@ pub use inputs::*;
 pub use render::{Rendered, render};
 pub use select::select;
 pub use sluis_resources::Fault;
-pub use view::{Capture, ProxyView, Role};
+pub use view::{Capture, NodeFacts, ProxyView, Role};
 
 use sluis_model::Snapshot;
 

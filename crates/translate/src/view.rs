@@ -1,6 +1,9 @@
 //! Who asks: one proxy, as far as its configuration depends on it.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use sluis_nouns::{Labels, ObjectName, WorkloadId};
 
@@ -22,6 +25,29 @@ pub struct ProxyView {
     /// Whether the proxy answers its workload's DNS questions. Hosts without an address then get one
     /// out of 240.240.0.0/16.
     pub dns: bool,
+    /// What the proxy says of itself: Istio's node metadata.
+    pub node: NodeFacts,
+}
+
+/// What a proxy says of itself beyond its name: Istio's node metadata, as far as it changes the
+/// output. Everything is empty for a proxy that has said nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NodeFacts {
+    /// `ISTIO_VERSION`; `EnvoyFilter` may match it.
+    pub istio_version: String,
+    /// `CLUSTER_ID`.
+    pub cluster_id: String,
+    /// `NETWORK`.
+    pub network: String,
+    /// `node.locality`, as `region/zone/sub-zone`; trailing parts may be missing.
+    pub locality: String,
+    /// `INSTANCE_IPS`: every address of the workload, the one of the node's id first.
+    pub instance_ips: Vec<IpAddr>,
+    /// `HTTP_PROXY_PORT`: where the sidecar serves as an explicit HTTP proxy; 0 for the mesh's own.
+    pub http_proxy_port: u16,
+    /// All metadata that `EnvoyFilter` may match (`match.proxy.metadata`): text as it is, anything
+    /// else as JSON. `PROXY_CONFIG` is among it.
+    pub metadata: BTreeMap<String, String>,
 }
 
 /// What a proxy is.

@@ -37,7 +37,7 @@ use sluis_model::{Batch, Snapshot, apply};
 use sluis_nouns::{ObjectName, TrustDomain, WorkloadId};
 use sluis_protojson::{message_from_json, message_to_json};
 use sluis_resources::WorkloadAddress;
-use sluis_translate::{Capture, ProxyView, Rendered, Role, build};
+use sluis_translate::{Capture, NodeFacts, ProxyView, Rendered, Role, build};
 
 /// A proxy of `proxy.yaml`.
 #[derive(Deserialize)]
@@ -95,6 +95,7 @@ fn view(proxy: &Proxy, snapshot: &Snapshot) -> ProxyView {
             _ => Capture::None,
         },
         dns: proxy.dns,
+        node: NodeFacts::default(),
     }
 }
 
@@ -271,6 +272,7 @@ fn every_file_of_the_conformance_data_translates() {
                     role,
                     capture: Capture::Redirect,
                     dns: role == Role::Sidecar,
+                    node: NodeFacts::default(),
                 };
                 let rendered = build(&view, &snapshot);
                 if let Some(envoy) = env::var_os("ENVOY_BIN").filter(|_| namespace == "testns") {

@@ -16,7 +16,9 @@ pub use client::{
     CONTROL_PLANE_NAME, Client, ClientTlsSource, Config as ClientConfig, Delivery,
     Handle as ClientHandle, Jitter, Subscriptions, Update,
 };
-pub use server::{Connection, Directory, ProxyKey, Refusal, ServeError, Server, ServerTlsSource};
+pub use server::{
+    Connection, Directory, Peer, ProxyKey, Refusal, ServeError, Server, ServerTlsSource,
+};
 pub use session::{
     Action, Ask, Breach, Dialect, Event, NAME_BYTES_MAX, NAMES_MAX, Names, Report, Response,
     Session,

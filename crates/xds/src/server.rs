@@ -1,4 +1,4 @@
-//! Serves ADS over gRPC and mutual TLS, with room for other services on the same port.
+//! Serves ADS over gRPC: under mutual TLS with room for other services, or plain on loopback.
 //!
 //! In:    a listener, the TLS configuration of the moment, a [`Directory`], other gRPC services.
 //! Out:   streams of configuration to proxies; what they answered, to the directory.
@@ -9,18 +9,29 @@
 mod accept;
 mod ads;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::{
     config::core::v3::Node,
     service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
 };
+use futures_util::Stream;
 use http::{Request, Response};
 use rustls::ServerConfig;
 use sluis_envoy::{EncodedSet, Kind};
 use sluis_nouns::WorkloadId;
-use tokio::{net::TcpListener, sync::watch, time::timeout};
-use tonic::{body::Body, server::NamedService, service::Routes, transport::Server as GrpcServer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::watch,
+    time::timeout,
+};
+use tonic::{
+    body::Body,
+    server::NamedService,
+    service::Routes,
+    transport::{Server as GrpcServer, server::Connected},
+};
 use tower::Service;
 
 use self::ads::Ads;
@@ -52,6 +63,24 @@ pub type ServerTlsSource = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
 /// older stream, noticed late, says nothing about the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProxyKey(pub u64);
+
+/// Who is at the other end of a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// It has proved this identity with its certificate.
+    Verified(WorkloadId),
+    /// A program of this machine that proved nothing, on the port without TLS.
+    Local,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Verified(id) => id.fmt(f),
+            Self::Local => f.write_str("local"),
+        }
+    }
+}
 
 /// A proxy that was let in.
 #[derive(Debug)]
@@ -85,7 +114,7 @@ pub trait Directory: Send + Sync + 'static {
     /// # Errors
     ///
     /// A [`Refusal`]: the proxy gets nothing.
-    fn connect(&self, peer: &WorkloadId, node: &Node) -> Result<Connection, Refusal>;
+    fn connect(&self, peer: &Peer, node: &Node) -> Result<Connection, Refusal>;
 
     /// Takes note of what was sent and answered.
     fn report(&self, key: ProxyKey, kind: Kind, report: Report);
@@ -100,24 +129,48 @@ pub enum ServeError {
     /// The gRPC server failed.
     #[error("the gRPC server stopped")]
     Grpc(#[source] tonic::transport::Error),
+    /// Without TLS anybody who reaches the port would get any proxy's configuration.
+    #[error("{0} is not a loopback address: without TLS only this machine is served")]
+    NotLoopback(SocketAddr),
+    /// The listener has no address.
+    #[error("the listener is broken")]
+    Listener(#[source] io::Error),
 }
 
 /// The gRPC server of the control plane.
 pub struct Server {
-    tls: ServerTlsSource,
+    door: Door,
     routes: Routes,
     closing: watch::Sender<bool>,
 }
 
+/// How connections come in.
+enum Door {
+    Tls(ServerTlsSource),
+    Plaintext,
+}
+
 impl Server {
-    /// A server of ADS alone; [`Server::with`] adds services.
+    /// A server of ADS alone, under mutual TLS; [`Server::with`] adds services.
     #[must_use]
     pub fn new(tls: ServerTlsSource, directory: Arc<dyn Directory>) -> Self {
+        Self::behind(Door::Tls(tls), directory)
+    }
+
+    /// A server of ADS without TLS, as Istio's port 15010, for programs of this machine: the
+    /// directory sees each of them as [`Peer::Local`].
+    #[must_use]
+    pub fn plaintext(directory: Arc<dyn Directory>) -> Self {
+        Self::behind(Door::Plaintext, directory)
+    }
+
+    fn behind(door: Door, directory: Arc<dyn Directory>) -> Self {
         let (closing, closed) = watch::channel(false);
-        let ads = AggregatedDiscoveryServiceServer::new(Ads::new(directory, closed))
+        let takes_local = matches!(door, Door::Plaintext);
+        let ads = AggregatedDiscoveryServiceServer::new(Ads::new(directory, closed, takes_local))
             .max_decoding_message_size(REQUEST_BYTES_MAX)
             .max_encoding_message_size(usize::MAX);
-        Self { tls, routes: Routes::new(ads), closing }
+        Self { door, routes: Routes::new(ads), closing }
     }
 
     /// Adds a gRPC service to the same port.
@@ -144,33 +197,57 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`ServeError::Grpc`]. A failed handshake or connection is logged and ends nothing else.
+    /// [`ServeError`]. A failed handshake or connection is logged and ends nothing else.
     pub async fn serve(
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
-        let Self { tls, routes, closing } = self;
-        let mut closed = closing.subscribe();
-        let serving = GrpcServer::builder()
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_WAIT_MAX))
-            .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(accept::incoming(listener, tls), async move {
-                // An error means that the sender is gone, which is a shutdown as well.
-                drop(closed.wait_for(|closing| *closing).await);
-            });
-        tokio::pin!(serving);
-        tokio::select! {
-            result = &mut serving => return result.map_err(ServeError::Grpc),
-            () = shutdown => {}
+        let Self { door, routes, closing } = self;
+        match door {
+            Door::Tls(tls) => {
+                drive(accept::incoming(listener, tls), routes, closing, shutdown).await
+            }
+            Door::Plaintext => {
+                let address = listener.local_addr().map_err(ServeError::Listener)?;
+                if !address.ip().is_loopback() {
+                    return Err(ServeError::NotLoopback(address));
+                }
+                drive(accept::plain(listener), routes, closing, shutdown).await
+            }
         }
-        closing.send_replace(true);
-        match timeout(DRAIN_WAIT_MAX, serving).await {
-            Ok(result) => result.map_err(ServeError::Grpc),
-            Err(_elapsed) => Ok(()),
-        }
+    }
+}
+
+/// Serves what comes in until `shutdown` is done.
+async fn drive<C>(
+    incoming: impl Stream<Item = io::Result<C>> + Send,
+    routes: Routes,
+    closing: watch::Sender<bool>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServeError>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let mut closed = closing.subscribe();
+    let serving = GrpcServer::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_WAIT_MAX))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, async move {
+            // An error means that the sender is gone, which is a shutdown as well.
+            drop(closed.wait_for(|closing| *closing).await);
+        });
+    tokio::pin!(serving);
+    tokio::select! {
+        result = &mut serving => return result.map_err(ServeError::Grpc),
+        () = shutdown => {}
+    }
+    closing.send_replace(true);
+    match timeout(DRAIN_WAIT_MAX, serving).await {
+        Ok(result) => result.map_err(ServeError::Grpc),
+        Err(_elapsed) => Ok(()),
     }
 }
 

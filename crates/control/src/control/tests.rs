@@ -86,7 +86,7 @@ fn web() -> Node {
 
 fn connect(control: &Control, account: &str) -> Result<Connection, Refusal> {
     let peer = format!("spiffe://cluster.local/ns/shop/sa/{account}").parse().unwrap();
-    control.connect(&peer, &web())
+    control.connect(&Peer::Verified(peer), &web())
 }
 
 #[test]
@@ -95,14 +95,14 @@ fn a_proxy_is_let_in_for_the_workload_of_its_own_certificate_only() {
     assert!(connect(&control, "web").is_ok());
     let refused = connect(&control, "thief").unwrap_err();
     assert!(matches!(&refused, Refusal::Forbidden(why) if why.contains("shop/web")), "{refused:?}");
-    let peer = "spiffe://elsewhere/ns/shop/sa/web".parse().unwrap();
+    let peer = Peer::Verified("spiffe://elsewhere/ns/shop/sa/web".parse().unwrap());
     assert!(matches!(control.connect(&peer, &web()), Err(Refusal::Forbidden(_))));
 }
 
 #[test]
 fn a_proxy_that_names_no_workload_or_an_unknown_one_is_refused() {
     let control = control(WEB);
-    let peer = "spiffe://cluster.local/ns/shop/sa/web".parse().unwrap();
+    let peer = Peer::Verified("spiffe://cluster.local/ns/shop/sa/web".parse().unwrap());
     let check = |metadata: &[(&str, &str)], is_malformed: bool| {
         let refusal = control.connect(&peer, &node("sidecar~", metadata)).unwrap_err();
         assert_eq!(matches!(refusal, Refusal::Malformed(_)), is_malformed, "{refusal:?}");
@@ -220,7 +220,7 @@ fn check_view(replace: (&str, &str), node: Option<ProxyNode>, role: Role, captur
 fn role_and_capture_follow_from_annotations_and_node() {
     let node = |id: &str, pipe: Option<&str>| {
         let capture_pipe = pipe.map(str::to_owned);
-        Some(ProxyNode { id: id.to_owned(), workload: None, capture_pipe })
+        Some(ProxyNode { id: id.to_owned(), capture_pipe, ..ProxyNode::default() })
     };
     let written = ("", "");
     let gateway = ("run: sidecar", "run: gateway");
@@ -251,6 +251,27 @@ fn a_view_is_refused_by_name_of_what_is_wrong() {
     check(("run: sidecar", &proxy("nginx")), None, "sluis.dev/proxy");
     check(("run: sidecar", &proxy("envoy")), None, "SLUIS_CAPTURE_PIPE");
     check(("", ""), Some("relative"), "SLUIS_CAPTURE_PIPE");
+}
+
+#[test]
+fn without_tls_a_proxy_is_what_it_says_and_its_workload_knows_better() {
+    let control = control(WEB);
+    let connect = |id: &str| control.connect(&Peer::Local, &node(id, &[("DNS_CAPTURE", "true")]));
+    let first = connect("sidecar~127.0.0.7~anything.shop~shop.svc.cluster.local").unwrap();
+    let known = connect("sidecar~127.0.0.2~web.shop~shop.svc.cluster.local").unwrap();
+    let state = control.lock();
+    let view = &state.streams[&first.key].view;
+    assert_eq!((view.role, &view.capture, view.dns), (Role::Sidecar, &Capture::Redirect, true));
+    assert_eq!(view.id.to_string(), "spiffe://cluster.local/ns/shop/sa/default");
+    assert!(view.labels.is_empty());
+    let view = &state.streams[&known.key].view;
+    assert_eq!(view.id.to_string(), "spiffe://cluster.local/ns/shop/sa/web");
+    assert_eq!(view.labels.get("app"), Some("web"));
+    drop(state);
+    let refused = connect("ztunnel~127.0.0.7~z.shop~shop.svc.cluster.local").unwrap_err();
+    assert!(matches!(&refused, Refusal::Malformed(why) if why.contains("ztunnel")), "{refused:?}");
+    control.apply(removal(WEB));
+    assert!(known.sets.has_changed().is_ok(), "it is served without a workload as well");
 }
 
 #[tokio::test(start_paused = true)]

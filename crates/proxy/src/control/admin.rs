@@ -194,7 +194,7 @@ impl View {
             Kind::Cluster => config.runtime.clusters.contains_key(name),
             Kind::Listener => config.runtime.listeners.contains_key(name),
             Kind::Route => config.runtime.routes.contains_key(name),
-            Kind::Endpoints | Kind::Secret | Kind::NameTable => true,
+            Kind::Endpoints | Kind::Secret | Kind::Extension | Kind::NameTable => true,
         };
         let kinds = Kind::ALL.iter().map(|kind| {
             let resources = encoded.of(*kind).map(|resource| {

@@ -8,10 +8,9 @@ use std::{
 use envoy_types::pb::envoy::config::core::v3::Node;
 use serde_json::{Value, json};
 use sluis_envoy::{EncodedSet, Kind, ResourceSet};
-use sluis_nouns::WorkloadId;
 use sluis_rules::{DownstreamTls, SecretName, TlsVersions, Validation};
 use sluis_tls::{Clock, SecretStore, ServerTls};
-use sluis_xds::{Connection, Directory, ProxyKey, Refusal, Report, Server};
+use sluis_xds::{Connection, Directory, Peer, ProxyKey, Refusal, Report, Server};
 use tokio::{
     net::TcpListener,
     sync::{mpsc, watch},
@@ -39,7 +38,7 @@ struct OneSet {
 }
 
 impl Directory for OneSet {
-    fn connect(&self, _peer: &WorkloadId, _node: &Node) -> Result<Connection, Refusal> {
+    fn connect(&self, _peer: &Peer, _node: &Node) -> Result<Connection, Refusal> {
         Ok(Connection { key: ProxyKey(1), sets: self.sets.clone() })
     }
 

@@ -1,6 +1,6 @@
-//! Accepts TLS connections and learns who is at the other end.
+//! Accepts connections and, where they are under TLS, learns who is at the other end.
 //!
-//! In:    a TCP listener and the TLS configuration of the moment.
+//! In:    a TCP listener, and the TLS configuration of the moment.
 //! Out:   connections whose requests carry the peer's identity.
 //! Never: lets a slow handshake hold up another.
 
@@ -48,7 +48,7 @@ const ALPN_H2: &[u8] = b"h2";
 pub(super) fn incoming(
     listener: TcpListener,
     tls: ServerTlsSource,
-) -> impl Stream<Item = io::Result<PeerStream>> {
+) -> impl Stream<Item = io::Result<PeerStream<TlsStream<TcpStream>>>> {
     let acceptor = Acceptor {
         listener,
         tls,
@@ -61,6 +61,23 @@ pub(super) fn incoming(
     })
 }
 
+/// The connections of a listener without TLS. Nothing is known of their peers.
+pub(super) fn plain(
+    listener: TcpListener,
+) -> impl Stream<Item = io::Result<PeerStream<TcpStream>>> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    stream::unfold((listener, places), |(listener, places)| async move {
+        let (tcp, place) = accept(&listener, &places).await;
+        let stream = tcp.set_nodelay(true).map(|()| PeerStream {
+            bytes: tcp,
+            peer: PeerIdentity::default(),
+            ends: None,
+            _place: place,
+        });
+        Some((stream, (listener, places)))
+    })
+}
+
 /// Accepts connections and drives their handshakes.
 ///
 /// # Cancel safety
@@ -69,12 +86,12 @@ pub(super) fn incoming(
 struct Acceptor {
     listener: TcpListener,
     tls: ServerTlsSource,
-    handshakes: JoinSet<Option<PeerStream>>,
+    handshakes: JoinSet<Option<PeerStream<TlsStream<TcpStream>>>>,
     places: Arc<Semaphore>,
 }
 
 impl Acceptor {
-    async fn next(&mut self) -> PeerStream {
+    async fn next(&mut self) -> PeerStream<TlsStream<TcpStream>> {
         loop {
             tokio::select! {
                 Some(done) = self.handshakes.join_next() => {
@@ -133,7 +150,7 @@ async fn shake_hands(
     tcp: TcpStream,
     config: Arc<rustls::ServerConfig>,
     place: OwnedSemaphorePermit,
-) -> io::Result<PeerStream> {
+) -> io::Result<PeerStream<TlsStream<TcpStream>>> {
     tcp.set_nodelay(true)?;
     let tls = TlsAcceptor::from(config).accept(tcp).await?;
     let peer = match tls.get_ref().1.peer_certificates() {
@@ -141,19 +158,19 @@ async fn shake_hands(
         Some(chain) => peer_identity(chain).map_err(|error| io::Error::other(error.to_string()))?,
     };
     let ends = peer.id.is_none().then(|| Box::pin(sleep(ANONYMOUS_LIFE_MAX)));
-    Ok(PeerStream { tls, peer, ends, _place: place })
+    Ok(PeerStream { bytes: tls, peer, ends, _place: place })
 }
 
-/// A connection whose peer is known, or known to be anonymous.
-pub(super) struct PeerStream {
-    tls: TlsStream<TcpStream>,
+/// A connection whose peer is known, or known to be anonymous. `S` carries its bytes.
+pub(super) struct PeerStream<S> {
+    bytes: S,
     peer: PeerIdentity,
     /// When an anonymous connection ends.
     ends: Option<Pin<Box<Sleep>>>,
     _place: OwnedSemaphorePermit,
 }
 
-impl Connected for PeerStream {
+impl<S> Connected for PeerStream<S> {
     type ConnectInfo = PeerIdentity;
 
     fn connect_info(&self) -> PeerIdentity {
@@ -161,7 +178,7 @@ impl Connected for PeerStream {
     }
 }
 
-impl AsyncRead for PeerStream {
+impl<S: AsyncRead + Unpin> AsyncRead for PeerStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -172,25 +189,25 @@ impl AsyncRead for PeerStream {
         {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
-        Pin::new(&mut self.tls).poll_read(cx, buf)
+        Pin::new(&mut self.bytes).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for PeerStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PeerStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write(cx, buf)
+        Pin::new(&mut self.bytes).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_flush(cx)
+        Pin::new(&mut self.bytes).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_shutdown(cx)
+        Pin::new(&mut self.bytes).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -198,10 +215,10 @@ impl AsyncWrite for PeerStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.bytes).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tls.is_write_vectored()
+        self.bytes.is_write_vectored()
     }
 }

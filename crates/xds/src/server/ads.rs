@@ -16,7 +16,6 @@ use envoy_types::pb::envoy::{
 use futures_util::{Stream, StreamExt, stream};
 use prost::Message;
 use sluis_envoy::EncodedSet;
-use sluis_nouns::WorkloadId;
 use sluis_tls::PeerIdentity;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -25,14 +24,14 @@ use tokio::{
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
-use super::{Directory, ProxyKey, Refusal};
+use super::{Directory, Peer, ProxyKey, Refusal};
 use crate::{
     session::{self, Action, Ask, Dialect, Event, Session},
     wire::{self, Unserved},
 };
 
 /// ADS streams at once, over all proxies. Above it a proxy is told to come back.
-const STREAMS_MAX: usize = 4096;
+const STREAMS_MAX: usize = 8192;
 
 /// Bytes of a proxy's description of itself. Istio's largest are near ten kilobytes.
 const NODE_BYTES_MAX: usize = 256 * 1024;
@@ -47,12 +46,18 @@ pub(super) struct Ads {
     directory: Arc<dyn Directory>,
     closing: watch::Receiver<bool>,
     places: Arc<Semaphore>,
+    /// The port has no TLS: whoever comes is [`Peer::Local`].
+    takes_local: bool,
 }
 
 impl Ads {
     /// A service that ends its streams once `closing` holds true.
-    pub(super) fn new(directory: Arc<dyn Directory>, closing: watch::Receiver<bool>) -> Self {
-        Self { directory, closing, places: Arc::new(Semaphore::new(STREAMS_MAX)) }
+    pub(super) fn new(
+        directory: Arc<dyn Directory>,
+        closing: watch::Receiver<bool>,
+        takes_local: bool,
+    ) -> Self {
+        Self { directory, closing, places: Arc::new(Semaphore::new(STREAMS_MAX)), takes_local }
     }
 
     async fn open<Q: Asked, M: Send + 'static>(
@@ -61,7 +66,7 @@ impl Ads {
         dialect: Dialect,
         write: fn(session::Response) -> M,
     ) -> Result<Response<Outbound<M>>, Status> {
-        let peer = verified_peer(&request)?;
+        let peer = if self.takes_local { Peer::Local } else { verified_peer(&request)? };
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
             .map_err(|_full| Status::resource_exhausted("too many streams"))?;
@@ -290,11 +295,12 @@ impl<Q: Asked> AdsStream<Q> {
 }
 
 /// The peer's identity; a stream without one is refused.
-fn verified_peer<T>(request: &Request<T>) -> Result<WorkloadId, Status> {
+fn verified_peer<T>(request: &Request<T>) -> Result<Peer, Status> {
     request
         .extensions()
         .get::<PeerIdentity>()
         .and_then(|peer| peer.id.clone())
+        .map(Peer::Verified)
         .ok_or_else(|| Status::unauthenticated("a client certificate of the mesh is required"))
 }
 

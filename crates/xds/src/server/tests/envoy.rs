@@ -49,11 +49,21 @@ impl Drop for Envoy {
 #[tokio::test]
 async fn a_real_envoy_takes_its_configuration_and_refuses_a_bad_listener() {
     let Some(binary) = std::env::var_os("ENVOY_BIN") else { return };
-    for api in ["GRPC", "DELTA_GRPC"] {
+    for (api, has_tls) in
+        [("GRPC", true), ("DELTA_GRPC", true), ("GRPC", false), ("DELTA_GRPC", false)]
+    {
         let (pki, world) = (Pki::new(), World::with(&mesh("one")));
-        let server = Running::start(&pki, &world, "127.0.0.1:0").await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let directory = Arc::clone(&world) as Arc<dyn Directory>;
+        let server = if has_tls {
+            Server::new(pki.server_tls(), directory)
+        } else {
+            Server::plaintext(directory)
+        };
+        let server = Running::serve(listener, server);
         let directory = tempfile::tempdir().unwrap();
-        let bootstrap = bootstrap(&pki, directory.path(), api, server.address);
+        let tls = has_tls.then(|| client_tls(&pki, directory.path())).unwrap_or_default();
+        let bootstrap = bootstrap(api, server.address, &tls);
         let _envoy = Envoy(
             Command::new(&binary)
                 .args(["--config-yaml", &bootstrap, "--concurrency", "1", "-l", "warning"])
@@ -171,17 +181,8 @@ fn address(port: u32) -> Address {
     }
 }
 
-fn bootstrap(pki: &Pki, directory: &Path, api: &str, server: SocketAddr) -> String {
-    let pair = pki.workload(KNOWN);
-    let file = |name: &str, content: String| {
-        let path = directory.join(name);
-        fs::write(&path, content).unwrap();
-        path.display().to_string()
-    };
-    let certificate = file("certificate.pem", pair.certificate_pem());
-    let key = file("key.pem", pair.key_pem());
-    let roots = file("roots.pem", pki.ca_pem());
-    let (id, name, port) = (node().id, crate::CONTROL_PLANE_NAME, server.port());
+fn bootstrap(api: &str, server: SocketAddr, transport_socket: &str) -> String {
+    let (id, port) = (node().id, server.port());
     format!(
         r#"
 node: {{id: "{id}", cluster: web}}
@@ -206,6 +207,24 @@ static_resources:
       envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
         "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
         explicit_http_config: {{http2_protocol_options: {{}}}}
+{transport_socket}"#
+    )
+}
+
+/// The control plane's cluster under mutual TLS with files.
+fn client_tls(pki: &Pki, directory: &Path) -> String {
+    let pair = pki.workload(KNOWN);
+    let file = |name: &str, content: String| {
+        let path = directory.join(name);
+        fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let certificate = file("certificate.pem", pair.certificate_pem());
+    let key = file("key.pem", pair.key_pem());
+    let roots = file("roots.pem", pki.ca_pem());
+    let name = crate::CONTROL_PLANE_NAME;
+    format!(
+        r#"
     transport_socket:
       name: envoy.transport_sockets.tls
       typed_config:

@@ -2,9 +2,14 @@
 
 use std::{collections::BTreeSet, convert::Infallible, future::pending};
 
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DiscoveryRequest, DiscoveryResponse,
+    aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+};
 use http::Request;
 use hyper_util::rt::TokioIo;
 use sluis_tls::PeerIdentity;
+use tokio_stream::StreamExt as _;
 use tonic::{body::Body, server::NamedService};
 use tower::service_fn;
 
@@ -110,6 +115,33 @@ async fn a_proxy_without_a_certificate_or_unknown_to_the_directory_gets_nothing(
 }
 
 #[tokio::test]
+async fn without_tls_only_this_machine_is_served() {
+    let world = World::with(&resources(&["a"], &[]));
+    let everywhere = TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let server = Server::plaintext(Arc::clone(&world) as Arc<dyn Directory>);
+    let refused = server.serve(everywhere, pending()).await.unwrap_err();
+    assert!(refused.to_string().contains("not a loopback address"), "{refused}");
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Running::serve(listener, Server::plaintext(world));
+    let endpoint = format!("http://{}", server.address);
+    let mut client = AggregatedDiscoveryServiceClient::connect(endpoint).await.unwrap();
+    let unknown = DiscoveryRequest {
+        node: Some(node()),
+        type_url: "type.googleapis.com/unknown.Type".to_owned(),
+        ..DiscoveryRequest::default()
+    };
+    let clusters = DiscoveryRequest {
+        type_url: Kind::Cluster.type_url().to_owned(),
+        ..DiscoveryRequest::default()
+    };
+    let requests = tokio_stream::iter([unknown, clusters]).chain(tokio_stream::pending());
+    let mut stream = client.stream_aggregated_resources(requests).await.unwrap().into_inner();
+    let response = timeout(DEADLINE, stream.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(response.type_url, Kind::Cluster.type_url());
+}
+
+#[tokio::test]
 async fn the_stream_of_a_proxy_that_is_no_longer_served_ends() {
     let (pki, world) = (Pki::new(), World::with(&resources(&["a"], &[])));
     let server = Running::start(&pki, &world, "127.0.0.1:0").await;
@@ -185,15 +217,7 @@ async fn raw_stream(
     pki: &Pki,
     id: Option<&str>,
     address: SocketAddr,
-) -> Result<
-    tonic::Streaming<envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse>,
-    tonic::Status,
-> {
-    use envoy_types::pb::envoy::service::discovery::v3::{
-        DiscoveryRequest, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-    };
-    use tokio_stream::StreamExt as _;
-
+) -> Result<tonic::Streaming<DiscoveryResponse>, tonic::Status> {
     let request = DiscoveryRequest {
         node: Some(node()),
         type_url: Kind::Cluster.type_url().to_owned(),
