@@ -111,7 +111,15 @@ impl Index {
             Spec::Namespace(_) => {
                 self.namespaces.insert(Arc::clone(&meta.name.name), meta.labels.clone());
             }
-            Spec::Secret(_) | Spec::ConfigMap(_) => {}
+            Spec::Secret(_)
+            | Spec::ConfigMap(_)
+            | Spec::Sidecar(_)
+            | Spec::PeerAuthentication(_)
+            | Spec::WorkloadGroup(_)
+            | Spec::ProxyConfig(_)
+            | Spec::EndpointSlice(_)
+            | Spec::Pod(_)
+            | Spec::Node(_) => {}
         }
     }
 

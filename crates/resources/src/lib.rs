@@ -36,10 +36,16 @@ pub use kinds::mesh_config::{
     AccessLogEncoding, InboundTrafficPolicy, InterceptionMode, MeshConfig, OutboundTrafficPolicy,
     PathNormalization, ProxyConfig,
 };
+pub use kinds::peer_authentication::{MtlsMode, PeerAuthentication};
+pub use kinds::proxy_config::WorkloadProxyConfig;
 pub use kinds::service_entry::{
     Endpoint, Location, Resolution, ServiceEntry, ServiceEntryPort, WorkloadEntry,
 };
 pub use kinds::shared::{ExportTo, Protocol, TlsVersion};
+pub use kinds::sidecar::{
+    CaptureMode, DefaultEndpoint, EgressListener, ImportedHost, IngressListener, Sidecar,
+    SidecarOutboundPolicy, SidecarPort,
+};
 pub use kinds::tls::{
     ClientTls, ClientTlsMode, MESH_CERTIFICATE_FILES, MESH_ROOTS_FILE, ServerTls, ServerTlsMode,
     TlsFiles,
@@ -51,7 +57,9 @@ pub use kinds::virtual_service::{
     TcpRoute, TlsMatch, TlsRoute, UnmatchedPreflights, UriRewrite, VirtualService,
     WeightedDestination,
 };
-pub use read::parse;
+pub use kinds::workload::{ContainerPort, EndpointSlice, Node, Pod, SliceEndpoint, SlicePort};
+pub use kinds::workload_group::{ProbeMethod, ReadinessProbe, WorkloadGroup};
+pub use read::{Options, parse, parse_with};
 pub use resource::{Key, Kind, Meta, Parsed, Resource, Spec};
 pub use value::{DurationError, parse_duration};
 pub use yaml::TEXT_BYTES_MAX;

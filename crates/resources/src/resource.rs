@@ -10,8 +10,13 @@ use crate::kinds::core::{ConfigMap, Namespace, Secret, Service};
 use crate::kinds::destination_rule::DestinationRule;
 use crate::kinds::envoy_filter::EnvoyFilter;
 use crate::kinds::gateway::Gateway;
+use crate::kinds::peer_authentication::PeerAuthentication;
+use crate::kinds::proxy_config::WorkloadProxyConfig;
 use crate::kinds::service_entry::{ServiceEntry, WorkloadEntry};
+use crate::kinds::sidecar::Sidecar;
 use crate::kinds::virtual_service::VirtualService;
+use crate::kinds::workload::{EndpointSlice, Node, Pod};
+use crate::kinds::workload_group::WorkloadGroup;
 
 /// What a text said: the resources without an error, and all faults.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,7 +56,7 @@ impl Resource {
 pub struct Meta {
     /// The kind; agrees with the variant of [`Spec`].
     pub kind: Kind,
-    /// Namespace (`default` where none is written; empty for a Namespace) and name.
+    /// Namespace (`default` where none is written; empty for a cluster-wide kind) and name.
     pub name: ObjectName,
     /// Labels of the object itself.
     pub labels: Labels,
@@ -81,10 +86,24 @@ pub enum Spec {
     ServiceEntry(ServiceEntry),
     /// `networking.istio.io` WorkloadEntry.
     WorkloadEntry(WorkloadEntry),
+    /// `networking.istio.io` WorkloadGroup.
+    WorkloadGroup(WorkloadGroup),
+    /// `networking.istio.io` Sidecar.
+    Sidecar(Sidecar),
     /// `networking.istio.io` EnvoyFilter.
     EnvoyFilter(EnvoyFilter),
+    /// `networking.istio.io` ProxyConfig.
+    ProxyConfig(WorkloadProxyConfig),
+    /// `security.istio.io` PeerAuthentication.
+    PeerAuthentication(PeerAuthentication),
     /// Kubernetes Service.
     Service(Service),
+    /// Kubernetes EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// Kubernetes Pod.
+    Pod(Pod),
+    /// Kubernetes Node.
+    Node(Node),
     /// Kubernetes Namespace.
     Namespace(Namespace),
     /// Kubernetes Secret.
@@ -100,37 +119,58 @@ pub enum Kind {
     ConfigMap,
     /// DestinationRule.
     DestinationRule,
+    /// Kubernetes EndpointSlice.
+    EndpointSlice,
     /// EnvoyFilter.
     EnvoyFilter,
     /// Gateway of Istio (not of the Gateway API).
     Gateway,
     /// Kubernetes Namespace.
     Namespace,
+    /// Kubernetes Node.
+    Node,
+    /// PeerAuthentication.
+    PeerAuthentication,
+    /// Kubernetes Pod.
+    Pod,
+    /// ProxyConfig.
+    ProxyConfig,
     /// Kubernetes Secret.
     Secret,
     /// Kubernetes Service.
     Service,
     /// ServiceEntry.
     ServiceEntry,
+    /// Sidecar.
+    Sidecar,
     /// VirtualService.
     VirtualService,
     /// WorkloadEntry.
     WorkloadEntry,
+    /// WorkloadGroup.
+    WorkloadGroup,
 }
 
 impl Kind {
     /// All kinds, in alphabetical order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 17] = [
         Self::ConfigMap,
         Self::DestinationRule,
+        Self::EndpointSlice,
         Self::EnvoyFilter,
         Self::Gateway,
         Self::Namespace,
+        Self::Node,
+        Self::PeerAuthentication,
+        Self::Pod,
+        Self::ProxyConfig,
         Self::Secret,
         Self::Service,
         Self::ServiceEntry,
+        Self::Sidecar,
         Self::VirtualService,
         Self::WorkloadEntry,
+        Self::WorkloadGroup,
     ];
 
     /// Returns the name as `kind:` has it.
@@ -138,15 +178,27 @@ impl Kind {
         match self {
             Self::ConfigMap => "ConfigMap",
             Self::DestinationRule => "DestinationRule",
+            Self::EndpointSlice => "EndpointSlice",
             Self::EnvoyFilter => "EnvoyFilter",
             Self::Gateway => "Gateway",
             Self::Namespace => "Namespace",
+            Self::Node => "Node",
+            Self::PeerAuthentication => "PeerAuthentication",
+            Self::Pod => "Pod",
+            Self::ProxyConfig => "ProxyConfig",
             Self::Secret => "Secret",
             Self::Service => "Service",
             Self::ServiceEntry => "ServiceEntry",
+            Self::Sidecar => "Sidecar",
             Self::VirtualService => "VirtualService",
             Self::WorkloadEntry => "WorkloadEntry",
+            Self::WorkloadGroup => "WorkloadGroup",
         }
+    }
+
+    /// Returns whether objects of this kind belong to no namespace.
+    pub fn is_cluster_wide(self) -> bool {
+        matches!(self, Self::Namespace | Self::Node)
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) struct Doc {
     pub(crate) namespace: String,
     /// Whether `snake_case` names of fields are taken, as protobuf's JSON reader does.
     pub(crate) snake_case: bool,
+    /// Whether a field that does not exist is a warning, and not an error.
+    pub(crate) lenient: bool,
     /// What is wrong so far.
     pub(crate) faults: RefCell<Vec<Fault>>,
 }
@@ -40,7 +42,8 @@ impl Doc {
     /// Makes the context of one object.
     pub(crate) fn new(file: Arc<str>) -> Self {
         let faults = RefCell::default();
-        Self { file, resource: None, namespace: String::new(), snake_case: false, faults }
+        let namespace = String::new();
+        Self { file, resource: None, namespace, snake_case: false, lenient: false, faults }
     }
 
     /// Makes a place in this file.
@@ -126,6 +129,19 @@ impl<'n> Value<'n> {
             NodeKind::Quoted(_) | NodeKind::Literal { .. } => true,
             NodeKind::Plain(text) => resolve(text) == Plain::Text,
             _ => false,
+        }
+    }
+
+    /// Returns whether the value is other than protobuf's default: an empty text, list or map, 0,
+    /// false or null.
+    pub(crate) fn is_set(&self) -> bool {
+        match &self.node.kind {
+            NodeKind::Quoted(text) | NodeKind::Literal { text, .. } => !text.is_empty(),
+            NodeKind::Plain(text) => {
+                !matches!(resolve(text), Plain::Null | Plain::Bool(false) | Plain::Int(0))
+            }
+            NodeKind::List(items) => !items.is_empty(),
+            NodeKind::Map(entries) => !entries.is_empty(),
         }
     }
 
@@ -324,8 +340,9 @@ impl<'n> Fields<'n, '_> {
             if self.known.iter().any(known) {
                 continue;
             }
-            let mut fault = Fault::error(doc.place(entry.key_at), "there is no such field")
-                .field(self.value.child(entry).path);
+            let (at, message) = (doc.place(entry.key_at), "there is no such field");
+            let make = if doc.lenient { Fault::warning } else { Fault::error };
+            let mut fault = make(at, message.to_owned()).field(self.value.child(entry).path);
             if let Some(name) = nearest(&entry.key, &self.known) {
                 fault = fault.help(format!("did you mean {name:?}?"));
             }

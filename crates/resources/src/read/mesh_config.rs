@@ -61,6 +61,7 @@ pub(super) fn embedded(value: &Value<'_>) -> Option<MeshConfig> {
     inner.resource.clone_from(&value.doc.resource);
     inner.namespace.clone_from(&value.doc.namespace);
     inner.snake_case = true;
+    inner.lenient = value.doc.lenient;
     let mut read = documents(&value.doc.file, text, place);
     if read.len() > 1 {
         return value.fault("one document is expected here");

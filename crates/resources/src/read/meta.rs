@@ -20,7 +20,7 @@ pub(super) struct Metadata {
 impl Metadata {
     pub(super) fn into_meta(self, kind: Kind, at: SourceRef) -> Meta {
         let namespace = match kind {
-            Kind::Namespace => String::new(),
+            kind if kind.is_cluster_wide() => String::new(),
             _ => self.namespace.unwrap_or_else(|| "default".to_owned()),
         };
         let name = ObjectName::new(namespace, self.name);

@@ -140,6 +140,14 @@ fn endpoint(fields: &mut Fields<'_, '_>) -> Option<Endpoint> {
 }
 
 fn workload_entry(fields: &mut Fields<'_, '_>) -> Option<WorkloadEntry> {
+    if fields.get("network").is_none() && fields.get("address").is_none() {
+        fields.fault_at("address", "an address is required where no network is given");
+    }
+    workload_fields(fields)
+}
+
+/// Reads a WorkloadEntry whose address may be missing: the template of a WorkloadGroup.
+pub(super) fn workload_fields(fields: &mut Fields<'_, '_>) -> Option<WorkloadEntry> {
     let address: Option<WorkloadAddress> = fields.opt("address");
     let ports: BTreeMap<String, u16> = fields.or_default("ports");
     if let Some(value) = fields.get("ports") {
@@ -154,9 +162,6 @@ fn workload_entry(fields: &mut Fields<'_, '_>) -> Option<WorkloadEntry> {
     }
     fields.not_carried_out(&["network", "locality"]);
     let network: Option<String> = fields.opt("network");
-    if network.is_none() && fields.get("address").is_none() {
-        fields.fault_at("address", "an address is required where no network is given");
-    }
     Some(WorkloadEntry {
         address,
         ports,

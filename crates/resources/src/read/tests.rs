@@ -1,5 +1,6 @@
 //! What is read, what is refused, and what the faults say.
 
+mod kinds;
 mod said;
 
 use std::time::Duration;
@@ -152,7 +153,7 @@ fn kinds_that_are_not_supported_are_named() {
         assert!(faults[0].contains(expected), "{faults:?}");
         assert_eq!(parse("f", &text).resources, []);
     };
-    check("networking.istio.io/v1", "Sidecar", "error: Sidecar default/x: kind: this kind is not");
+    check("networking.k8s.io/v1", "Ingress", "error: Ingress default/x: kind: this kind is not");
     check("security.istio.io/v1", "AuthorizationPolicy", "this kind is not supported");
     check("gateway.networking.k8s.io/v1", "Gateway", "this kind is not supported");
     check("networking.k8s.io/v1", "NetworkPolicy", "this kind is not supported");

@@ -132,7 +132,7 @@ fn check_sources(fields: &mut Fields<'_, '_>, service: &VirtualService) {
 }
 
 /// Returns a field of a map that has been read already.
-fn entry<'n>(value: &Value<'n>, name: &str) -> Option<Value<'n>> {
+pub(super) fn entry<'n>(value: &Value<'n>, name: &str) -> Option<Value<'n>> {
     let entries = value.entries()?.into_iter().find(|(key, _)| *key == name);
     entries.map(|(_, value)| value).filter(|value| !value.is_null())
 }

@@ -23,6 +23,7 @@ fn policies_that_nobody_would_enforce_are_errors() {
         let parsed = parse("f.yaml", &text);
         assert!(parsed.has_errors() && parsed.resources.is_empty(), "{kind}");
         assert_eq!(parsed.faults[0].at.line, 2, "{kind}");
+        assert!(parsed.faults[0].is_error());
         assert_eq!(parsed.faults[0].resource, Some(format!("{kind} default/x")));
     }
 }

@@ -1,0 +1,182 @@
+//! Which kinds are read, by whom, and what becomes of the others.
+//!
+//! In:    the group, version and name of a kind.
+//! Out:   its row of [`READERS`], or why there is none.
+//! Never: takes a kind for one that does not matter because it is unknown.
+//!
+//! A new kind is one row here. An older spelling of a kind is a row with that spelling's group and name
+//! and the kind it becomes.
+
+use crate::kinds::core::Namespace;
+use crate::resource::{Kind, Meta, Spec};
+use crate::value::Fields;
+
+/// One row: a kind as it is written, and who reads it.
+pub(super) struct KindReader {
+    /// The part of `apiVersion` before the slash; empty for Kubernetes' core.
+    group: &'static str,
+    /// The parts behind it, the one to suggest first.
+    versions: &'static [&'static str],
+    /// `kind`.
+    name: &'static str,
+    /// What the object becomes.
+    pub(super) kind: Kind,
+    /// Reads everything beside `metadata`, which is there unless it was faulty.
+    pub(super) read: fn(&mut Fields<'_, '_>, Option<&Meta>) -> Option<Spec>,
+}
+
+const NETWORKING: &str = "networking.istio.io";
+const SECURITY: &str = "security.istio.io";
+const DISCOVERY: &str = "discovery.k8s.io";
+const CORE: &str = "";
+
+const V1: &[&str] = &["v1", "v1beta1", "v1alpha3"];
+const V1_OR_BETA: &[&str] = &["v1", "v1beta1"];
+const ONLY_V1: &[&str] = &["v1"];
+const ONLY_BETA: &[&str] = &["v1beta1"];
+const ONLY_ALPHA: &[&str] = &["v1alpha3"];
+
+/// Makes a row whose kind has its name, read from `spec`.
+macro_rules! spec {
+    ($group:expr, $versions:expr, $kind:ident) => {
+        KindReader {
+            group: $group,
+            versions: $versions,
+            name: stringify!($kind),
+            kind: Kind::$kind,
+            read: |fields, _| Some(Spec::$kind(fields.req("spec")?)),
+        }
+    };
+}
+
+/// Makes a row whose reader looks beyond `spec`.
+macro_rules! whole {
+    ($group:expr, $versions:expr, $kind:ident, $read:expr) => {
+        KindReader {
+            group: $group,
+            versions: $versions,
+            name: stringify!($kind),
+            kind: Kind::$kind,
+            read: |fields, meta| $read(fields, meta).map(Spec::$kind),
+        }
+    };
+}
+
+/// All kinds that are read.
+const READERS: &[KindReader] = &[
+    spec!(NETWORKING, V1, Gateway),
+    spec!(NETWORKING, V1, VirtualService),
+    spec!(NETWORKING, V1, DestinationRule),
+    spec!(NETWORKING, V1, ServiceEntry),
+    spec!(NETWORKING, V1, WorkloadEntry),
+    spec!(NETWORKING, V1, WorkloadGroup),
+    spec!(NETWORKING, V1, Sidecar),
+    spec!(NETWORKING, ONLY_ALPHA, EnvoyFilter),
+    spec!(NETWORKING, ONLY_BETA, ProxyConfig),
+    spec!(SECURITY, V1_OR_BETA, PeerAuthentication),
+    spec!(CORE, ONLY_V1, Service),
+    whole!(CORE, ONLY_V1, Namespace, namespace),
+    whole!(CORE, ONLY_V1, Node, |fields, _| super::workload::node(fields)),
+    whole!(CORE, ONLY_V1, Pod, |fields, _| super::workload::pod(fields)),
+    whole!(CORE, ONLY_V1, Secret, |fields, _| super::core::secret(fields)),
+    whole!(CORE, ONLY_V1, ConfigMap, super::core::config_map),
+    whole!(DISCOVERY, ONLY_V1, EndpointSlice, super::workload::endpoint_slice),
+];
+
+/// Kinds that are read and checked, and that the rest of the program does not carry out yet: an object
+/// of one is an error, so that a policy that nobody enforces never looks enforced. Whoever carries a
+/// kind out deletes its line.
+const NOT_CARRIED_OUT: &[Kind] =
+    &[Kind::PeerAuthentication, Kind::ProxyConfig, Kind::Sidecar, Kind::WorkloadGroup];
+
+/// The same, of kinds that restrict nothing: an object of one is a warning, and is handed on.
+const NOT_CARRIED_OUT_HARMLESS: &[Kind] = &[Kind::EndpointSlice, Kind::Node, Kind::Pod];
+
+const PENDING: &str = "this kind is known, and not carried out yet";
+
+/// Notes that a kind is not carried out yet, where that is so.
+pub(super) fn tell_pending(kind: Kind, fields: &mut Fields<'_, '_>) {
+    let Some(value) = fields.get("kind") else { return };
+    if NOT_CARRIED_OUT.contains(&kind) {
+        value.fault::<()>(PENDING);
+    } else if NOT_CARRIED_OUT_HARMLESS.contains(&kind) {
+        value.warn(PENDING);
+    }
+}
+
+fn namespace(fields: &mut Fields<'_, '_>, _: Option<&Meta>) -> Option<Namespace> {
+    fields.ignore(&["spec"]);
+    Some(Namespace)
+}
+
+/// Why a kind is not read.
+pub(super) enum Refusal {
+    /// The group is known and has the kind, but not in this version.
+    Version(String),
+    /// The kind is Istio's or steers traffic, and is not supported.
+    Unsupported,
+    /// The kind has nothing to do with the mesh's traffic.
+    Unrelated,
+    /// The kind is unknown; perhaps this `apiVersion` was meant.
+    Unknown(Option<String>),
+}
+
+/// Kinds that say nothing about how traffic flows, so that leaving them out changes nothing.
+const UNRELATED: [&str; 21] = [
+    "Deployment",
+    "ReplicaSet",
+    "StatefulSet",
+    "DaemonSet",
+    "Job",
+    "CronJob",
+    "ServiceAccount",
+    "CustomResourceDefinition",
+    "Role",
+    "RoleBinding",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "StorageClass",
+    "HorizontalPodAutoscaler",
+    "PodDisruptionBudget",
+    "ResourceQuota",
+    "LimitRange",
+    "Kustomization",
+    "Certificate",
+];
+
+/// Finds the reader of a kind.
+pub(super) fn find(group: &str, version: &str, name: &str) -> Result<&'static KindReader, Refusal> {
+    let mut elsewhere = None;
+    for row in READERS.iter().filter(|row| row.name == name) {
+        if row.group != group {
+            elsewhere = Some(row);
+        } else if row.versions.contains(&version) {
+            return Ok(row);
+        } else {
+            return Err(Refusal::Version(row.versions.join(", ")));
+        }
+    }
+    Err(match elsewhere {
+        Some(_) if group == "gateway.networking.k8s.io" => Refusal::Unsupported,
+        Some(row) => {
+            let slash = if row.group.is_empty() { "" } else { "/" };
+            Refusal::Unknown(Some(format!("{}{slash}{}", row.group, row.versions[0])))
+        }
+        None => other_kind(group, name),
+    })
+}
+
+fn other_kind(group: &str, kind: &str) -> Refusal {
+    if group == "istio.io" || group.ends_with(".istio.io") {
+        return Refusal::Unsupported;
+    }
+    if UNRELATED.contains(&kind) {
+        return Refusal::Unrelated;
+    }
+    if group.is_empty() || group.ends_with(".k8s.io") || !group.contains('.') {
+        return Refusal::Unsupported;
+    }
+    Refusal::Unknown(None)
+}
