@@ -7,16 +7,14 @@ Never: lets the engines meet: each run has services of its own behind it, at the
 
 import json
 import pathlib
-import shutil
 import subprocess
 import sys
-import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path.insert(0, str(ROOT / "examples/credential-egress"))
+sys.path.insert(0, str(ROOT / "examples"))
 
-from stage.scene import Scene, SceneError, can_connect, is_in_sync  # noqa: E402
+from onebox.scene import Scene, SceneError  # noqa: E402
 
 ENGINES = ("envoy", "sluis")
 CLIENT_WITHIN = 300  # seconds for a whole corpus
@@ -65,30 +63,24 @@ class Topology(Scene):
     """Everything that runs; gone at the end."""
 
     def __init__(self, programs, features, keep=False):
-        super().__init__(programs, keep=keep)
+        engines = {f"{place}-{engine}": engine for engine in ENGINES
+                   for place in ("apps/client", "edge/gateway")}
+        super().__init__(programs, engines, keep)
         self.features = features
-        self.engines = {f"{place}-{engine}": engine for engine in ENGINES
-                        for place in ("apps/client", "edge/gateway")}
-        # The last byte of each gateway's address.
         self.gateways = {"sluis": f"{self.net}.2", "envoy": f"{self.net}.3"}
 
     def set(self):
-        if not self.sluis.exists():
-            raise SceneError(f"{self.sluis} is not there: build it first")
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="sluis-"))
-        if self.keep:
-            print(f"directory: {self.dir}")
-        else:
-            self.callback(shutil.rmtree, self.dir, ignore_errors=True)
         self.step("make certificates")
         self.make_certificates()
         self.write_manifests()
-        self.start_mesh()
-        for workload, engine in self.engines.items():
-            if engine == "envoy":
-                self.start_envoy(workload)
-        self.step("wait until every proxy has its certificate and its configuration")
-        self.wait("every proxy to be in sync", self.in_sync)
+        self.start_all()
+
+    def listens_at(self):
+        return [(address, port) for address in self.gateways.values()
+                for feature in self.features for port in feature.gateway_ports]
+
+    def errors(self, status):
+        return [fault for fault in super().errors(status) if "warning" not in fault.lower()]
 
     def make_certificates(self):
         names = sorted({name for feature in self.features for name in feature.certificates})
@@ -96,7 +88,6 @@ class Topology(Scene):
                        stdout=subprocess.DEVNULL)
 
     def write_manifests(self):
-        self.manifests = self.dir / "manifests"
         self.manifests.mkdir()
         roles = {"apps/client": ("sidecar", {"app": "client", "version": "v1"}),
                  "edge/gateway": ("gateway", {"istio": "conformance-gateway"})}
@@ -113,21 +104,6 @@ class Topology(Scene):
         for feature in self.features:
             text = feature.manifests.replace("{net}", self.net).replace("{dir}", str(self.dir))
             (self.manifests / f"{feature.name}.yaml").write_text(text)
-
-    def start_mesh(self, port=None):
-        # The example's own variables mean nothing here.
-        self.access_key, self.token = "", ""
-        super().start_mesh(port)
-
-    def in_sync(self):
-        status = self.status() or {"proxies": []}
-        errors = [fault for fault in status.get("faults", []) if "warning" not in fault.lower()]
-        if errors:
-            raise SceneError("faults:\n" + "\n".join(errors))
-        proxies = {f"{proxy['namespace']}/{proxy['name']}": proxy for proxy in status["proxies"]}
-        return (set(proxies) >= set(self.engines) and all(map(is_in_sync, proxies.values()))
-                and all(can_connect(address, port) for address in self.gateways.values()
-                        for feature in self.features for port in feature.gateway_ports))
 
     # -- one engine's turn
 

@@ -61,14 +61,14 @@ def ordinary_user(options):
         # The checkout may lie where others cannot look.
         for program in ("sluis", "sluis-proxy"):
             shutil.copy(options.bin_dir / program, home / program)
-        shutil.copytree(EXAMPLE, home / "example", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(EXAMPLE.parent, home / "examples", ignore=shutil.ignore_patterns("__pycache__"))
         temporary = home / "tmp"
         temporary.mkdir()
         os.chown(temporary, user.pw_uid, user.pw_gid)
         home.chmod(0o755)
         environment = {"PATH": os.environ["PATH"], "HOME": str(temporary), "TMPDIR": str(temporary),
                        "PYTHONDONTWRITEBYTECODE": "1"}
-        command = ["/usr/bin/python3", home / "example/demo.py", "--bin-dir", home]
+        command = ["/usr/bin/python3", home / "examples/credential-egress/demo.py", "--bin-dir", home]
         return table(command, user=user.pw_uid, group=user.pw_gid, extra_groups=[], env=environment,
                      cwd=temporary)
 

@@ -1,0 +1,1 @@
+"""What every example on one machine has in common."""
