@@ -27,6 +27,8 @@ const EXAMPLES: &str = "Examples:
 pub(crate) enum Verb {
     /// Run the mesh that a folder of YAML describes, until Ctrl-C
     Up(UpOptions),
+    /// Run the control plane alone: proxies are started by others
+    ControlPlane(ControlPlaneOptions),
     /// Run a command in the jail of a workload: all it sends goes through the workload's sidecar
     Exec(ExecOptions),
     /// The inside of `exec`; started by it alone
@@ -58,7 +60,7 @@ pub(crate) enum Verb {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StateOption {
     /// Where `sluis up` keeps its state [default: $XDG_STATE_HOME/sluis or ~/.local/state/sluis]
-    #[arg(long, env = "SLUIS_STATE_DIR", value_name = "DIR")]
+    #[arg(long, visible_alias = "state", env = "SLUIS_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
 }
 
@@ -87,6 +89,11 @@ pub(crate) struct UpOptions {
     #[arg(long, default_value = "127.0.0.1:15012", value_name = "ADDRESS")]
     pub listen: SocketAddr,
 
+    /// Also serve xDS without TLS, to programs of this machine: any loopback ADDRESS; Istio's port
+    /// for it is 15010 [default: off]
+    #[arg(long, value_name = "ADDRESS")]
+    pub plaintext_xds: Option<SocketAddr>,
+
     /// How long a workload's certificate lives; it is renewed at half life
     #[arg(long, default_value = "24h", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub certificate_life: std::time::Duration,
@@ -94,6 +101,30 @@ pub(crate) struct UpOptions {
     /// The sluis-proxy program [default: beside this one]
     #[arg(long, value_name = "FILE")]
     pub proxy_program: Option<PathBuf>,
+}
+
+/// `sluis control-plane`.
+#[derive(Args, Debug)]
+pub(crate) struct ControlPlaneOptions {
+    /// A file or folder of YAML; may be given several times
+    #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub state: StateOption,
+
+    /// Where xDS and certificates are served, under TLS
+    #[arg(long, default_value = "127.0.0.1:15012", value_name = "ADDRESS")]
+    pub xds: SocketAddr,
+
+    /// Also serve xDS without TLS, to programs of this machine: any loopback ADDRESS; Istio's port
+    /// for it is 15010 [default: off]
+    #[arg(long, value_name = "ADDRESS")]
+    pub plaintext_xds: Option<SocketAddr>,
+
+    /// How long a workload's certificate lives; it is renewed at half life
+    #[arg(long, default_value = "24h", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub certificate_life: std::time::Duration,
 }
 
 /// `sluis exec`.

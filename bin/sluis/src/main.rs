@@ -11,6 +11,7 @@ mod api;
 mod bootstrap;
 mod cli;
 mod output;
+mod plane;
 mod state;
 mod status;
 mod supervise;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let answer = match cli.verb {
         Verb::Up(options) => verbs::up::run(options),
+        Verb::ControlPlane(options) => verbs::control_plane::run(options),
         Verb::Exec(options) => verbs::exec::run(options),
         Verb::ExecJail { spec } => verbs::exec::run_in_jail(spec),
         Verb::Validate(options) => verbs::validate::run(&options),

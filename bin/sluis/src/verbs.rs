@@ -1,6 +1,7 @@
 //! What `sluis` can do, one file for each verb.
 
 pub(crate) mod completion;
+pub(crate) mod control_plane;
 pub(crate) mod exec;
 pub(crate) mod logs;
 pub(crate) mod proxy;

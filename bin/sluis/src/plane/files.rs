@@ -1,4 +1,4 @@
-//! What `sluis up` does when files change: the mesh, the workloads and their processes follow.
+//! What happens when files change: the mesh, the workloads and their processes follow.
 //!
 //! In:    events of the watched files.
 //! Out:   a new state of the control plane, of the list of workloads, of the running processes.
@@ -15,10 +15,11 @@ use sluis_sources::{SourceEvent, Watcher};
 use tokio::sync::{mpsc, watch};
 
 use super::{
+    Follower,
     mesh::{Local, Mesh},
     told,
 };
-use crate::{output, state::write_private, supervise::Supervisor, workload};
+use crate::{output, state::write_private, workload};
 
 /// Events that wait. One is enough: the watcher merges what happens meanwhile.
 const EVENTS_MAX: usize = 1;
@@ -70,7 +71,7 @@ impl Files {
     pub(crate) async fn follow(
         mut self,
         mesh: Arc<Mesh>,
-        mut supervisor: Supervisor,
+        mut follower: impl Follower,
         stopped: impl Future<Output = ()>,
     ) -> Result<()> {
         tokio::pin!(stopped);
@@ -78,7 +79,7 @@ impl Files {
         let outcome = loop {
             if let Some(event) = next.take() {
                 let local = apply(&mesh, event);
-                supervisor.reconcile(local.workloads.into_values().collect()).await;
+                follower.reconcile(local.workloads.into_values().collect()).await;
             }
             tokio::select! {
                 biased;
@@ -92,7 +93,7 @@ impl Files {
                 },
             }
         };
-        supervisor.shut_down().await;
+        follower.shut_down().await;
         outcome
     }
 }

@@ -1,4 +1,4 @@
-//! What a running `sluis up` knows, and what it answers of it.
+//! What a running control plane knows, and what it answers of it.
 //!
 //! In:    the control plane, the authority, the supervisor's statuses, the workloads of this machine.
 //! Out:   reports, resources as JSON, bootstraps, jail plans.

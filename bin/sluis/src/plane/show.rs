@@ -1,4 +1,4 @@
-//! What `sluis up` prints: a line when something about a proxy changes, and each new fault.
+//! What a running control plane prints: a line when something about a proxy changes, and each new fault.
 //!
 //! In:    the mesh's report, looked at when the control plane or the supervisor tells of a change.
 //! Out:   lines on standard output; events of the libraries on standard error.
