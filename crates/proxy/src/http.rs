@@ -16,9 +16,11 @@
 
 mod attempt;
 mod buffer;
+mod client;
 mod clock;
 mod connection;
 mod decide;
+mod direct;
 mod edge;
 mod exchange;
 mod facts;
@@ -26,6 +28,7 @@ mod failure;
 mod filters;
 mod flight;
 mod forward;
+mod link;
 mod mutate;
 mod pool;
 mod program;
@@ -33,6 +36,7 @@ mod reply;
 mod respond;
 mod retry;
 mod rewrite;
+mod settle;
 mod state;
 mod trace;
 
@@ -42,14 +46,8 @@ use sluis_rules::{Codec, HttpManager};
 use tracing::debug;
 
 use crate::{conn::Downstream, stats::Counter, worker::Worker};
+use client::Protocol;
 pub use state::WorkerState;
-
-/// The HTTP version spoken on a connection: the seam at which HTTP/2 will join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Protocol {
-    Http1,
-    Http2,
-}
 
 impl Protocol {
     fn of(downstream: &Downstream, manager: &HttpManager) -> Self {

@@ -19,7 +19,20 @@ use sluis_http1::HeadError;
 use tokio::{io::AsyncWrite as _, time::Instant};
 
 use super::{
-    clock::Clock, clock::earlier, edge::Site, program::Program, reply::Reply, state::Desk,
+    attempt::Finish,
+    client::{Client, Protocol},
+    clock::{Clock, earlier},
+    edge::Site,
+    exchange::{exchange, refuse},
+    failure::Failure,
+    flight,
+    forward::{Course, bad_body},
+    link::Link,
+    program::Program,
+    reply::Reply,
+    respond,
+    state::Desk,
+    trace::Trace,
 };
 use crate::{
     access_log::Flag,
@@ -37,6 +50,9 @@ const LAST_REQUEST_WAIT: Duration = Duration::from_millis(500);
 /// Bytes that are read and thrown away so that the client can read our last answer before the
 /// connection is reset.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// How long a client may take to accept an answer of ours.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What becomes of the connection after an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,11 +85,18 @@ pub(super) struct Place {
     pub(super) worker: Rc<Worker>,
     pub(super) program: Rc<Program>,
     pub(super) facts: Arc<ConnectionFacts>,
+    pub(super) protocol: Protocol,
 }
 
 impl Place {
     pub(super) fn site(&self, now: Instant) -> Site<'_> {
-        Site { worker: &self.worker, program: &self.program, connection: &self.facts, now }
+        Site {
+            worker: &self.worker,
+            program: &self.program,
+            connection: &self.facts,
+            protocol: self.protocol,
+            now,
+        }
     }
 }
 
@@ -103,7 +126,7 @@ impl Connection {
     pub(super) fn new(downstream: Downstream, program: Rc<Program>, worker: Rc<Worker>) -> Self {
         let born = worker.now();
         let Downstream { io, prefix, facts, gate } = downstream;
-        let place = Rc::new(Place { worker, program, facts });
+        let place = Rc::new(Place { worker, program, facts, protocol: Protocol::Http1 });
         Self { io, clock: Clock::new(born), place, gate, prefix, served: 0, born }
     }
 
@@ -131,15 +154,15 @@ impl Connection {
                 Ok(()) => self.served += 1,
                 Err(NoRequest::Quiet) => break After::Drop,
                 Err(NoRequest::Malformed(error)) => {
-                    self.refuse(&mut desk, malformed(error)).await;
+                    refuse(&mut self, &mut desk, malformed(error)).await;
                     break After::Linger;
                 }
                 Err(NoRequest::Late) => {
-                    self.refuse(&mut desk, late()).await;
+                    refuse(&mut self, &mut desk, late()).await;
                     break After::Linger;
                 }
             }
-            match self.exchange(&mut desk).await {
+            match exchange(&mut self, &mut desk).await {
                 After::Keep => {}
                 after => break after,
             }
@@ -237,15 +260,6 @@ impl Connection {
         }
     }
 
-    /// Whether the response to this request is the connection's last.
-    pub(super) fn must_close(&self, site: Site<'_>, desk: &Desk) -> bool {
-        let options = &site.manager().http;
-        !desk.request.persists()
-            || self.gate.is_draining()
-            || options.max_requests.is_some_and(|most| self.served >= most)
-            || options.max_connection_duration.is_some_and(|age| site.now >= self.born + age)
-    }
-
     /// Ends the connection.
     async fn end(mut self, after: After) {
         if after == After::Drop {
@@ -278,6 +292,70 @@ impl Connection {
             Poll::Ready(())
         })
         .await;
+    }
+}
+
+impl Client for Connection {
+    fn place(&self) -> &Rc<Place> {
+        &self.place
+    }
+
+    fn begin_body(
+        &mut self,
+        desk: &mut Desk,
+        trace: &mut Trace<'_>,
+    ) -> Result<bool, Reply<'static>> {
+        desk.request_body.restart(desk.request.framing());
+        trace.is_body_begun = true;
+        let taken = desk.request_body.take(desk.input.unread()).map_err(|_| bad_body())?;
+        trace.received = taken.content as u64;
+        desk.input.mark(taken.len, taken.dropped);
+        Ok(desk.request_body.is_done())
+    }
+
+    fn drop_body(&mut self, desk: &mut Desk, trace: &Trace<'_>) -> bool {
+        if !trace.is_body_begun {
+            desk.request_body.restart(desk.request.framing());
+        }
+        if let Ok(taken) = desk.request_body.take(desk.input.unread()) {
+            desk.input.mark(taken.len, taken.dropped);
+            desk.input.discard_ready();
+        }
+        desk.request_body.is_done()
+    }
+
+    fn must_close(&self, site: Site<'_>, desk: &Desk) -> bool {
+        let options = &site.manager().http;
+        !desk.request.persists()
+            || self.gate.is_draining()
+            || options.max_requests.is_some_and(|most| self.served >= most)
+            || options.max_connection_duration.is_some_and(|age| site.now >= self.born + age)
+    }
+
+    fn after_response(&self, desk: &Desk, closes: bool) -> After {
+        After::response(desk, closes)
+    }
+
+    async fn drive<'c>(
+        &mut self,
+        site: Site<'_>,
+        desk: &mut Desk,
+        course: &mut Course<'_, 'c>,
+        trace: &mut Trace<'c>,
+        (link, closes): (&mut Link, bool),
+    ) -> Result<Finish<'c>, Failure> {
+        match link {
+            Link::Http1(line) => {
+                self.direct(site, desk, course, trace, (&mut line.pooled, closes)).await
+            }
+        }
+    }
+
+    async fn send_answer(&mut self, desk: &mut Desk, body: Option<&[u8]>, closes: bool) -> bool {
+        respond::close_head(desk, closes);
+        desk.down.bytes.extend_from_slice(body.unwrap_or_default());
+        let deadline = Instant::now() + ANSWER_WAIT_MAX;
+        flight::send(&mut self.io, &mut desk.down, &mut self.clock, deadline).await
     }
 }
 

@@ -15,7 +15,7 @@ use sluis_http1::{Known, Normal, RequestHead, normalize_path};
 use sluis_rules::{Address, ClientCertRule, HttpManager, StripPort};
 use tokio::time::Instant;
 
-use super::program::Program;
+use super::{client::Protocol, program::Program};
 use crate::{conn::ConnectionFacts, worker::Worker};
 
 /// Where a request is judged: its worker, manager and connection.
@@ -24,6 +24,8 @@ pub(super) struct Site<'s> {
     pub(super) worker: &'s Worker,
     pub(super) program: &'s Program,
     pub(super) connection: &'s ConnectionFacts,
+    /// What the client speaks.
+    pub(super) protocol: Protocol,
     /// When the request began.
     pub(super) now: Instant,
 }

@@ -2,15 +2,14 @@
 
 use std::rc::Rc;
 
-use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
-    connection::{After, Connection},
+    client::Client,
+    connection::After,
     decide::decide,
     edge::Site,
-    flight,
-    forward::Outcome,
+    forward::{Outcome, forward},
     reply::Reply,
     respond::{self, Unsent},
     state::Desk,
@@ -21,91 +20,88 @@ use crate::{
     stats::Counter,
 };
 
-/// How long a client may take to accept an answer of ours.
-const ANSWER_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+/// Serves the request whose head is on the desk.
+pub(super) async fn exchange(client: &mut impl Client, desk: &mut Desk) -> After {
+    let place = Rc::clone(client.place());
+    let now = place.worker.now();
+    let site = place.site(now);
+    let manager = &place.program.manager;
+    let config = place.worker.http.config(&place.worker);
+    let mut trace =
+        Trace::new(now, place.worker.wall_now(), (site.protocol, desk.request.method()));
+    place.worker.stats().inc(Counter::HttpRqTotal);
+    let outcome = match decide(site, desk, &config, manager, &mut trace) {
+        Ok(plan) => forward(client, site, desk, &plan, &mut trace).await,
+        Err(reply) => Outcome::Reply(reply),
+    };
+    let after = match outcome {
+        Outcome::Done(after) => after,
+        Outcome::Reply(reply) => answer(client, site, desk, &reply, &mut trace).await,
+    };
+    conclude(site, desk, &trace);
+    desk.next_request();
+    after
+}
 
-impl Connection {
-    /// Serves the request whose head is on the desk.
-    pub(super) async fn exchange(&mut self, desk: &mut Desk) -> After {
-        let place = Rc::clone(&self.place);
-        let now = place.worker.now();
-        let site = place.site(now);
-        let manager = &place.program.manager;
-        let config = place.worker.http.config(&place.worker);
-        let mut trace = Trace::new(now, place.worker.wall_now(), desk.request.method());
-        place.worker.stats().inc(Counter::HttpRqTotal);
-        let outcome = match decide(site, desk, &config, manager, &mut trace) {
-            Ok(plan) => self.forward(site, desk, &plan, &mut trace).await,
-            Err(reply) => Outcome::Reply(reply),
-        };
-        let after = match outcome {
-            Outcome::Done(after) => after,
-            Outcome::Reply(reply) => self.answer(site, desk, &reply, &mut trace).await,
-        };
-        conclude(site, desk, &trace);
-        desk.next_request();
-        after
+/// Answers a request whose head could not be read.
+pub(super) async fn refuse(client: &mut impl Client, desk: &mut Desk, reply: Reply<'_>) {
+    let place = Rc::clone(client.place());
+    let now = place.worker.now();
+    let site = place.site(now);
+    let method = sluis_http1::Method::Other;
+    let mut trace = Trace::new(now, place.worker.wall_now(), (site.protocol, method));
+    place.worker.stats().inc(Counter::HttpFramingErrors);
+    // What was read of the head must not be taken for the request's facts.
+    desk.request = sluis_http1::RequestHead::default();
+    debug!(remote = %site.connection.remote, details = reply.details, "request refused");
+    answer(client, site, desk, &reply, &mut trace).await;
+    conclude(site, desk, &trace);
+}
+
+/// Sends an answer of ours.
+async fn answer(
+    client: &mut impl Client,
+    site: Site<'_>,
+    desk: &mut Desk,
+    reply: &Reply<'_>,
+    trace: &mut Trace<'_>,
+) -> After {
+    trace.details = Some(reply.details);
+    if let Some(flag) = reply.flag {
+        trace.flags.set(flag);
     }
-
-    /// Answers a request whose head could not be read.
-    pub(super) async fn refuse(&mut self, desk: &mut Desk, reply: Reply<'_>) {
-        let place = Rc::clone(&self.place);
-        let now = place.worker.now();
-        let site = place.site(now);
-        let method = sluis_http1::Method::Other;
-        let mut trace = Trace::new(now, place.worker.wall_now(), method);
-        place.worker.stats().inc(Counter::HttpFramingErrors);
-        // What was read of the head must not be taken for the request's facts.
-        desk.request = sluis_http1::RequestHead::default();
-        debug!(remote = %site.connection.remote, details = reply.details, "request refused");
-        self.answer(site, desk, &reply, &mut trace).await;
-        conclude(site, desk, &trace);
-    }
-
-    /// Sends an answer of ours.
-    async fn answer(
-        &mut self,
-        site: Site<'_>,
-        desk: &mut Desk,
-        reply: &Reply<'_>,
-        trace: &mut Trace<'_>,
-    ) -> After {
-        trace.details = Some(reply.details);
-        if let Some(flag) = reply.flag {
-            trace.flags.set(flag);
-        }
-        // A body that was not read would be taken for the next request.
-        let is_read = trace.request_end.is_some() || drops_body(desk, trace);
-        let closes = reply.closes || !is_read || self.must_close(site, desk);
-        if let Err(unsent) = respond::answer(site, desk, reply, trace, closes) {
+    // A body that was not read would be taken for the next request.
+    let is_read = trace.request_end.is_some() || client.drop_body(desk, trace);
+    let closes = reply.closes || !is_read || client.must_close(site, desk);
+    let has_body = match respond::answer(site, desk, reply, trace) {
+        Ok(has_body) => has_body,
+        Err(unsent) => {
             let plain = match unsent {
                 Unsent::Fault => Reply::fault(),
                 Unsent::Replaced(reply) => reply.plain(),
             };
             trace.details = Some(plain.details);
-            if respond::answer(site, desk, &plain, trace, closes).is_err() {
-                return After::Drop;
-            }
+            return match respond::answer(site, desk, &plain, trace) {
+                Ok(has_body) => send(client, desk, (&plain, has_body), trace, closes).await,
+                Err(_) => After::Drop,
+            };
         }
-        let deadline = Instant::now() + ANSWER_WAIT_MAX;
-        if !flight::send(&mut self.io, &mut desk.down, &mut self.clock, deadline).await {
-            trace.flags.set(Flag::DownstreamConnectionTermination);
-            return After::Drop;
-        }
-        if closes { After::Linger } else { After::Keep }
-    }
+    };
+    send(client, desk, (reply, has_body), trace, closes).await
 }
 
-/// Throws away the rest of the body of a request that goes nowhere, if all of it has come.
-fn drops_body(desk: &mut Desk, trace: &Trace<'_>) -> bool {
-    if !trace.is_body_begun {
-        desk.request_body.restart(desk.request.framing());
+async fn send(
+    client: &mut impl Client,
+    desk: &mut Desk,
+    (reply, has_body): (&Reply<'_>, bool),
+    trace: &mut Trace<'_>,
+    closes: bool,
+) -> After {
+    if !client.send_answer(desk, has_body.then_some(&*reply.body), closes).await {
+        trace.flags.set(Flag::DownstreamConnectionTermination);
+        return After::Drop;
     }
-    if let Ok(taken) = desk.request_body.take(desk.input.unread()) {
-        desk.input.mark(taken.len, taken.dropped);
-        desk.input.discard_ready();
-    }
-    desk.request_body.is_done()
+    if closes { After::Linger } else { After::Keep }
 }
 
 /// Counts and logs a request that is done with.

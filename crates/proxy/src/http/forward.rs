@@ -12,8 +12,9 @@ use sluis_rules::HostRewrite;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    attempt::Finish,
-    connection::{After, Connection},
+    attempt::{Finish, attempt},
+    client::Client,
+    connection::After,
     decide::Plan,
     edge::{Site, number},
     facts::Facts,
@@ -52,49 +53,47 @@ pub(super) struct Course<'p, 'c> {
 /// The request could not be brought into the form that its route asks for.
 struct Unprepared;
 
-impl Connection {
-    /// Forwards the request on the desk.
-    pub(super) async fn forward<'c>(
-        &mut self,
-        site: Site<'_>,
-        desk: &mut Desk,
-        plan: &Plan<'c>,
-        trace: &mut Trace<'c>,
-    ) -> Outcome<'c> {
-        let Ok(owes_continue) = prepare(site, desk, plan, trace) else {
-            return Outcome::Reply(Reply::fault().into());
-        };
-        let mut course = match begin(site, desk, plan, trace) {
-            Ok(course) => Course { owes_continue, ..course },
-            Err(reply) => return Outcome::Reply(reply),
-        };
-        loop {
-            let failure = match self.attempt(site, desk, &mut course, trace).await {
-                Ok(Finish::Complete { closes }) => {
-                    return Outcome::Done(After::response(desk, closes));
-                }
-                Ok(Finish::Broken) => return Outcome::Done(After::Drop),
-                Ok(Finish::Reply(reply)) => return Outcome::Reply(reply),
-                Err(failure) => failure,
-            };
-            let is_idempotent = trace.method.is_idempotent();
-            let next = match course.is_repeatable {
-                true => course.tries.after(&failure, is_idempotent, site.worker.random()),
-                false => Next::GiveUp,
-            };
-            let Next::Again(wait) = next else {
-                return Outcome::Reply(give_up(&failure, &course, trace));
-            };
-            site.worker.stats().inc(Counter::HttpRetries);
-            if !wait.is_zero() {
-                sleep(wait).await;
+/// Forwards the request on the desk.
+pub(super) async fn forward<'c>(
+    client: &mut impl Client,
+    site: Site<'_>,
+    desk: &mut Desk,
+    plan: &Plan<'c>,
+    trace: &mut Trace<'c>,
+) -> Outcome<'c> {
+    let Ok(owes_continue) = prepare(site, desk, plan, trace) else {
+        return Outcome::Reply(Reply::fault().into());
+    };
+    let mut course = match begin(client, site, desk, plan, trace) {
+        Ok(course) => Course { owes_continue, ..course },
+        Err(reply) => return Outcome::Reply(reply),
+    };
+    loop {
+        let failure = match attempt(client, site, desk, &mut course, trace).await {
+            Ok(Finish::Complete { closes }) => {
+                return Outcome::Done(client.after_response(desk, closes));
             }
-            if course.deadlines.response.is_some_and(|at| Instant::now() >= at) {
-                return Outcome::Reply(give_up(&Failure::TryTimeout, &course, trace));
-            }
-            desk.reply.clear();
-            desk.reply_scan = Scan::default();
+            Ok(Finish::Broken) => return Outcome::Done(After::Drop),
+            Ok(Finish::Reply(reply)) => return Outcome::Reply(reply),
+            Err(failure) => failure,
+        };
+        let is_idempotent = trace.method.is_idempotent();
+        let next = match course.is_repeatable {
+            true => course.tries.after(&failure, is_idempotent, site.worker.random()),
+            false => Next::GiveUp,
+        };
+        let Next::Again(wait) = next else {
+            return Outcome::Reply(give_up(&failure, &course, trace));
+        };
+        site.worker.stats().inc(Counter::HttpRetries);
+        if !wait.is_zero() {
+            sleep(wait).await;
         }
+        if course.deadlines.response.is_some_and(|at| Instant::now() >= at) {
+            return Outcome::Reply(give_up(&Failure::TryTimeout, &course, trace));
+        }
+        desk.reply.clear();
+        desk.reply_scan = Scan::default();
     }
 }
 
@@ -115,20 +114,15 @@ fn give_up<'c>(
 
 /// Takes what has come of the body, and sets the deadlines.
 fn begin<'p, 'c>(
+    client: &mut impl Client,
     site: Site<'_>,
     desk: &mut Desk,
     plan: &'p Plan<'c>,
     trace: &mut Trace<'c>,
 ) -> Result<Course<'p, 'c>, Box<Reply<'c>>> {
     let manager = site.manager();
-    desk.request_body.restart(desk.request.framing());
-    trace.is_body_begun = true;
-    let Ok(taken) = desk.request_body.take(desk.input.unread()) else {
-        return Err(bad_body().of(plan.matched).into());
-    };
-    trace.received = taken.content as u64;
-    desk.input.mark(taken.len, taken.dropped);
-    let is_received = desk.request_body.is_done();
+    let begun = client.begin_body(desk, trace);
+    let is_received = begun.map_err(|reply| Reply::from(reply).of(plan.matched))?;
     if is_received {
         trace.request_end = Some(trace.start);
     }

@@ -50,7 +50,20 @@ pub(super) fn pass_on(
         Passing::OutOfChunks => desk.response.fields.remove(Known::TransferEncoding),
         Passing::Raw => {}
     }
-    if status == 204 {
+    dress(site, desk, plan, trace)?;
+    close_head(desk, closes && status != 101);
+    Ok((passing, closes))
+}
+
+/// What is done to the head of an endpoint's response, whatever the client speaks. Hop-by-hop
+/// fields have been removed.
+pub(super) fn dress(
+    site: Site<'_>,
+    desk: &mut Desk,
+    plan: &Plan<'_>,
+    trace: &mut Trace<'_>,
+) -> Result<(), Unsent> {
+    if desk.response.status() == 204 {
         desk.response.fields.remove(Known::ContentLength);
     }
     if !site.program.hides_envoy {
@@ -68,8 +81,7 @@ pub(super) fn pass_on(
     }
     adjust(site, desk, Some(&plan.matched), trace)?;
     finish(site, desk, trace);
-    close_head(desk, closes && status != 101);
-    Ok((passing, closes))
+    Ok(())
 }
 
 /// How a body of this framing reaches a client of this version, and whether the connection's end
@@ -85,14 +97,13 @@ fn shape(framing: Framing, version: Version, closes: bool) -> (Passing, bool) {
     }
 }
 
-/// Writes an answer of ours, body included, to `desk.down`.
+/// Makes the head of an answer of ours. True when the reply's body goes with it.
 pub(super) fn answer(
     site: Site<'_>,
     desk: &mut Desk,
     reply: &Reply<'_>,
     trace: &mut Trace<'_>,
-    closes: bool,
-) -> Result<(), Unsent> {
+) -> Result<bool, Unsent> {
     desk.response.begin(reply.status);
     let fields = &mut desk.response.fields;
     for (name, value) in &reply.fields {
@@ -113,12 +124,11 @@ pub(super) fn answer(
         adjust(site, desk, reply.matched.as_ref(), trace)?;
     }
     finish(site, desk, trace);
-    close_head(desk, closes);
-    if has_body && trace.method != Method::Head {
-        desk.down.bytes.extend_from_slice(&reply.body);
+    let sends_body = has_body && trace.method != Method::Head;
+    if sends_body {
         trace.sent = reply.body.len() as u64;
     }
-    Ok(())
+    Ok(sends_body)
 }
 
 /// What the route and the filters make of a response.
@@ -174,7 +184,7 @@ fn mutate_response(
 }
 
 /// Serialises the head; what was not sent before it stays before it.
-fn close_head(desk: &mut Desk, closes: bool) {
+pub(super) fn close_head(desk: &mut Desk, closes: bool) {
     if desk.down.is_sent() {
         desk.down.clear();
     }

@@ -6,6 +6,7 @@ use sluis_http1::Method;
 use sluis_rules::{Address, Route};
 use tokio::time::Instant;
 
+use super::client::Protocol;
 use crate::{
     access_log::{Flag, Flags, Record},
     conn::ConnectionFacts,
@@ -18,6 +19,8 @@ pub(super) struct Trace<'c> {
     pub(super) wall: SystemTime,
     /// The method that the client sent: a filter may change the one that goes on.
     pub(super) method: Method,
+    /// What the client speaks.
+    pub(super) protocol: Protocol,
     pub(super) request_end: Option<Instant>,
     /// Whether the desk knows how far the request's body has come.
     pub(super) is_body_begun: bool,
@@ -36,11 +39,16 @@ pub(super) struct Trace<'c> {
 }
 
 impl<'c> Trace<'c> {
-    pub(super) fn new(start: Instant, wall: SystemTime, method: Method) -> Self {
+    pub(super) fn new(
+        start: Instant,
+        wall: SystemTime,
+        (protocol, method): (Protocol, Method),
+    ) -> Self {
         Self {
             start,
             wall,
             method,
+            protocol,
             request_end: None,
             is_body_begun: false,
             response_start: None,
@@ -76,7 +84,7 @@ impl<'c> Trace<'c> {
             duration: now.duration_since(self.start),
             request_duration: since(self.request_end),
             response_duration: since(self.response_start),
-            protocol: Some("HTTP/1.1"),
+            protocol: Some(self.protocol.name()),
             response_code: self.status,
             flags: self.flags,
             response_code_details: self.details,

@@ -223,7 +223,7 @@ impl Stream for Shown<'_, '_> {
 
     fn facts(&self, facts: &mut Facts) {
         let connection = self.stage.site.connection;
-        facts.protocol = "HTTP/1.1";
+        facts.protocol = self.stage.site.protocol.name();
         if let Some(matched) = self.stage.matched {
             facts.route.push_str(&matched.route.name);
         }

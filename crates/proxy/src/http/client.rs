@@ -1,0 +1,72 @@
+//! The client's side of an exchange: all that differs between the HTTP versions.
+//!
+//! In:    a request whose head is on the desk.
+//! Out:   what the shared code (`exchange`, `forward`, `attempt`) cannot know: how a body begins and
+//!        how an answer is sent.
+//! Never: decides. What is done with a request is the same code for every version.
+
+use std::rc::Rc;
+
+use super::{
+    attempt::Finish,
+    connection::{After, Place},
+    edge::Site,
+    failure::Failure,
+    forward::Course,
+    link::Link,
+    reply::Reply,
+    state::Desk,
+    trace::Trace,
+};
+
+/// The HTTP version spoken with a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+impl Protocol {
+    /// As access logs and scripts call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
+/// Who has sent the request on the desk: an HTTP/1 connection, or one stream of HTTP/2.
+pub(super) trait Client {
+    /// What does not change while the connection lives.
+    fn place(&self) -> &Rc<Place>;
+
+    /// Takes what has come of the request's body. True when that is all of it.
+    fn begin_body(
+        &mut self,
+        desk: &mut Desk,
+        trace: &mut Trace<'_>,
+    ) -> Result<bool, Reply<'static>>;
+
+    /// Throws away the body of a request that goes nowhere. True when all of it has come.
+    fn drop_body(&mut self, desk: &mut Desk, trace: &Trace<'_>) -> bool;
+
+    /// Whether the response to this request is the connection's last.
+    fn must_close(&self, site: Site<'_>, desk: &Desk) -> bool;
+
+    /// What becomes of the client after a response that was passed on as a whole.
+    fn after_response(&self, desk: &Desk, closes: bool) -> After;
+
+    /// Sends the request over `link` and passes the response on.
+    async fn drive<'c>(
+        &mut self,
+        site: Site<'_>,
+        desk: &mut Desk,
+        course: &mut Course<'_, 'c>,
+        trace: &mut Trace<'c>,
+        link: (&mut Link, bool),
+    ) -> Result<Finish<'c>, Failure>;
+
+    /// Sends the response head on the desk with this body. False when the client has gone.
+    async fn send_answer(&mut self, desk: &mut Desk, body: Option<&[u8]>, closes: bool) -> bool;
+}

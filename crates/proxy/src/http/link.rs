@@ -1,0 +1,45 @@
+//! What carries one try: a connection to an endpoint, of either HTTP version.
+
+use std::net::SocketAddr;
+
+use super::{
+    decide::Plan,
+    edge::Site,
+    pool::{Key, Pooled},
+};
+use crate::upstream::Pick;
+
+/// A connection to an endpoint, for one request.
+#[derive(Debug)]
+pub(super) enum Link {
+    /// Ours alone until the response has ended.
+    Http1(Line),
+}
+
+/// An HTTP/1 connection with its place in the pool.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) key: Key,
+    pub(super) pooled: Pooled,
+}
+
+impl Link {
+    /// Our end, for the log.
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Http1(line) => line.pooled.upstream.local,
+        }
+    }
+
+    /// Keeps the connection for the next request, when it is at the end of a response and nothing
+    /// else.
+    pub(super) fn give_back(self, site: Site<'_>, plan: &Plan<'_>, pick: &Pick) {
+        match self {
+            Self::Http1(Line { key, mut pooled }) => {
+                pooled.requests += 1;
+                let place = (plan.backend.cluster(), pick.tls(plan.backend));
+                site.worker.http.pool.give(key, pooled, place, site.worker.now());
+            }
+        }
+    }
+}
