@@ -7,6 +7,7 @@
 //! This is the contract between the control plane and the data plane. Start at [`ResourceSet`].
 
 mod any;
+mod canonical;
 mod kind;
 mod names;
 mod set;

@@ -19,7 +19,7 @@ use envoy_types::pb::{
 };
 use prost::Name;
 
-use crate::{Kind, NameTable, UnpackError, pack, unpack};
+use crate::{Kind, NameTable, UnpackError, canonical, pack, unpack};
 
 /// The name under which the one name table travels.
 const NAME_TABLE: &str = "name-table";
@@ -194,10 +194,24 @@ impl EncodedSet {
     }
 
     fn put<M: Name>(&mut self, kind: Kind, name: &str, value: &M) {
-        let body = pack(value);
+        let mut body = pack(value);
+        if let Some(maps) = maps(kind) {
+            body.value = canonical::sorted(body.value, maps);
+        }
         let version = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&body.value));
         let encoded = Encoded { name: name.to_owned(), version, body };
         self.kinds.entry(kind).or_default().insert(name.to_owned(), encoded);
+    }
+}
+
+/// Where resources of a kind hold maps, whose entries are sorted: equal sets give equal bytes.
+fn maps(kind: Kind) -> Option<&'static [canonical::Field]> {
+    match kind {
+        Kind::Cluster => Some(&canonical::CLUSTER),
+        Kind::Endpoints => Some(&canonical::ENDPOINTS),
+        Kind::Listener => Some(&canonical::LISTENER),
+        Kind::Route => Some(&canonical::ROUTES),
+        _ => None,
     }
 }
 

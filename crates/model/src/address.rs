@@ -1,9 +1,12 @@
-//! Addresses for services that have none: Istio's automatic ones out of 240.240.0.0/16.
+//! Addresses for services that have none: Istio's automatic ones out of 240.240.0.0/16 and 2001:2::/48.
 //!
 //! The address is a hash of namespace and host, so that it does not move when other services come and
 //! go; two services with the same hash are told apart by double hashing, in a fixed order.
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 /// Addresses that end in .0 or .255 are left out: some clients refuse them.
 const HOSTS_PER_THIRD_OCTET: u32 = 254;
@@ -14,6 +17,9 @@ const SLOTS: u32 = 256 * HOSTS_PER_THIRD_OCTET;
 /// The greatest prime below [`SLOTS`], for the step of the double hashing.
 const PRIME: u32 = 65_011;
 
+/// 2001:2::/48; the last 16 bits are those of the IPv4 address.
+const V6_PREFIX: u128 = 0x2001_0002_0000_0000_0000_0000_0000_0000;
+
 /// Gives out addresses, each once.
 #[derive(Debug, Default)]
 pub(crate) struct Allocator {
@@ -21,10 +27,10 @@ pub(crate) struct Allocator {
 }
 
 impl Allocator {
-    /// An address for a service, or `None` when all are taken.
+    /// An address of each family for a service, or `None` when all are taken.
     ///
     /// The answer depends on the services asked for before; ask in a fixed order.
-    pub(crate) fn allocate(&mut self, namespace: &str, host: &str) -> Option<Ipv4Addr> {
+    pub(crate) fn allocate(&mut self, namespace: &str, host: &str) -> Option<(Ipv4Addr, Ipv6Addr)> {
         if self.taken.len() >= SLOTS as usize {
             return None;
         }
@@ -36,7 +42,8 @@ impl Allocator {
         let slot = hashed.chain(0..SLOTS).find(|slot| !self.taken.contains(slot))?;
         self.taken.insert(slot);
         let (third, fourth) = (slot / HOSTS_PER_THIRD_OCTET, slot % HOSTS_PER_THIRD_OCTET + 1);
-        Some(Ipv4Addr::from_bits(0xF0F0_0000 | third << 8 | fourth))
+        let v4 = Ipv4Addr::from_bits(0xF0F0_0000 | third << 8 | fourth);
+        Some((v4, Ipv6Addr::from_bits(V6_PREFIX | u128::from(third << 8 | fourth))))
     }
 }
 
@@ -64,7 +71,9 @@ mod tests {
         let mut allocator = Allocator::default();
         let mut seen = BTreeSet::new();
         for index in 0..SLOTS {
-            let address = allocator.allocate("n", &format!("h{index}.example.com")).unwrap();
+            let (address, v6) = allocator.allocate("n", &format!("h{index}.example.com")).unwrap();
+            assert_eq!(v6.octets()[..4], [0x20, 1, 0, 2]);
+            assert_eq!(v6.octets()[14..], address.octets()[2..]);
             assert!(seen.insert(address), "{address} twice");
             assert_eq!(address.octets()[..2], [240, 240]);
             assert!((1..=254).contains(&address.octets()[3]), "{address}");

@@ -11,7 +11,10 @@ use sluis_resources::{
     EnvoyFilter, Gateway, Key, MeshConfig, Meta, Resource, Spec, VirtualService, WorkloadEntry,
 };
 
-use crate::{MeshService, Rule, ServiceSource, address::Allocator};
+use crate::{
+    MeshService, Rule, ServiceSource, address::Allocator, endpoint::EndpointMemo,
+    rules::NamespaceRules,
+};
 
 /// A resource whose spec is known to be of one kind.
 #[derive(Debug)]
@@ -63,8 +66,9 @@ pub(crate) struct Index {
     pub(crate) gateways: Vec<Owned<Gateway>>,
     pub(crate) virtual_services: Vec<Owned<VirtualService>>,
     pub(crate) envoy_filters: Vec<Owned<EnvoyFilter>>,
-    /// By namespace, the oldest first.
-    pub(crate) rules: BTreeMap<Arc<str>, Vec<Arc<Rule>>>,
+    /// By namespace.
+    pub(crate) rules: BTreeMap<Arc<str>, NamespaceRules>,
+    pub(crate) endpoint_memo: EndpointMemo,
     pub(crate) namespaces: BTreeMap<Arc<str>, Labels>,
 }
 
@@ -85,8 +89,12 @@ impl Index {
             (filter.spec().priority, is_elsewhere)
         });
         index.services = services_by_host(services);
+        // The sort is stable: among each the oldest stays first.
+        rules.sort_by_key(|rule| rule.workload_selector.is_none());
         for rule in rules {
-            index.add_rule(rule);
+            let default = &index.mesh.default_destination_rule_export_to;
+            let of_namespace = index.rules.entry(Arc::clone(&rule.object.namespace)).or_default();
+            of_namespace.add(&rule, default);
         }
         index
     }
@@ -120,14 +128,6 @@ impl Index {
             | Spec::EndpointSlice(_)
             | Spec::Pod(_)
             | Spec::Node(_) => {}
-        }
-    }
-
-    fn add_rule(&mut self, rule: Rule) {
-        let of_namespace = self.rules.entry(Arc::clone(&rule.object.namespace)).or_default();
-        match of_namespace.iter_mut().find(|older| older.can_merge(&rule)) {
-            Some(older) => Arc::make_mut(older).merge(rule),
-            None => of_namespace.push(Arc::new(rule)),
         }
     }
 }
@@ -169,7 +169,9 @@ fn services_by_host(all: Vec<MeshService>) -> BTreeMap<HostPattern, Vec<Arc<Mesh
         for service in &mut of_host {
             service.ports.sort_by_key(|port| port.number);
             if service.wants_address() {
-                service.auto_address = addresses.allocate(service.namespace(), host.as_str());
+                let found = addresses.allocate(service.namespace(), host.as_str());
+                service.auto_address = found.map(|(v4, _)| v4);
+                service.auto_address_v6 = found.map(|(_, v6)| v6);
             }
         }
         services.insert(host, of_host.into_iter().map(Arc::new).collect());

@@ -9,20 +9,22 @@
 //! endpoints a host has) is here.
 
 mod address;
+mod endpoint;
 mod export;
 mod index;
+mod locality;
 mod mtls;
 mod rules;
 mod service;
 mod snapshot;
 
+pub use endpoint::{EndpointAddress, Health, LeftOut, ServiceEndpoint, placed};
 pub use export::is_exported;
 pub use index::{Owned, Workload};
+pub use locality::Locality;
 pub use mtls::{Mtls, MtlsMode};
-pub use rules::{Policy, Rule};
-pub use service::{
-    EndpointAddress, LeftOut, MeshPort, MeshService, PortTarget, ServiceEndpoint, ServiceSource,
-};
+pub use rules::{Policy, PolicyDefaults, Rule};
+pub use service::{MeshPort, MeshService, PortTarget, ServiceSource};
 pub use snapshot::{Batch, Changes, Snapshot, apply};
 
 /// The DNS domain of the platform's services: `NAME.NAMESPACE.svc.cluster.local`.

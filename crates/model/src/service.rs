@@ -6,8 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
 use sluis_nouns::{Cidr, HostPattern, Labels, ObjectName, SourceRef};
@@ -17,6 +16,9 @@ use sluis_resources::{
 };
 
 use crate::SERVICE_DOMAIN;
+
+/// The label that turns automatic addresses off.
+const AUTO_ADDRESS_LABEL: &str = "networking.istio.io/enable-autoallocate-ip";
 
 /// A service as the mesh sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +37,8 @@ pub struct MeshService {
     pub addresses: Vec<Cidr>,
     /// The address out of 240.240.0.0/16 that it gets where names are answered by the proxy.
     pub auto_address: Option<Ipv4Addr>,
+    /// The same out of 2001:2::/48, for workloads with IPv6 addresses.
+    pub auto_address_v6: Option<Ipv6Addr>,
     /// How endpoints are found.
     pub resolution: Resolution,
     /// Whether it is part of the mesh.
@@ -49,6 +53,8 @@ pub struct MeshService {
     pub export_to: Vec<ExportTo>,
     /// Names one of which the server's certificate must carry.
     pub subject_alt_names: Vec<String>,
+    /// Whether it may get an automatic address (label `networking.istio.io/enable-autoallocate-ip`).
+    pub wants_auto_address: bool,
     /// When the (oldest) object was made, in seconds since 1970.
     pub created: Option<i64>,
 }
@@ -86,43 +92,6 @@ pub enum PortTarget {
     Name(String),
 }
 
-/// One endpoint of one port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceEndpoint {
-    /// Where it is.
-    pub address: EndpointAddress,
-    /// The port.
-    pub port: u16,
-    /// Its share; at least 1.
-    pub weight: u32,
-    /// Its labels, for subsets.
-    pub labels: Labels,
-    /// The namespace and service account that it runs as, for its identity.
-    pub account: Option<(Arc<str>, String)>,
-}
-
-/// Where an endpoint is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum EndpointAddress {
-    /// At an address.
-    Ip(IpAddr),
-    /// At whatever a name resolves to.
-    Dns(String),
-    /// At a unix socket: an absolute path, or `@` and the name of an abstract one.
-    Unix(String),
-}
-
-/// A workload that a service means and that gets no traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOut {
-    /// Where it stands; the service's place for an endpoint that is written there.
-    pub at: SourceRef,
-    /// The resource, as faults name it.
-    pub resource: String,
-    /// Why.
-    pub why: String,
-}
-
 impl MeshService {
     /// The port of that number.
     #[must_use]
@@ -154,6 +123,8 @@ impl MeshService {
                     ..WorkloadEntry::default()
                 }];
             }
+            // Clients take an endpoint's own address, and it must stay.
+            _ if service.headless => made.resolution = Resolution::None,
             _ => made.resolution = Resolution::Static,
         }
         made.selector = (!service.selector.is_empty()).then(|| service.selector.clone());
@@ -215,13 +186,15 @@ impl MeshService {
         }
     }
 
-    /// Whether the service gets an address when it has none: never for a wildcard or a headless
-    /// service, nor where the original address must stay.
+    /// Whether the service gets an address when it has none: never a headless one, nor where the
+    /// original address must stay. A wildcard gets one only where names are resolved on demand: all
+    /// its names then share it.
     pub(crate) fn wants_address(&self) -> bool {
         self.addresses.is_empty()
+            && self.wants_auto_address
             && !self.is_headless
-            && !self.host.is_wildcard()
-            && !matches!(self.resolution, Resolution::None | Resolution::DynamicDns)
+            && self.resolution != Resolution::None
+            && (!self.host.is_wildcard() || self.resolution == Resolution::DynamicDns)
     }
 
     fn empty(meta: &Meta, host: HostPattern, source: ServiceSource) -> Self {
@@ -233,6 +206,8 @@ impl MeshService {
             ports: Vec::new(),
             addresses: Vec::new(),
             auto_address: None,
+            auto_address_v6: None,
+            wants_auto_address: meta.labels.get(AUTO_ADDRESS_LABEL) != Some("false"),
             resolution: Resolution::None,
             location: Location::MeshExternal,
             endpoints: Vec::new(),

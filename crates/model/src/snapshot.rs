@@ -12,14 +12,10 @@ use std::{
 
 use sluis_nouns::{HostPattern, Labels, ObjectName};
 use sluis_resources::{
-    EnvoyFilter, Gateway, Key, MeshConfig, Resolution, Resource, VirtualService, WorkloadAddress,
-    WorkloadEntry,
+    EnvoyFilter, Gateway, Key, MeshConfig, Resource, VirtualService, WorkloadAddress,
 };
 
-use crate::{
-    EndpointAddress, LeftOut, MeshPort, MeshService, Owned, Rule, ServiceEndpoint, ServiceSource,
-    Workload, index::Index, is_exported,
-};
+use crate::{MeshService, Owned, Rule, ServiceSource, Workload, index::Index, is_exported};
 
 /// The mesh at one moment. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -156,67 +152,6 @@ impl Snapshot {
         own.or_else(|| visible.next())
     }
 
-    /// The endpoints of one port: written ones and selected workloads. In order of address.
-    ///
-    /// For [`Resolution::Dns`] without any, the host itself stands in for them.
-    #[must_use]
-    pub fn endpoints(&self, service: &MeshService, port: &MeshPort) -> Vec<ServiceEndpoint> {
-        let namespace = &service.object.namespace;
-        let written = service.endpoints.iter().map(|entry| (entry, entry.labels.clone()));
-        let selected = self.selected(service).map(|workload| (workload.spec(), workload.labels()));
-        let mut endpoints: Vec<ServiceEndpoint> = written
-            .chain(selected)
-            .filter(|(entry, _)| trouble(service, entry, port).is_none())
-            .filter_map(|(entry, labels)| endpoint(namespace, entry, labels, port))
-            .collect();
-        let is_dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
-        if endpoints.is_empty()
-            && is_dns
-            && service.source == ServiceSource::Entry
-            && let Some(host) = service.host.exact()
-        {
-            let itself = WorkloadEntry {
-                address: Some(WorkloadAddress::Dns(host.to_owned())),
-                ..WorkloadEntry::default()
-            };
-            endpoints.extend(endpoint(namespace, &itself, Labels::new(), port));
-        }
-        endpoints.sort();
-        endpoints.dedup();
-        endpoints
-    }
-
-    /// The workloads that a service means and that [`Snapshot::endpoints`] leaves out, with the reason.
-    #[must_use]
-    pub fn left_out(&self, service: &MeshService, port: &MeshPort) -> Vec<LeftOut> {
-        let kind = match service.source {
-            ServiceSource::Platform => "Service",
-            ServiceSource::Entry => "ServiceEntry",
-        };
-        let written = service.endpoints.iter().filter_map(|entry| {
-            let why = trouble(service, entry, port)?;
-            let resource = format!("{kind} {}", service.object);
-            Some(LeftOut { at: service.at.clone(), resource, why })
-        });
-        let selected = self.selected(service).filter_map(|workload| {
-            let (why, meta) = (trouble(service, workload.spec(), port)?, workload.meta());
-            let resource = workload.resource.key().to_string();
-            Some(LeftOut { at: meta.at.clone(), resource, why })
-        });
-        written.chain(selected).collect()
-    }
-
-    /// The workloads that a service selects, in order of name.
-    fn selected<'a>(&'a self, service: &'a MeshService) -> impl Iterator<Item = &'a Workload> {
-        self.index.workloads.values().filter(|workload| {
-            workload.meta().name.namespace == service.object.namespace
-                && service
-                    .selector
-                    .as_ref()
-                    .is_some_and(|selector| workload.labels().matches(selector))
-        })
-    }
-
     /// The platform services that select a workload, in order of host.
     pub fn services_selecting(
         &self,
@@ -296,74 +231,18 @@ impl Snapshot {
         service: &MeshService,
     ) -> Option<&Arc<Rule>> {
         let root = self.index.mesh.root_namespace.as_str();
-        let default = &self.index.mesh.default_destination_rule_export_to;
-        let at_home =
-            |rule: &Rule| client != root || rule.export_to == [sluis_resources::ExportTo::Same];
-        let exported = |rule: &Rule| {
-            rule.workload_selector.is_none()
-                && is_exported(&rule.export_to, default, &rule.object.namespace, client)
-        };
-        self.rule_in(client, client_labels, &service.host, &at_home)
-            .or_else(|| self.rule_in(service.namespace(), client_labels, &service.host, &exported))
-            .or_else(|| self.rule_in(root, client_labels, &service.host, &exported))
-    }
-
-    fn rule_in(
-        &self,
-        namespace: &str,
-        client_labels: &Labels,
-        host: &HostPattern,
-        counts: &dyn Fn(&Rule) -> bool,
-    ) -> Option<&Arc<Rule>> {
-        let rules = self.index.rules.get(namespace)?;
-        let selects = |rule: &Rule| {
-            rule.workload_selector.as_ref().is_none_or(|labels| client_labels.matches(labels))
-        };
-        rules.iter().filter(|rule| rule.host.covers(host) && counts(rule) && selects(rule)).min_by(
-            |a, b| {
-                let general = |rule: &Rule| rule.workload_selector.is_none();
-                (general(a).cmp(&general(b))).then_with(|| a.host.by_specificity(&b.host))
-            },
-        )
-    }
-}
-
-/// Why a workload gets no traffic of a port.
-fn trouble(service: &MeshService, entry: &WorkloadEntry, port: &MeshPort) -> Option<String> {
-    let (host, number) = (&service.host, port.number);
-    match (&entry.address, service.resolution) {
-        (None, _) => Some(format!("without an address it gets no traffic for {host}")),
-        (Some(WorkloadAddress::Dns(name)), Resolution::Static) => Some(format!(
-            "{name} is a name, and {host} takes addresses only (resolution STATIC): it gets no traffic"
-        )),
-        (Some(WorkloadAddress::Unix(_)), Resolution::Dns | Resolution::DnsRoundRobin) => {
-            Some(format!("a unix socket is not found by DNS: it gets no traffic for {host}"))
+        let own = self.index.rules.get(client);
+        let own = own.and_then(|own| own.for_own(&service.host, client_labels, client == root));
+        if let Some(found) = own {
+            return found;
         }
-        _ if port.on(&entry.ports).is_none() => {
-            Some(format!("it has no port of the name that {host}:{number} leads to: no traffic"))
-        }
-        _ => None,
+        let exported = |home: &str| self.index.rules.get(home)?.for_other(&service.host, client);
+        exported(service.namespace()).or_else(|| exported(root))
     }
-}
 
-fn endpoint(
-    namespace: &Arc<str>,
-    entry: &WorkloadEntry,
-    labels: Labels,
-    port: &MeshPort,
-) -> Option<ServiceEndpoint> {
-    let address = match entry.address.as_ref()? {
-        WorkloadAddress::Ip(ip) => EndpointAddress::Ip(*ip),
-        WorkloadAddress::Dns(name) => EndpointAddress::Dns(name.clone()),
-        WorkloadAddress::Unix(path) => EndpointAddress::Unix(path.clone()),
-    };
-    Some(ServiceEndpoint {
-        address,
-        port: port.on(&entry.ports)?,
-        weight: entry.weight.unwrap_or(1).max(1),
-        labels,
-        account: entry.service_account.clone().map(|account| (Arc::clone(namespace), account)),
-    })
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
 }
 
 #[cfg(test)]

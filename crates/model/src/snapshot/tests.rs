@@ -3,6 +3,7 @@
 use sluis_resources::{ClientTlsMode, Kind, SimpleLb};
 
 use super::*;
+use crate::EndpointAddress;
 
 fn snapshot(text: &str) -> Snapshot {
     apply(&Snapshot::default(), batch(text)).0
@@ -102,7 +103,7 @@ fn a_service_has_the_workloads_that_it_selects() {
     let found: Vec<_> = snapshot
         .endpoints(service, &service.ports[0])
         .into_iter()
-        .map(|endpoint| (endpoint.port, endpoint.account))
+        .map(|endpoint| (endpoint.port, endpoint.account.clone()))
         .collect();
     assert_eq!(found, [(8080, Some(("n".into(), "me".to_owned()))), (81, None)]);
     assert!(service.auto_address.is_some());

@@ -74,7 +74,7 @@ fn one(
     subset: Option<&Subset>,
 ) -> ClusterInput {
     let policy = rule.map(|rule| rule.policy(subset, port.number)).unwrap_or_default();
-    let mut endpoints = selection.snapshot.endpoints(service, port);
+    let mut endpoints = selection.snapshot.endpoints(service, port).to_vec();
     if let Some(subset) = subset {
         endpoints.retain(|endpoint| endpoint.labels.matches(&subset.labels));
     }

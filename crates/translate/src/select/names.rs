@@ -32,14 +32,13 @@ fn addresses(selection: &Selection<'_>, service: &MeshService) -> Vec<IpAddr> {
         found.extend(service.auto_address.map(IpAddr::V4));
     }
     if found.is_empty() && service.is_headless {
-        let endpoints = service
-            .ports
-            .first()
-            .map(|port| selection.snapshot.endpoints(service, port))
-            .unwrap_or_default();
-        found.extend(endpoints.into_iter().filter_map(|endpoint| match endpoint.address {
-            EndpointAddress::Ip(ip) => Some(ip),
-            EndpointAddress::Dns(_) | EndpointAddress::Unix(_) => None,
+        let endpoints =
+            service.ports.first().map(|port| selection.snapshot.endpoints(service, port));
+        found.extend(endpoints.iter().flat_map(|list| list.iter()).filter_map(|endpoint| {
+            match endpoint.address {
+                EndpointAddress::Ip(ip) => Some(ip),
+                EndpointAddress::Dns(_) | EndpointAddress::Unix(_) => None,
+            }
         }));
     }
     found.sort();
