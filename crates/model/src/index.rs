@@ -8,12 +8,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sluis_nouns::{HostPattern, Labels, ObjectName};
 use sluis_resources::{
-    EnvoyFilter, Gateway, Key, MeshConfig, Meta, Resource, Spec, VirtualService, WorkloadEntry,
+    EnvoyFilter, Gateway, Key, MeshConfig, Meta, PeerAuthentication, Resource, Sidecar, Spec,
+    VirtualService, WorkloadEntry,
 };
 
 use crate::{
     MeshService, Rule, ServiceSource, address::Allocator, endpoint::EndpointMemo,
-    rules::NamespaceRules,
+    rules::NamespaceRules, scope::ScopeMemo,
 };
 
 /// A resource whose spec is known to be of one kind.
@@ -70,6 +71,11 @@ pub(crate) struct Index {
     pub(crate) rules: BTreeMap<Arc<str>, NamespaceRules>,
     pub(crate) endpoint_memo: EndpointMemo,
     pub(crate) namespaces: BTreeMap<Arc<str>, Labels>,
+    /// By namespace, the oldest first.
+    pub(crate) sidecars: BTreeMap<Arc<str>, Vec<Owned<Sidecar>>>,
+    /// By namespace, the oldest first.
+    pub(crate) peer_authentications: BTreeMap<Arc<str>, Vec<Owned<PeerAuthentication>>>,
+    pub(crate) scopes: ScopeMemo,
 }
 
 impl Index {
@@ -119,10 +125,18 @@ impl Index {
             Spec::Namespace(_) => {
                 self.namespaces.insert(Arc::clone(&meta.name.name), meta.labels.clone());
             }
+            Spec::Sidecar(_) => {
+                let of_namespace =
+                    self.sidecars.entry(Arc::clone(&meta.name.namespace)).or_default();
+                of_namespace.push(owned(resource, sidecar));
+            }
+            Spec::PeerAuthentication(_) => {
+                let of_namespace =
+                    self.peer_authentications.entry(Arc::clone(&meta.name.namespace)).or_default();
+                of_namespace.push(owned(resource, peer_authentication));
+            }
             Spec::Secret(_)
             | Spec::ConfigMap(_)
-            | Spec::Sidecar(_)
-            | Spec::PeerAuthentication(_)
             | Spec::WorkloadGroup(_)
             | Spec::ProxyConfig(_)
             | Spec::EndpointSlice(_)
@@ -193,6 +207,14 @@ fn virtual_service(spec: &Spec) -> Option<&VirtualService> {
 
 fn envoy_filter(spec: &Spec) -> Option<&EnvoyFilter> {
     if let Spec::EnvoyFilter(value) = spec { Some(value) } else { None }
+}
+
+fn sidecar(spec: &Spec) -> Option<&Sidecar> {
+    if let Spec::Sidecar(value) = spec { Some(value) } else { None }
+}
+
+fn peer_authentication(spec: &Spec) -> Option<&PeerAuthentication> {
+    if let Spec::PeerAuthentication(value) = spec { Some(value) } else { None }
 }
 
 fn workload(spec: &Spec) -> Option<&WorkloadEntry> {

@@ -15,6 +15,7 @@ mod index;
 mod locality;
 mod mtls;
 mod rules;
+mod scope;
 mod service;
 mod snapshot;
 
@@ -24,6 +25,7 @@ pub use index::{Owned, Workload};
 pub use locality::Locality;
 pub use mtls::{Mtls, MtlsMode};
 pub use rules::{Policy, PolicyDefaults, Rule};
+pub use scope::{EgressScope, Scope};
 pub use service::{MeshPort, MeshService, PortTarget, ServiceSource};
 pub use snapshot::{Batch, Changes, Snapshot, apply};
 

@@ -22,7 +22,7 @@ mod tls;
 
 use std::{collections::HashSet, sync::Arc};
 
-use sluis_model::{MeshService, Snapshot};
+use sluis_model::{MeshService, Scope, Snapshot};
 use sluis_nouns::{HostPattern, Labels};
 use sluis_resources::{
     AccessLogEncoding, GatewayRef, MeshConfig, Meta, OutboundTrafficPolicy, PathNormalization,
@@ -36,10 +36,18 @@ use crate::{
 /// Chooses and orders everything of the mesh that matters to one proxy.
 #[must_use]
 pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
+    // Sidecar resources say nothing to gateways.
+    let scope =
+        (view.role == Role::Sidecar).then(|| snapshot.scope(&view.name.namespace, &view.labels));
+    let services = match &scope {
+        Some(scope) => scope.services().cloned().collect(),
+        None => snapshot.services(&view.name.namespace).cloned().collect(),
+    };
     let mut selection = Selection {
         view,
         snapshot,
-        services: snapshot.services(&view.name.namespace).cloned().collect(),
+        scope,
+        services,
         client_tls_clusters: Vec::new(),
         faults: Vec::new(),
     };
@@ -77,6 +85,8 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
 struct Selection<'a> {
     view: &'a ProxyView,
     snapshot: &'a Snapshot,
+    /// What the proxy's `Sidecar` imports; `None` for a gateway, which sees everything.
+    scope: Option<Arc<Scope>>,
     /// The services that the proxy sees, in order of host.
     services: Vec<Arc<MeshService>>,
     /// The clusters of which a variant without TLS of its own is needed; see `destination`.
@@ -86,14 +96,18 @@ struct Selection<'a> {
 
 impl Selection<'_> {
     fn policy(&self) -> OutboundPolicy {
-        match self.snapshot.mesh().outbound_traffic_policy {
+        let written = self.scope.as_ref().and_then(|scope| scope.outbound_policy());
+        match written.map_or(self.snapshot.mesh().outbound_traffic_policy, |policy| policy.mode) {
             OutboundTrafficPolicy::RegistryOnly => OutboundPolicy::RegistryOnly,
             OutboundTrafficPolicy::AllowAny => OutboundPolicy::AllowAny,
         }
     }
 
     fn service(&self, host: &HostPattern) -> Option<Arc<MeshService>> {
-        self.snapshot.service(host, &self.view.name.namespace).cloned()
+        match &self.scope {
+            Some(scope) => scope.service(host).cloned(),
+            None => self.snapshot.service(host, &self.view.name.namespace).cloned(),
+        }
     }
 
     fn fault(&mut self, meta: &Meta, fault: Fault) {

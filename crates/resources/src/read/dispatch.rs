@@ -86,8 +86,7 @@ const READERS: &[KindReader] = &[
 /// Kinds that are read and checked, and that the rest of the program does not carry out yet: an object
 /// of one is an error, so that a policy that nobody enforces never looks enforced. Whoever carries a
 /// kind out deletes its line.
-const NOT_CARRIED_OUT: &[Kind] =
-    &[Kind::PeerAuthentication, Kind::ProxyConfig, Kind::Sidecar, Kind::WorkloadGroup];
+const NOT_CARRIED_OUT: &[Kind] = &[Kind::ProxyConfig, Kind::WorkloadGroup];
 
 /// The same, of kinds that restrict nothing: an object of one is a warning, and is handed on.
 const NOT_CARRIED_OUT_HARMLESS: &[Kind] = &[Kind::EndpointSlice, Kind::Node, Kind::Pod];

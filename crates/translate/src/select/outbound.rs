@@ -78,15 +78,15 @@ pub(super) fn select(
 
 /// The VirtualServices of gateway `mesh` that this namespace sees, the oldest first.
 fn mesh_virtual_services(selection: &Selection<'_>) -> Vec<Owned<VirtualService>> {
-    selection
-        .snapshot
-        .virtual_services(&selection.view.name.namespace)
-        .filter(|owned| {
-            let gateways = &owned.spec().gateways;
-            gateways.is_empty() || gateways.contains(&GatewayRef::Mesh)
-        })
-        .cloned()
-        .collect()
+    let mut found: Vec<Owned<VirtualService>> = Vec::new();
+    for listener in selection.scope.iter().flat_map(|scope| &scope.listeners) {
+        let is_new = |owned: &&Owned<VirtualService>| {
+            found.iter().all(|known| known.meta().name != owned.meta().name)
+        };
+        let more: Vec<_> = listener.virtual_services.iter().filter(is_new).cloned().collect();
+        found.extend(more);
+    }
+    found
 }
 
 /// Whether a VirtualService routes HTTP for a host that no service has.
