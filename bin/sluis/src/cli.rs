@@ -94,6 +94,10 @@ pub(crate) struct UpOptions {
     #[arg(long, value_name = "ADDRESS")]
     pub plaintext_xds: Option<SocketAddr>,
 
+    /// Also serve Istio's debug pages and metrics (/debug/syncz, /metrics, …) [default: off]
+    #[arg(long, value_name = "ADDRESS")]
+    pub debug: Option<SocketAddr>,
+
     /// How long a workload's certificate lives; it is renewed at half life
     #[arg(long, default_value = "24h", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub certificate_life: std::time::Duration,
@@ -121,6 +125,11 @@ pub(crate) struct ControlPlaneOptions {
     /// for it is 15010 [default: off]
     #[arg(long, value_name = "ADDRESS")]
     pub plaintext_xds: Option<SocketAddr>,
+
+    /// Where Istio's debug pages and metrics are served (/debug/syncz, /metrics, …)
+    /// [default: 127.0.0.1:15014 where that is free]
+    #[arg(long, value_name = "ADDRESS")]
+    pub debug: Option<SocketAddr>,
 
     /// How long a workload's certificate lives; it is renewed at half life
     #[arg(long, default_value = "24h", value_parser = humantime::parse_duration, value_name = "DURATION")]

@@ -10,6 +10,7 @@
 mod api;
 mod bootstrap;
 mod cli;
+mod debug;
 mod output;
 mod plane;
 mod state;

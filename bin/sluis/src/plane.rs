@@ -11,7 +11,13 @@ mod files;
 mod mesh;
 mod show;
 
-use std::{fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use sluis_ca::{Authority, AuthorityConfig, Desk, JoinTokens, ServerCertificate};
@@ -27,7 +33,12 @@ use tokio::{
 };
 
 use crate::{
-    api, bootstrap::CONTROL_PLANE_NAME, output, state::StateDir, supervise::Statuses,
+    api,
+    bootstrap::CONTROL_PLANE_NAME,
+    debug::{self, Debug},
+    output,
+    state::StateDir,
+    supervise::Statuses,
     workload::Workload,
 };
 use files::Files;
@@ -43,6 +54,8 @@ pub(crate) struct PlaneOptions {
     pub xds: SocketAddr,
     /// Where xDS is served without TLS; loopback only.
     pub plaintext_xds: Option<SocketAddr>,
+    /// Where the debug pages are served.
+    pub debug: Option<SocketAddr>,
     /// How long certificates live.
     pub certificate_life: Duration,
 }
@@ -71,6 +84,8 @@ pub(crate) struct Plane {
     server: Server,
     listener: TcpListener,
     plaintext: Option<TcpListener>,
+    debug: Option<TcpListener>,
+    desk: Arc<Desk>,
     state: StateDir,
     stop: watch::Sender<bool>,
     _lock: File,
@@ -111,13 +126,11 @@ impl Plane {
         let certificate = ServerCertificate::new(Arc::clone(&authority), store.clone(), names)?;
         let tls = ServerTls::grpc(&store)?;
         let listener = bind(options.xds).await?;
-        let plaintext = match options.plaintext_xds {
-            Some(address) => Some(bind(address).await?),
-            None => None,
-        };
+        let plaintext = bind_wanted(options.plaintext_xds).await?;
+        let debug = bind_wanted(options.debug).await?;
         let desk = Arc::new(Desk::new(Arc::clone(&authority), Arc::clone(&tokens)));
         let server = Server::new(Arc::new(move || tls.config()), Arc::new(control.clone()))
-            .with(CertificateService::new(desk));
+            .with(CertificateService::new(Arc::clone(&desk)));
         Ok(Self {
             files,
             control,
@@ -127,6 +140,8 @@ impl Plane {
             server,
             listener,
             plaintext,
+            debug,
+            desk,
             state,
             stop,
             _lock: lock,
@@ -186,6 +201,17 @@ impl Plane {
             let serving = server.serve(listener, told(stopped.clone()));
             servers.spawn(async { serving.await.context("the server without TLS stopped") });
         }
+        if let Some(listener) = self.debug {
+            output::print(&format!("debug pages on {}\n", listener.local_addr()?))?;
+            let debug = Debug {
+                control: mesh.control.clone(),
+                authority: Arc::clone(&mesh.authority),
+                desk: self.desk,
+                began: Instant::now(),
+            };
+            let serving = debug::serve(debug, listener, told(stopped.clone()));
+            servers.spawn(async { serving.await.context("the debug pages stopped") });
+        }
         let (answers, socket) =
             (Arc::clone(&mesh) as Arc<dyn api::Answers>, self.state.control_socket());
         servers.spawn(async move {
@@ -223,6 +249,13 @@ pub(crate) fn run(task: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(task)
+}
+
+async fn bind_wanted(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {
+    match address {
+        Some(address) => bind(address).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener> {

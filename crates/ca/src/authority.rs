@@ -197,6 +197,12 @@ impl Authority {
         &self.root_path
     }
 
+    /// Until when the root is valid.
+    #[must_use]
+    pub fn root_ends(&self) -> SystemTime {
+        self.root.not_after
+    }
+
     /// What the authority may sign.
     #[must_use]
     pub fn config(&self) -> &AuthorityConfig {

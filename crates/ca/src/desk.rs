@@ -4,12 +4,15 @@
 //! Out:   the chain; a gRPC status for who is not who they should be.
 //! Never: issues for anybody but the caller. Impersonation is refused by name.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use envoy_types::pb::google::protobuf::value::Kind;
 use sluis_identity::{Caller, CertificateAuthority, IstioCertificateRequest};
 use sluis_nouns::WorkloadId;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::{Authority, IssueError, JoinTokens, Proof, SigningRequest};
 
@@ -18,13 +21,46 @@ use crate::{Authority, IssueError, JoinTokens, Proof, SigningRequest};
 pub struct Desk {
     authority: Arc<Authority>,
     tokens: Arc<JoinTokens>,
+    counts: Mutex<DeskCounts>,
+}
+
+/// How many requests there were, and what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeskCounts {
+    /// All of them.
+    pub requests: u64,
+    /// Those that were answered with a certificate.
+    pub issued: u64,
+    /// Those of callers that did not show who they are.
+    pub unauthenticated: u64,
+    /// Those that could not be read, or asked for what is not given.
+    pub unreadable: u64,
+    /// Those that were good and could not be signed.
+    pub unsigned: u64,
 }
 
 impl Desk {
     /// A desk in front of an authority.
     #[must_use]
     pub fn new(authority: Arc<Authority>, tokens: Arc<JoinTokens>) -> Self {
-        Self { authority, tokens }
+        Self { authority, tokens, counts: Mutex::default() }
+    }
+
+    /// How many requests there were, and what became of them.
+    #[must_use]
+    pub fn counts(&self) -> DeskCounts {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, outcome: Result<(), Code>) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.requests += 1;
+        *match outcome {
+            Ok(()) => &mut counts.issued,
+            Err(Code::Unauthenticated) => &mut counts.unauthenticated,
+            Err(Code::InvalidArgument) => &mut counts.unreadable,
+            Err(_) => &mut counts.unsigned,
+        } += 1;
     }
 
     /// Who the caller is: by its certificate, else by its token, which stays usable.
@@ -69,7 +105,9 @@ impl CertificateAuthority for Desk {
         caller: Caller,
         request: IstioCertificateRequest,
     ) -> Result<Vec<String>, Status> {
-        self.answer(&caller, &request).inspect_err(|status| {
+        let answer = self.answer(&caller, &request);
+        self.count(answer.as_ref().map(drop).map_err(Status::code));
+        answer.inspect_err(|status| {
             tracing::warn!(?caller, code = ?status.code(), reason = status.message(),
                 "certificate refused");
         })

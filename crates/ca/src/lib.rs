@@ -15,7 +15,7 @@ mod server;
 mod tokens;
 
 pub use authority::{Authority, AuthorityConfig, IssueError, Issued, OpenError};
-pub use desk::Desk;
+pub use desk::{Desk, DeskCounts};
 pub use files::FileError;
 pub use log::{Entry, Proof};
 pub use request::{RequestError, SigningRequest};

@@ -7,9 +7,10 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use sluis_envoy::EncodedSet;
+use sluis_envoy::{EncodedSet, Kind};
 use sluis_model::{Batch, Changes, Snapshot, apply};
 use sluis_nouns::{ObjectName, TrustDomain};
 use sluis_resources::Fault;
@@ -24,8 +25,10 @@ use tracing::{info, warn};
 use crate::{
     ProxyNode, ProxyStatus, ViewError,
     config::{Config, Configs},
-    debounce, proxy_view,
-    status::Progress,
+    debounce,
+    metrics::Metrics,
+    proxy_view,
+    status::{KindStatus, Progress},
     view::wants_proxy,
 };
 
@@ -40,6 +43,7 @@ pub struct Control(Arc<Shared>);
 struct Shared {
     domain: TrustDomain,
     configs: Configs,
+    metrics: Metrics,
     state: Mutex<State>,
     /// Counts what people would like to see: connections, answers, changes of the mesh.
     events: watch::Sender<u64>,
@@ -68,6 +72,33 @@ pub(crate) struct Stream {
     pub(crate) progress: Progress,
 }
 
+/// A snapshot on its way to the proxies.
+struct Generation {
+    number: u64,
+    /// When the change that it follows from was taken up.
+    began: Instant,
+    snapshot: Snapshot,
+}
+
+/// A connected proxy, in detail.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// What tells this stream from all others, also earlier ones of the same proxy.
+    pub key: ProxyKey,
+    /// Who it is.
+    pub peer: Peer,
+    /// What it says of itself.
+    pub node: ProxyNode,
+    /// How it is seen.
+    pub view: ProxyView,
+    /// What it should hold.
+    pub config: Arc<Config>,
+    /// How long it has been connected.
+    pub connected: Duration,
+    /// How far each kind has come. All kinds are there.
+    pub kinds: BTreeMap<Kind, KindStatus>,
+}
+
 /// What one workload's proxy holds, or would hold.
 #[derive(Clone, Debug)]
 pub struct ProxyConfig {
@@ -84,6 +115,7 @@ impl Control {
         Self(Arc::new(Shared {
             domain,
             configs: Configs::default(),
+            metrics: Metrics::default(),
             state: Mutex::default(),
             events: watch::Sender::new(0),
         }))
@@ -107,8 +139,10 @@ impl Control {
     /// Until the first batch, proxies are told to come back. Calls must not overlap: there is one
     /// source.
     pub fn apply(&self, batch: Batch) -> Changes {
+        let began = Instant::now();
         let before = self.lock().snapshot.clone();
         let (snapshot, changes) = apply(&before, batch);
+        self.metrics().applied(began.elapsed());
         let (generation, streams) = {
             let mut state = self.lock();
             state.snapshot = snapshot.clone();
@@ -119,8 +153,9 @@ impl Control {
             (state.generation, streams)
         };
         let mut pushed = 0;
+        let next = Generation { number: generation, began, snapshot };
         for (key, who) in streams {
-            pushed += usize::from(self.refresh(key, &who, generation, &snapshot));
+            pushed += usize::from(self.refresh(key, &who, &next));
         }
         info!(
             added = changes.added.len(),
@@ -137,6 +172,12 @@ impl Control {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.lock().snapshot.clone()
+    }
+
+    /// Whether the mesh is known, so that proxies are served.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.lock().generation > 0
     }
 
     /// The trust domain of the mesh's identities.
@@ -163,6 +204,7 @@ impl Control {
             role: stream.view.role,
             node: Some(stream.node.id.clone()),
             connected: Some(stream.progress.age(now)),
+            peer: Some(stream.peer.clone()),
             kinds: stream.progress.show(now),
         });
         let mut proxies: Vec<ProxyStatus> = connected.collect();
@@ -178,12 +220,30 @@ impl Control {
                     role,
                     node: None,
                     connected: None,
+                    peer: None,
                     kinds,
                 });
             }
         }
         proxies.sort_by(|a, b| a.workload.cmp(&b.workload));
         proxies
+    }
+
+    /// Every connected proxy in detail, in the order in which they came.
+    #[must_use]
+    pub fn clients(&self) -> Vec<Client> {
+        let now = Instant::now();
+        let state = self.lock();
+        let show = |(key, stream): (&ProxyKey, &Stream)| Client {
+            key: *key,
+            peer: stream.peer.clone(),
+            node: stream.node.clone(),
+            view: stream.view.clone(),
+            config: Arc::clone(&stream.config),
+            connected: stream.progress.age(now),
+            kinds: stream.progress.show(now),
+        };
+        state.streams.iter().map(show).collect()
     }
 
     /// What the proxy of a workload holds, or would hold if it connected. `None` when there is no
@@ -245,6 +305,10 @@ impl Control {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
     pub(crate) fn tell(&self) {
         self.0.events.send_modify(|count| *count += 1);
     }
@@ -257,28 +321,26 @@ impl Control {
     /// Rebuilds one proxy's configuration; returns whether something was pushed.
     ///
     /// A proxy whose workload is gone, or now has another identity, is dropped: its stream ends.
-    fn refresh(
-        &self,
-        key: ProxyKey,
-        (peer, node): &(Peer, ProxyNode),
-        generation: u64,
-        snapshot: &Snapshot,
-    ) -> bool {
-        let admitted = self.admit(peer, node, snapshot);
-        let built = admitted.map(|view| (self.config(&view, snapshot), view));
+    fn refresh(&self, key: ProxyKey, (peer, node): &(Peer, ProxyNode), next: &Generation) -> bool {
+        let admitted = self.admit(peer, node, &next.snapshot);
+        let built = admitted.map(|view| (self.config(&view, &next.snapshot), view));
         let mut state = self.lock();
         let Some(stream) = state.streams.get_mut(&key) else { return false };
         match built {
             Ok((config, view)) => {
-                if generation <= stream.generation {
+                if next.number <= stream.generation {
                     return false;
                 }
                 stream.view = view;
-                stream.generation = generation;
+                stream.generation = next.number;
                 let encoded = Arc::clone(config.encoded_for(peer));
                 stream.config = config;
+                let progress = &mut stream.progress;
                 stream.sets.send_if_modified(|set| {
                     let is_new = *set != encoded;
+                    if is_new {
+                        progress.change(next.began);
+                    }
                     *set = encoded;
                     is_new
                 })

@@ -50,9 +50,15 @@ impl Directory for Control {
         }
     }
 
-    fn report(&self, key: ProxyKey, kind: Kind, report: Report) {
-        if let Some(stream) = self.lock().streams.get_mut(&key) {
-            stream.progress.take(kind, report, Instant::now());
+    fn report(&self, key: ProxyKey, reports: Vec<(Kind, Report)>) {
+        self.metrics().take(&reports);
+        let settled = self
+            .lock()
+            .streams
+            .get_mut(&key)
+            .and_then(|stream| stream.progress.take(reports, Instant::now()));
+        if let Some(after) = settled {
+            self.metrics().converged(after);
         }
         self.tell();
     }

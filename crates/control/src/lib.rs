@@ -10,12 +10,14 @@ mod config;
 mod control;
 mod debounce;
 mod directory;
+mod metrics;
 mod node;
 mod status;
 mod view;
 
 pub use config::Config;
-pub use control::{Control, ProxyConfig};
+pub use control::{Client, Control, ProxyConfig};
+pub use metrics::Exposition;
 pub use node::{Interception, NodeId, NodeIdError, ProxyNode};
 pub use status::{KindStatus, ProxyStatus, Sync};
 pub use view::{PROXY_ANNOTATION, RUN_ANNOTATION, ViewError, proxy_view, wants_proxy, workload_id};

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use sluis_envoy::Kind;
 use sluis_nouns::{ObjectName, WorkloadId};
 use sluis_translate::Role;
-use sluis_xds::Report;
+use sluis_xds::{Peer, Report};
 use tokio::time::Instant;
 
 /// One proxy, connected or expected.
@@ -21,6 +21,8 @@ pub struct ProxyStatus {
     pub node: Option<String>,
     /// How long it has been connected; `None` while it is not.
     pub connected: Option<Duration>,
+    /// Who it is: by its certificate, or by its word alone; `None` while it is not connected.
+    pub peer: Option<Peer>,
     /// How far each kind has come. All kinds are there.
     pub kinds: BTreeMap<Kind, KindStatus>,
 }
@@ -45,6 +47,8 @@ pub struct KindStatus {
     pub age: Duration,
     /// The version that was last sent; empty when nothing was.
     pub version: String,
+    /// The version that was last accepted; empty when none was.
+    pub accepted: String,
 }
 
 /// Whether a proxy holds what it was sent.
@@ -76,21 +80,50 @@ impl std::fmt::Display for Sync {
 #[derive(Debug)]
 pub(crate) struct Progress {
     since: Instant,
-    kinds: BTreeMap<Kind, (Sync, Instant, String)>,
+    kinds: BTreeMap<Kind, KindProgress>,
+    /// Since when an answer to a change is awaited.
+    changed: Option<Instant>,
+}
+
+/// The progress of one kind.
+#[derive(Debug)]
+struct KindProgress {
+    sync: Sync,
+    at: Instant,
+    version: String,
+    accepted: String,
 }
 
 impl Progress {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { since: now, kinds: BTreeMap::new() }
+        Self { since: now, kinds: BTreeMap::new(), changed: None }
     }
 
-    pub(crate) fn take(&mut self, kind: Kind, report: Report, now: Instant) {
-        let (sync, version) = match report {
-            Report::Sent { version } => (Sync::Stale, version),
-            Report::Ack { version } => (Sync::Synced, version),
-            Report::Nack { version, detail } => (Sync::Nack(detail), version),
-        };
-        self.kinds.insert(kind, (sync, now, version));
+    /// Something is on its way that follows from a change at `at`.
+    pub(crate) fn change(&mut self, at: Instant) {
+        self.changed.get_or_insert(at);
+    }
+
+    /// Takes reports that belong together. Gives the time since the change that they follow from,
+    /// once everything is answered.
+    pub(crate) fn take(&mut self, reports: Vec<(Kind, Report)>, now: Instant) -> Option<Duration> {
+        for (kind, report) in reports {
+            let (sync, version) = match report {
+                Report::Sent { version } => (Sync::Stale, version),
+                Report::Ack { version } => (Sync::Synced, version),
+                Report::Nack { version, detail } => (Sync::Nack(detail), version),
+            };
+            let before = self.kinds.remove(&kind).map(|before| before.accepted);
+            let accepted = match sync {
+                Sync::Synced => version.clone(),
+                _ => before.unwrap_or_default(),
+            };
+            self.kinds.insert(kind, KindProgress { sync, at: now, version, accepted });
+        }
+        if self.kinds.values().any(|kind| kind.sync == Sync::Stale) {
+            return None;
+        }
+        self.changed.take().map(|changed| now - changed)
     }
 
     pub(crate) fn age(&self, now: Instant) -> Duration {
@@ -99,10 +132,18 @@ impl Progress {
 
     pub(crate) fn show(&self, now: Instant) -> BTreeMap<Kind, KindStatus> {
         let show = |kind| match self.kinds.get(&kind) {
-            None => KindStatus { sync: Sync::NotSent, age: self.age(now), version: String::new() },
-            Some((sync, at, version)) => {
-                KindStatus { sync: sync.clone(), age: now - *at, version: version.clone() }
-            }
+            None => KindStatus {
+                sync: Sync::NotSent,
+                age: self.age(now),
+                version: String::new(),
+                accepted: String::new(),
+            },
+            Some(kind) => KindStatus {
+                sync: kind.sync.clone(),
+                age: now - kind.at,
+                version: kind.version.clone(),
+                accepted: kind.accepted.clone(),
+            },
         };
         Kind::ALL.into_iter().map(|kind| (kind, show(kind))).collect()
     }

@@ -130,6 +130,11 @@ impl Snapshot {
         self.index.services.values().filter_map(move |of_host| self.best(of_host, viewer))
     }
 
+    /// Every service, seen by whom it may be, in order of host.
+    pub fn all_services(&self) -> impl Iterator<Item = &Arc<MeshService>> {
+        self.index.services.values().flatten()
+    }
+
     /// The service of a host that a namespace sees.
     #[must_use]
     pub fn service(&self, host: &HostPattern, viewer: &str) -> Option<&Arc<MeshService>> {

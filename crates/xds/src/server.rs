@@ -116,8 +116,8 @@ pub trait Directory: Send + Sync + 'static {
     /// A [`Refusal`]: the proxy gets nothing.
     fn connect(&self, peer: &Peer, node: &Node) -> Result<Connection, Refusal>;
 
-    /// Takes note of what was sent and answered.
-    fn report(&self, key: ProxyKey, kind: Kind, report: Report);
+    /// Takes note of what was sent and answered at once.
+    fn report(&self, key: ProxyKey, reports: Vec<(Kind, Report)>);
 
     /// Takes note that the stream has ended.
     fn disconnect(&self, key: ProxyKey);

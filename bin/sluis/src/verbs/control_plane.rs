@@ -4,7 +4,10 @@
 //! Out:   xDS to any client, under TLS or, on loopback, without.
 //! Never: starts a proxy.
 
-use std::process::ExitCode;
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::ExitCode,
+};
 
 use anyhow::Result;
 
@@ -27,8 +30,18 @@ pub(crate) fn run(options: ControlPlaneOptions) -> Result<ExitCode> {
         state,
         xds: options.xds,
         plaintext_xds: options.plaintext_xds,
+        debug: options.debug.or_else(debug_by_default),
         certificate_life: options.certificate_life,
     };
     plane::run(async { Plane::open(options).await?.run((), Statuses::default()).await })?;
     Ok(ExitCode::SUCCESS)
 }
+
+/// Istio's port, unless another control plane of this machine has it.
+fn debug_by_default() -> Option<SocketAddr> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, DEBUG_PORT));
+    TcpListener::bind(address).is_ok().then_some(address)
+}
+
+/// Istio's port for debug pages and metrics.
+const DEBUG_PORT: u16 = 15014;

@@ -49,6 +49,7 @@ async fn up(options: UpOptions) -> Result<()> {
         state: state.clone(),
         xds: options.listen,
         plaintext_xds: options.plaintext_xds,
+        debug: options.debug,
         certificate_life: options.certificate_life,
     })
     .await?;

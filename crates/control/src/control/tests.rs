@@ -159,13 +159,43 @@ fn the_status_of_a_proxy_follows_its_answers() {
         (Report::Sent { version: version() }, Sync::Stale),
         (Report::Ack { version: version() }, Sync::Synced),
     ] {
-        control.report(connection.key, Kind::Listener, report);
+        control.report(connection.key, vec![(Kind::Listener, report)]);
         assert_eq!(sync(&control), expected);
     }
     assert!(control.proxies()[0].is_synced());
     control.disconnect(connection.key);
     assert_eq!(sync(&control), Sync::NotSent);
     assert!(!control.proxies()[0].is_synced());
+}
+
+#[test]
+fn pushes_refusals_and_convergence_are_counted_under_istios_names() {
+    let control = control(WEB);
+    let connection = connect(&control, "web").unwrap();
+    control.apply(batch(API));
+    let version = || "1".to_owned();
+    let sent = (Kind::Cluster, Report::Sent { version: version() });
+    control.report(connection.key, vec![sent]);
+    let text = |control: &Control| {
+        let mut text = crate::Exposition::default();
+        control.expose(&mut text);
+        text.into_text()
+    };
+    assert!(text(&control).contains("pilot_proxy_convergence_time_count 0"));
+    let nack = Report::Nack { version: version(), detail: "bad".to_owned() };
+    control.report(connection.key, vec![(Kind::Cluster, nack)]);
+    let text = text(&control);
+    for line in [
+        "pilot_xds 1",
+        "pilot_xds_pushes{type=\"cds\"} 1",
+        "pilot_total_xds_rejects{type=\"cds\"} 1",
+        "pilot_xds_cds_reject{node=\"sidecar~127.0.0.2~web.shop~shop.svc.cluster.local\"} 1",
+        "pilot_proxy_convergence_time_count 1",
+        "pilot_services 1",
+        "pilot_virt_services 0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+    }
 }
 
 #[test]
@@ -300,7 +330,7 @@ async fn a_restless_source_is_applied_after_a_second_all_the_same() {
     let restless = async {
         loop {
             sender.send(batch(WEB)).await.unwrap();
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     tokio::select! {

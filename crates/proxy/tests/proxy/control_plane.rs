@@ -42,8 +42,10 @@ impl Directory for OneSet {
         Ok(Connection { key: ProxyKey(1), sets: self.sets.clone() })
     }
 
-    fn report(&self, _key: ProxyKey, kind: Kind, report: Report) {
-        self.reports.send((kind, report)).ok();
+    fn report(&self, _key: ProxyKey, reports: Vec<(Kind, Report)>) {
+        for report in reports {
+            self.reports.send(report).ok();
+        }
     }
 
     fn disconnect(&self, _key: ProxyKey) {}

@@ -261,6 +261,7 @@ impl<Q: Asked> AdsStream<Q> {
     }
 
     fn act(&mut self, event: Event) {
+        let mut reports = Vec::new();
         for action in self.session.on(event) {
             match action {
                 Action::Send(response) => {
@@ -278,13 +279,16 @@ impl<Q: Asked> AdsStream<Q> {
                     if let session::Report::Nack { version, detail } = &report {
                         warn!(node = %self.guard.name, %kind, version, detail, "refused by proxy");
                     }
-                    self.guard.directory.report(self.guard.key, kind, report);
+                    reports.push((kind, report));
                 }
                 Action::Close(breach) => {
                     warn!(node = %self.guard.name, %breach, "stream closed");
                     self.close(Status::resource_exhausted(breach.to_string()));
                 }
             }
+        }
+        if !reports.is_empty() {
+            self.guard.directory.report(self.guard.key, reports);
         }
     }
 

@@ -89,8 +89,8 @@ impl Directory for World {
         Ok(Connection { key, sets: self.sets.subscribe() })
     }
 
-    fn report(&self, _key: ProxyKey, kind: Kind, report: Report) {
-        self.reports.send_modify(|reports| reports.push((kind, report)));
+    fn report(&self, _key: ProxyKey, new: Vec<(Kind, Report)>) {
+        self.reports.send_modify(|reports| reports.extend(new));
     }
 
     fn disconnect(&self, _key: ProxyKey) {
