@@ -137,6 +137,10 @@ impl Index {
             }
             Spec::Secret(_)
             | Spec::ConfigMap(_)
+            | Spec::RequestAuthentication(_)
+            | Spec::AuthorizationPolicy(_)
+            | Spec::Telemetry(_)
+            | Spec::WasmPlugin(_)
             | Spec::WorkloadGroup(_)
             | Spec::ProxyConfig(_)
             | Spec::EndpointSlice(_)

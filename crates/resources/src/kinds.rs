@@ -1,5 +1,6 @@
 //! The types of the kinds, one module each. Plain data; the readers are in `read`.
 
+pub(crate) mod authorization;
 pub(crate) mod core;
 pub(crate) mod destination_rule;
 pub(crate) mod envoy_filter;
@@ -7,10 +8,14 @@ pub(crate) mod gateway;
 pub(crate) mod mesh_config;
 pub(crate) mod peer_authentication;
 pub(crate) mod proxy_config;
+pub(crate) mod request_authentication;
 pub(crate) mod service_entry;
 pub(crate) mod shared;
 pub(crate) mod sidecar;
+pub(crate) mod target;
+pub(crate) mod telemetry;
 pub(crate) mod tls;
 pub(crate) mod virtual_service;
+pub(crate) mod wasm_plugin;
 pub(crate) mod workload;
 pub(crate) mod workload_group;

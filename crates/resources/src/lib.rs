@@ -16,6 +16,10 @@ mod value;
 mod yaml;
 
 pub use fault::{Fault, Level};
+pub use kinds::authorization::{
+    AuthorizationAction, AuthorizationPolicy, AuthorizationRule, Condition, ConditionKey,
+    ConditionValue, Operation, PathPattern, ServiceAccountRef, Source, TextPattern, Values,
+};
 pub use kinds::core::{
     ConfigMap, Namespace, Secret, SecretValue, Service, ServicePort, ServiceType, TargetPort,
     WorkloadAddress,
@@ -38,6 +42,9 @@ pub use kinds::mesh_config::{
 };
 pub use kinds::peer_authentication::{MtlsMode, PeerAuthentication};
 pub use kinds::proxy_config::WorkloadProxyConfig;
+pub use kinds::request_authentication::{
+    ClaimToHeader, JwtHeader, JwtKeys, JwtRule, RequestAuthentication,
+};
 pub use kinds::service_entry::{
     Endpoint, Location, Resolution, ServiceEntry, ServiceEntryPort, WorkloadEntry,
 };
@@ -45,6 +52,11 @@ pub use kinds::shared::{ExportTo, Protocol, TlsVersion};
 pub use kinds::sidecar::{
     CaptureMode, DefaultEndpoint, EgressListener, ImportedHost, IngressListener, Sidecar,
     SidecarOutboundPolicy, SidecarPort,
+};
+pub use kinds::target::{PolicyTarget, TargetKind, TargetRef};
+pub use kinds::telemetry::{
+    AccessLogging, CustomTag, MetricName, Metrics, MetricsOverride, Telemetry, Tracing,
+    WorkloadMode,
 };
 pub use kinds::tls::{
     ClientTls, ClientTlsMode, MESH_CERTIFICATE_FILES, MESH_ROOTS_FILE, ServerTls, ServerTlsMode,
@@ -57,6 +69,7 @@ pub use kinds::virtual_service::{
     TcpRoute, TlsMatch, TlsRoute, UnmatchedPreflights, UriRewrite, VirtualService,
     WeightedDestination,
 };
+pub use kinds::wasm_plugin::{FailStrategy, PluginPhase, TrafficMatch, WasmPlugin};
 pub use kinds::workload::{ContainerPort, EndpointSlice, Node, Pod, SliceEndpoint, SlicePort};
 pub use kinds::workload_group::{ProbeMethod, ReadinessProbe, WorkloadGroup};
 pub use read::{Options, parse, parse_with};

@@ -6,6 +6,7 @@
 //!
 //! Start at [`parse`].
 
+mod authorization;
 mod core;
 mod destination_rule;
 mod dispatch;
@@ -14,11 +15,15 @@ mod gateway;
 mod mesh_config;
 mod meta;
 mod peer_authentication;
+mod request_authentication;
 mod service_entry;
 mod shared;
 mod sidecar;
+mod target;
+mod telemetry;
 mod tls;
 mod virtual_service;
+mod wasm_plugin;
 mod workload;
 mod workload_group;
 

@@ -6,15 +6,19 @@ use std::fmt;
 use sluis_nouns::{Labels, ObjectName, SourceRef};
 
 use crate::fault::Fault;
+use crate::kinds::authorization::AuthorizationPolicy;
 use crate::kinds::core::{ConfigMap, Namespace, Secret, Service};
 use crate::kinds::destination_rule::DestinationRule;
 use crate::kinds::envoy_filter::EnvoyFilter;
 use crate::kinds::gateway::Gateway;
 use crate::kinds::peer_authentication::PeerAuthentication;
 use crate::kinds::proxy_config::WorkloadProxyConfig;
+use crate::kinds::request_authentication::RequestAuthentication;
 use crate::kinds::service_entry::{ServiceEntry, WorkloadEntry};
 use crate::kinds::sidecar::Sidecar;
+use crate::kinds::telemetry::Telemetry;
 use crate::kinds::virtual_service::VirtualService;
+use crate::kinds::wasm_plugin::WasmPlugin;
 use crate::kinds::workload::{EndpointSlice, Node, Pod};
 use crate::kinds::workload_group::WorkloadGroup;
 
@@ -96,6 +100,14 @@ pub enum Spec {
     ProxyConfig(WorkloadProxyConfig),
     /// `security.istio.io` PeerAuthentication.
     PeerAuthentication(PeerAuthentication),
+    /// `security.istio.io` RequestAuthentication.
+    RequestAuthentication(RequestAuthentication),
+    /// `security.istio.io` AuthorizationPolicy.
+    AuthorizationPolicy(AuthorizationPolicy),
+    /// `telemetry.istio.io` Telemetry.
+    Telemetry(Telemetry),
+    /// `extensions.istio.io` WasmPlugin.
+    WasmPlugin(WasmPlugin),
     /// Kubernetes Service.
     Service(Service),
     /// Kubernetes EndpointSlice.
@@ -115,6 +127,8 @@ pub enum Spec {
 /// The kinds that are understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
+    /// AuthorizationPolicy.
+    AuthorizationPolicy,
     /// Kubernetes ConfigMap.
     ConfigMap,
     /// DestinationRule.
@@ -135,6 +149,8 @@ pub enum Kind {
     Pod,
     /// ProxyConfig.
     ProxyConfig,
+    /// RequestAuthentication.
+    RequestAuthentication,
     /// Kubernetes Secret.
     Secret,
     /// Kubernetes Service.
@@ -143,8 +159,12 @@ pub enum Kind {
     ServiceEntry,
     /// Sidecar.
     Sidecar,
+    /// Telemetry.
+    Telemetry,
     /// VirtualService.
     VirtualService,
+    /// WasmPlugin.
+    WasmPlugin,
     /// WorkloadEntry.
     WorkloadEntry,
     /// WorkloadGroup.
@@ -153,7 +173,8 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in alphabetical order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
+        Self::AuthorizationPolicy,
         Self::ConfigMap,
         Self::DestinationRule,
         Self::EndpointSlice,
@@ -164,11 +185,14 @@ impl Kind {
         Self::PeerAuthentication,
         Self::Pod,
         Self::ProxyConfig,
+        Self::RequestAuthentication,
         Self::Secret,
         Self::Service,
         Self::ServiceEntry,
         Self::Sidecar,
+        Self::Telemetry,
         Self::VirtualService,
+        Self::WasmPlugin,
         Self::WorkloadEntry,
         Self::WorkloadGroup,
     ];
@@ -176,6 +200,7 @@ impl Kind {
     /// Returns the name as `kind:` has it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::ConfigMap => "ConfigMap",
             Self::DestinationRule => "DestinationRule",
             Self::EndpointSlice => "EndpointSlice",
@@ -186,11 +211,14 @@ impl Kind {
             Self::PeerAuthentication => "PeerAuthentication",
             Self::Pod => "Pod",
             Self::ProxyConfig => "ProxyConfig",
+            Self::RequestAuthentication => "RequestAuthentication",
             Self::Secret => "Secret",
             Self::Service => "Service",
             Self::ServiceEntry => "ServiceEntry",
             Self::Sidecar => "Sidecar",
+            Self::Telemetry => "Telemetry",
             Self::VirtualService => "VirtualService",
+            Self::WasmPlugin => "WasmPlugin",
             Self::WorkloadEntry => "WorkloadEntry",
             Self::WorkloadGroup => "WorkloadGroup",
         }

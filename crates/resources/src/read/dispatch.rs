@@ -35,6 +35,8 @@ const V1_OR_BETA: &[&str] = &["v1", "v1beta1"];
 const ONLY_V1: &[&str] = &["v1"];
 const ONLY_BETA: &[&str] = &["v1beta1"];
 const ONLY_ALPHA: &[&str] = &["v1alpha3"];
+const ONLY_ALPHA1: &[&str] = &["v1alpha1"];
+const V1_OR_ALPHA: &[&str] = &["v1", "v1alpha1"];
 
 /// Makes a row whose kind has its name, read from `spec`.
 macro_rules! spec {
@@ -45,6 +47,22 @@ macro_rules! spec {
             name: stringify!($kind),
             kind: Kind::$kind,
             read: |fields, _| Some(Spec::$kind(fields.req("spec")?)),
+        }
+    };
+}
+
+/// The same, of a kind in which a missing `spec` means an empty one.
+macro_rules! spec_or_nothing {
+    ($group:expr, $versions:expr, $kind:ident) => {
+        KindReader {
+            group: $group,
+            versions: $versions,
+            name: stringify!($kind),
+            kind: Kind::$kind,
+            read: |fields, _| match fields.get("spec") {
+                Some(value) => value.read().map(Spec::$kind),
+                None => Some(Spec::$kind(Default::default())),
+            },
         }
     };
 }
@@ -72,8 +90,12 @@ const READERS: &[KindReader] = &[
     spec!(NETWORKING, V1, WorkloadGroup),
     spec!(NETWORKING, V1, Sidecar),
     spec!(NETWORKING, ONLY_ALPHA, EnvoyFilter),
-    spec!(NETWORKING, ONLY_BETA, ProxyConfig),
-    spec!(SECURITY, V1_OR_BETA, PeerAuthentication),
+    spec_or_nothing!(NETWORKING, ONLY_BETA, ProxyConfig),
+    spec_or_nothing!(SECURITY, V1_OR_BETA, PeerAuthentication),
+    spec_or_nothing!(SECURITY, V1_OR_BETA, RequestAuthentication),
+    whole!(SECURITY, V1_OR_BETA, AuthorizationPolicy, super::authorization::authorization_policy),
+    spec_or_nothing!("telemetry.istio.io", V1_OR_ALPHA, Telemetry),
+    spec!("extensions.istio.io", ONLY_ALPHA1, WasmPlugin),
     spec!(CORE, ONLY_V1, Service),
     whole!(CORE, ONLY_V1, Namespace, namespace),
     whole!(CORE, ONLY_V1, Node, |fields, _| super::workload::node(fields)),
@@ -86,7 +108,14 @@ const READERS: &[KindReader] = &[
 /// Kinds that are read and checked, and that the rest of the program does not carry out yet: an object
 /// of one is an error, so that a policy that nobody enforces never looks enforced. Whoever carries a
 /// kind out deletes its line.
-const NOT_CARRIED_OUT: &[Kind] = &[Kind::ProxyConfig, Kind::WorkloadGroup];
+const NOT_CARRIED_OUT: &[Kind] = &[
+    Kind::AuthorizationPolicy,
+    Kind::ProxyConfig,
+    Kind::RequestAuthentication,
+    Kind::Telemetry,
+    Kind::WasmPlugin,
+    Kind::WorkloadGroup,
+];
 
 /// The same, of kinds that restrict nothing: an object of one is a warning, and is handed on.
 const NOT_CARRIED_OUT_HARMLESS: &[Kind] = &[Kind::EndpointSlice, Kind::Node, Kind::Pod];

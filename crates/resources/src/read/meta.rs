@@ -34,6 +34,9 @@ read_fields!(Metadata => metadata);
 /// What all annotations of our own begin with.
 const OWN: &str = "sluis.dev/";
 
+/// The annotation by which a policy only tells its verdict.
+pub(super) const DRY_RUN: &str = "istio.io/dry-run";
+
 /// The annotations that are read of a kind.
 pub(super) fn known_annotations(kind: Kind) -> &'static [&'static str] {
     match kind {
@@ -45,6 +48,7 @@ pub(super) fn known_annotations(kind: Kind) -> &'static [&'static str] {
             "sluis.dev/hide",
             "proxy.istio.io/config",
         ],
+        Kind::AuthorizationPolicy => &[DRY_RUN],
         Kind::EnvoyFilter => &["sluis.dev/lua-globals"],
         Kind::Service => &["networking.istio.io/exportTo"],
         _ => &[],
@@ -64,7 +68,9 @@ pub(super) fn check_annotations(kind: Kind, fields: &mut Fields<'_, '_>) {
         if known.contains(&key) {
             continue;
         }
-        if key.starts_with(OWN) {
+        if key == DRY_RUN {
+            value.fault::<()>("only an AuthorizationPolicy has this annotation");
+        } else if key.starts_with(OWN) {
             let message = format!("a {kind} has no such annotation");
             match nearest(key, known) {
                 Some(name) => value.fault_help(message, &format!("did you mean {name:?}?")),

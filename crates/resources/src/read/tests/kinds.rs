@@ -10,7 +10,7 @@ use crate::{
 
 /// Reads one object; that its kind is not carried out yet is left aside.
 #[track_caller]
-fn read(api: &str, kind: &str, rest: &str) -> (Option<Resource>, Vec<String>) {
+pub(super) fn read(api: &str, kind: &str, rest: &str) -> (Option<Resource>, Vec<String>) {
     let text = format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: x}}\n{rest}\n");
     let options = Options { pending: true, ..Options::default() };
     let mut parsed = parse_with("f.yaml", &text, &options);
@@ -19,14 +19,14 @@ fn read(api: &str, kind: &str, rest: &str) -> (Option<Resource>, Vec<String>) {
 }
 
 #[track_caller]
-fn spec(api: &str, kind: &str, rest: &str) -> Spec {
+pub(super) fn spec(api: &str, kind: &str, rest: &str) -> Spec {
     let (resource, faults) = read(api, kind, rest);
     assert_eq!(faults, [""; 0], "{rest}");
     resource.expect("no fault, so it is there").spec
 }
 
 #[track_caller]
-fn refused(api: &str, kind: &str, rest: &str, expected: &str) {
+pub(super) fn refused(api: &str, kind: &str, rest: &str, expected: &str) {
     let (resource, faults) = read(api, kind, rest);
     assert!(resource.is_none(), "{rest}");
     assert!(faults.iter().any(|fault| fault.contains(expected)), "{rest}\n{faults:#?}");
