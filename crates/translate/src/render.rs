@@ -10,6 +10,7 @@ mod inbound;
 mod listener;
 mod patch;
 mod route;
+mod route_policy;
 mod tls;
 mod wrap;
 

@@ -8,16 +8,20 @@
 //! HTTP routes from `http` and destinations from `destination`.
 
 mod cluster;
+mod delegate;
 mod destination;
 mod envoy_filter;
 mod gateway;
 mod gateway_http;
+mod hash;
 mod http;
 mod inbound;
 mod listeners;
 mod lua;
 mod names;
 mod outbound;
+mod outbound_http;
+mod speakers;
 mod tls;
 
 use std::{collections::HashSet, sync::Arc};

@@ -1,6 +1,6 @@
 //! Listeners and their filter chains, and what is done with the bytes.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use sluis_nouns::Cidr;
 
@@ -56,6 +56,8 @@ pub struct ChainInput {
     pub subnets: Vec<Cidr>,
     /// Whether it claims only what is not TLS.
     pub is_plain_only: bool,
+    /// The application protocols (ALPN) of which the client must have named one; empty for any.
+    pub alpn: Vec<String>,
     /// The TLS that is terminated before anything else is read.
     pub tls: Option<ServerTls>,
     /// What is done with the bytes.
@@ -82,7 +84,20 @@ pub enum Handler {
         targets: Vec<Target>,
         /// The prefix of its statistics.
         stat_prefix: String,
+        /// What the rules of its destination say of connections.
+        options: TcpOptions,
     },
+}
+
+/// What the `DestinationRule` of a destination says of the connections that are forwarded there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct TcpOptions {
+    /// Whether the endpoint is chosen by the client's address.
+    pub is_hashed_by_source: bool,
+    /// How long a connection may be silent; `None` for the proxy's own limit.
+    pub idle_timeout: Option<Duration>,
+    /// How long a connection may last; `None` for no limit.
+    pub connection_duration_max: Option<Duration>,
 }
 
 /// A cluster and its share.

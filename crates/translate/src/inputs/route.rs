@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use sluis_nouns::Percent;
+
 use super::{OutboundPolicy, Target};
 
 /// One route table.
@@ -45,6 +47,14 @@ pub struct RouteInput {
     pub headers: HeaderChanges,
     /// The user's resource that asked for it, as Istio's `config` metadata names it.
     pub config: Option<String>,
+    /// The name of the operation in traces: `HOST:PORT/PATH`.
+    pub operation: String,
+    /// The prefix of its statistics, where it has its own.
+    pub stat_prefix: Option<String>,
+    /// Trouble made on purpose.
+    pub fault: Option<FaultInput>,
+    /// Which pages of other origins may read the answers.
+    pub cors: Option<CorsInput>,
 }
 
 /// Which requests a route claims. All parts must hold.
@@ -126,6 +136,78 @@ pub struct Forward {
     pub path_rewrite: Option<String>,
     /// An RE2 expression on the path, and its substitution.
     pub regex_rewrite: Option<(String, String)>,
+    /// Where copies go.
+    pub mirrors: Vec<MirrorInput>,
+    /// What a request's hash is made of, for targets that choose an endpoint by hash.
+    pub hashes: Vec<HashInput>,
+}
+
+/// Where copies of requests go.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MirrorInput {
+    /// The cluster.
+    pub cluster: String,
+    /// The share of the requests. Never 0.
+    pub share: Percent,
+}
+
+/// What a request's hash is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum HashInput {
+    /// A header.
+    Header(String),
+    /// A cookie.
+    Cookie {
+        /// Its name.
+        name: String,
+        /// Its path, for one that is made.
+        path: String,
+        /// Its life; with it, one that is missing is made.
+        ttl: Option<Duration>,
+        /// More attributes, for one that is made.
+        attributes: Vec<(String, String)>,
+    },
+    /// The client's address.
+    SourceIp,
+    /// A query parameter.
+    Query(String),
+}
+
+/// Trouble made on purpose.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FaultInput {
+    /// How long requests wait, and the share of them.
+    pub delay: Option<(Duration, Percent)>,
+    /// What is answered instead, and for which share of the requests.
+    pub abort: Option<(AbortStatus, Percent)>,
+}
+
+/// How a request is refused on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AbortStatus {
+    /// With an HTTP status.
+    Http(u32),
+    /// With a gRPC status.
+    Grpc(u32),
+}
+
+/// Which pages of other origins may read the answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CorsInput {
+    /// The origins.
+    pub origins: Vec<TextMatch>,
+    /// The methods, joined by commas.
+    pub methods: String,
+    /// The request headers, joined by commas.
+    pub headers: String,
+    /// The response headers that pages may read, joined by commas.
+    pub exposed: String,
+    /// How long an answer to a preflight is remembered, in whole seconds.
+    pub max_age: Option<u64>,
+    /// Whether credentials may be sent; `None` says nothing of it.
+    pub credentials: Option<bool>,
+    /// Whether preflights of other origins go on to the server.
+    pub is_unmatched_forwarded: bool,
 }
 
 /// When and how often to try again.
@@ -143,6 +225,8 @@ pub struct Retries {
     pub backoff: Option<Duration>,
     /// Whether another endpoint is drawn when one was tried already.
     pub avoids_tried: bool,
+    /// Whether localities that were tried are passed over.
+    pub avoids_localities: bool,
 }
 
 /// Where a redirect points.

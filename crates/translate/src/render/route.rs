@@ -6,36 +6,45 @@ use envoy_types::pb::envoy::{
     config::{
         core::v3::{HeaderValue, HeaderValueOption, header_value_option::HeaderAppendAction},
         route::v3::{
-            DirectResponseAction, HeaderMatcher, QueryParameterMatcher, RedirectAction,
+            Decorator, DirectResponseAction, HeaderMatcher, QueryParameterMatcher, RedirectAction,
             RetryPolicy, Route, RouteAction as EnvoyAction, RouteConfiguration, RouteMatch,
             VirtualHost, WeightedCluster,
             header_matcher::HeaderMatchSpecifier,
             query_parameter_matcher::QueryParameterMatchSpecifier,
             redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
-            retry_policy::{RetryBackOff, RetryHostPredicate, retry_host_predicate},
+            retry_policy::{
+                RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate,
+                retry_priority,
+            },
             route::Action,
-            route_action::{ClusterSpecifier, HostRewriteSpecifier},
+            route_action::{ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration},
             route_match::PathSpecifier,
             virtual_host::TlsRequirementType,
             weighted_cluster::{ClusterWeight, cluster_weight},
         },
     },
-    extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate,
+    extensions::retry::{
+        host::previous_hosts::v3::PreviousHostsPredicate,
+        priority::previous_priorities::v3::PreviousPrioritiesConfig,
+    },
     r#type::matcher::v3::{
         RegexMatchAndSubstitute, RegexMatcher, StringMatcher, string_matcher::MatchPattern,
     },
 };
 use sluis_envoy::pack;
 
-use super::wrap;
+use super::{route_policy, wrap};
 use crate::{
-    Forward, HeaderChanges, HeaderEdits, HeaderMatch, OutboundPolicy, PathMatch, Redirect,
+    Forward, HeaderEdits, HeaderMatch, OutboundPolicy, PathMatch, Redirect,
     RequestMatch, Retries, RouteAction, RouteInput, RouteTable, Target, TextMatch,
     VirtualHostInput,
 };
 
 /// How often another endpoint is drawn when one that was tried is drawn again (Istio's figure).
 const OTHER_HOST_TRIES: i64 = 5;
+
+/// The longest body of a direct response, as Istio allows it; Envoy's own limit is 4 KiB.
+const DIRECT_BODY_MAX: u32 = 1 << 20;
 
 /// What a sidecar answers for a host outside of the registry.
 const BLOCKED_STATUS: u32 = 502;
@@ -51,6 +60,7 @@ pub(crate) fn table(input: &RouteTable) -> RouteConfiguration {
         name: input.name.clone(),
         virtual_hosts,
         validate_clusters: wrap::boolean(false),
+        max_direct_response_body_size_bytes: wrap::number(DIRECT_BODY_MAX),
         ignore_port_in_host_matching: true,
         ..RouteConfiguration::default()
     }
@@ -105,8 +115,12 @@ fn catch_all(policy: OutboundPolicy) -> VirtualHost {
 }
 
 fn route(input: &RouteInput) -> Route {
+    let mut lone = None;
     let action = match &input.action {
-        RouteAction::Forward(forward) => Action::Route(forward_action(forward, &input.matches)),
+        RouteAction::Forward(forward) => {
+            lone = lone_target(forward);
+            Action::Route(forward_action(forward))
+        }
         RouteAction::Redirect(redirect) => Action::Redirect(redirect_action(redirect)),
         RouteAction::Respond { status, body } => Action::DirectResponse(DirectResponseAction {
             status: *status,
@@ -114,16 +128,31 @@ fn route(input: &RouteInput) -> Route {
             ..DirectResponseAction::default()
         }),
     };
+    // The changes of a lone target come behind those of the route, as in Istio.
+    let all = || std::iter::once(&input.headers).chain(lone.map(|target| &target.headers));
     Route {
         name: input.name.clone(),
         r#match: Some(request_match(&input.matches)),
         metadata: wrap::metadata(input.config.as_deref()),
-        request_headers_to_add: added(&input.headers.request),
-        request_headers_to_remove: input.headers.request.remove.clone(),
-        response_headers_to_add: added(&input.headers.response),
-        response_headers_to_remove: input.headers.response.remove.clone(),
+        decorator: Some(Decorator {
+            operation: input.operation.clone(),
+            ..Decorator::default()
+        }),
+        typed_per_filter_config: route_policy::per_filter(input),
+        request_headers_to_add: all().flat_map(|changes| added(&changes.request)).collect(),
+        request_headers_to_remove: all().flat_map(|changes| removed(&changes.request)).collect(),
+        response_headers_to_add: all().flat_map(|changes| added(&changes.response)).collect(),
+        response_headers_to_remove: all().flat_map(|changes| removed(&changes.response)).collect(),
+        stat_prefix: input.stat_prefix.clone().unwrap_or_default(),
         action: Some(action),
         ..Route::default()
+    }
+}
+
+fn lone_target(forward: &Forward) -> Option<&Target> {
+    match forward.targets.as_slice() {
+        [target] => Some(target),
+        _ => None,
     }
 }
 
@@ -145,6 +174,8 @@ fn header(input: &HeaderMatch) -> HeaderMatcher {
     HeaderMatcher {
         name: input.name.clone(),
         invert_match: input.is_inverted,
+        // A header that is not there is none that a request must do without.
+        treat_missing_header_as_empty: input.is_inverted && input.value != TextMatch::Present,
         header_match_specifier: Some(match string(&input.value) {
             None => HeaderMatchSpecifier::PresentMatch(true),
             Some(matcher) => HeaderMatchSpecifier::StringMatch(matcher),
@@ -164,7 +195,7 @@ fn query((name, value): &(String, TextMatch)) -> QueryParameterMatcher {
 }
 
 /// A matcher for the text; `None` for "anything".
-fn string(input: &TextMatch) -> Option<StringMatcher> {
+pub(super) fn string(input: &TextMatch) -> Option<StringMatcher> {
     let pattern = match input {
         TextMatch::Exact(text) => MatchPattern::Exact(text.clone()),
         TextMatch::Prefix(text) => MatchPattern::Prefix(text.clone()),
@@ -178,29 +209,31 @@ fn regex(pattern: &str) -> RegexMatcher {
     RegexMatcher { regex: pattern.to_owned(), ..RegexMatcher::default() }
 }
 
-fn forward_action(input: &Forward, matches: &RequestMatch) -> EnvoyAction {
-    let mut action = EnvoyAction {
+fn forward_action(input: &Forward) -> EnvoyAction {
+    let host = input.host_rewrite.as_ref();
+    let host = host.or_else(|| lone_target(input)?.host_rewrite.as_ref());
+    // Without a limit of its own a route obeys the one that a gRPC client asks for. Istio says so by a
+    // field that Envoy has deprecated since; this is the one that took its place.
+    let client_limit = MaxStreamDuration {
+        grpc_timeout_header_max: Some(wrap::duration(Duration::ZERO)),
+        ..MaxStreamDuration::default()
+    };
+    EnvoyAction {
         // Zero turns Envoy's own limit of 15 s off; Istio has none unless it is asked for.
         timeout: Some(wrap::duration(input.timeout.unwrap_or_default())),
+        max_stream_duration: input.timeout.is_none().then_some(client_limit),
         retry_policy: input.retries.as_ref().map(retry_policy),
         cluster_specifier: Some(clusters(&input.targets)),
-        host_rewrite_specifier: input
-            .host_rewrite
-            .clone()
-            .map(HostRewriteSpecifier::HostRewriteLiteral),
+        host_rewrite_specifier: host.cloned().map(HostRewriteSpecifier::HostRewriteLiteral),
+        regex_rewrite: input
+            .regex_rewrite
+            .as_ref()
+            .map(|(pattern, substitution)| substitute(pattern, substitution)),
+        prefix_rewrite: input.path_rewrite.clone().unwrap_or_default(),
+        request_mirror_policies: input.mirrors.iter().map(route_policy::mirror).collect(),
+        hash_policy: input.hashes.iter().map(route_policy::hash).collect(),
         ..EnvoyAction::default()
-    };
-    if let Some((pattern, substitution)) = &input.regex_rewrite {
-        action.regex_rewrite = Some(substitute(pattern, substitution));
     }
-    if let Some(path) = &input.path_rewrite {
-        match &matches.path {
-            // A regular expression has no prefix to replace: the whole path is, as in Istio.
-            PathMatch::Regex(_) => action.regex_rewrite = Some(substitute("^.*$", path)),
-            PathMatch::Exact(_) | PathMatch::Prefix(_) => action.prefix_rewrite.clone_from(path),
-        }
-    }
-    action
 }
 
 fn substitute(pattern: &str, substitution: &str) -> RegexMatchAndSubstitute {
@@ -208,10 +241,7 @@ fn substitute(pattern: &str, substitution: &str) -> RegexMatchAndSubstitute {
 }
 
 fn clusters(targets: &[Target]) -> ClusterSpecifier {
-    if let [target] = targets
-        && target.headers == HeaderChanges::default()
-        && target.host_rewrite.is_none()
-    {
+    if let [target] = targets {
         return ClusterSpecifier::Cluster(target.cluster.clone());
     }
     let weighted = |target: &Target| ClusterWeight {
@@ -245,13 +275,23 @@ fn retry_policy(input: &Retries) -> RetryPolicy {
         num_retries: wrap::number(input.attempts),
         per_try_timeout: input.per_try_timeout.map(wrap::duration),
         retry_host_predicate: input.avoids_tried.then_some(previous_hosts).into_iter().collect(),
-        host_selection_retry_max_attempts: if input.avoids_tried { OTHER_HOST_TRIES } else { 0 },
+        host_selection_retry_max_attempts: OTHER_HOST_TRIES,
+        retry_priority: input.avoids_localities.then(previous_priorities),
         retry_back_off: input.backoff.map(|base| RetryBackOff {
             base_interval: Some(wrap::duration(base)),
             ..RetryBackOff::default()
         }),
         retriable_status_codes: input.status_codes.clone(),
         ..RetryPolicy::default()
+    }
+}
+
+fn previous_priorities() -> RetryPriority {
+    // One try in a priority is enough to pass it over, as in Istio.
+    let config = PreviousPrioritiesConfig { update_frequency: 2 };
+    RetryPriority {
+        name: "envoy.retry_priorities.previous_priorities".to_owned(),
+        config_type: Some(retry_priority::ConfigType::TypedConfig(pack(&config))),
     }
 }
 
@@ -273,6 +313,10 @@ fn redirect_action(input: &Redirect) -> RedirectAction {
         path_rewrite_specifier: path.or(prefix),
         ..RedirectAction::default()
     }
+}
+
+fn removed(edits: &HeaderEdits) -> Vec<String> {
+    edits.remove.clone()
 }
 
 fn added(edits: &HeaderEdits) -> Vec<HeaderValueOption> {

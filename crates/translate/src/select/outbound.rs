@@ -5,30 +5,25 @@
 //!        for the HTTP ports.
 //! Never: lets a connection that nothing claims go anywhere but where the outbound policy says.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use sluis_model::{MeshPort, MeshService, Owned, SERVICE_DOMAIN, ServiceSource};
+use sluis_model::{MeshPort, MeshService, Owned, ServiceSource};
 use sluis_nouns::{Cidr, HostPattern};
 use sluis_resources::{GatewayRef, Protocol, TcpMatch, TlsMatch, VirtualService};
 
 use super::{
     Selection, config_path,
     destination::ClusterKey,
-    http::{self, Entrance},
     listeners::Listeners,
-    names_gateway, tls,
+    names_gateway,
+    outbound_http::{self, PLAIN_HTTP},
+    speakers::Speakers,
+    tls,
 };
 use crate::{
     ChainInput, Fault, Handler, HeaderChanges, ListenerInput, OutboundPolicy, RouteTable, Target,
-    VirtualHostInput,
+    TcpOptions,
 };
-
-/// The port on which Istio serves hosts that only a VirtualService knows.
-const PLAIN_HTTP: u16 = 80;
 
 /// The listeners and route tables of a sidecar.
 pub(super) fn select(
@@ -36,9 +31,10 @@ pub(super) fn select(
     policy: OutboundPolicy,
 ) -> (Vec<ListenerInput>, Vec<RouteTable>) {
     let virtual_services = mesh_virtual_services(selection);
+    let speakers = Speakers::new(&virtual_services);
     let mut listeners = Listeners::default();
     let mut http_ports: BTreeMap<u16, Vec<(Arc<MeshService>, MeshPort)>> = BTreeMap::new();
-    if virtual_services.iter().any(|owned| has_lone_host(selection, owned)) {
+    if outbound_http::has_lone_host(selection, &speakers) {
         http_ports.entry(PLAIN_HTTP).or_default();
     }
     for service in selection.services.clone() {
@@ -48,7 +44,7 @@ pub(super) fn select(
                 of_port.push((Arc::clone(&service), port.clone()));
             } else {
                 report_unknown(selection, &service, port);
-                for chain in chains(selection, &virtual_services, &service, port) {
+                for chain in chains(selection, &speakers, &service, port) {
                     for address in addresses(selection, &service) {
                         listeners.know(address, port.number, port.number);
                         let taken = listeners.add(address, port.number, chain.clone());
@@ -60,7 +56,7 @@ pub(super) fn select(
     }
     let mut tables = Vec::new();
     for (port, services) in http_ports {
-        let table = route_table(selection, &virtual_services, port, &services, policy);
+        let table = outbound_http::table(selection, &speakers, port, &services, policy);
         let address = selection.view.wildcard();
         let routes = table.name.clone();
         let stat_prefix = format!("outbound_{address}_{port};");
@@ -89,29 +85,6 @@ fn mesh_virtual_services(selection: &Selection<'_>) -> Vec<Owned<VirtualService>
     found
 }
 
-/// Whether a VirtualService routes HTTP for a host that no service has.
-fn has_lone_host(selection: &Selection<'_>, owned: &Owned<VirtualService>) -> bool {
-    let namespace = &owned.meta().name.namespace;
-    let is_lone = |host: &HostPattern| {
-        selection.service(&host.qualified(namespace, SERVICE_DOMAIN)).is_none()
-    };
-    !owned.spec().http.is_empty() && owned.spec().hosts.iter().any(is_lone)
-}
-
-/// Whether a VirtualService speaks for a host, and by which of its own.
-fn covering_host(owned: &Owned<VirtualService>, host: &HostPattern) -> Option<HostPattern> {
-    let namespace = &owned.meta().name.namespace;
-    let mut hosts: Vec<HostPattern> = owned
-        .spec()
-        .hosts
-        .iter()
-        .map(|host| host.qualified(namespace, SERVICE_DOMAIN))
-        .filter(|pattern| pattern.covers(host))
-        .collect();
-    hosts.sort_by(HostPattern::by_specificity);
-    hosts.into_iter().next()
-}
-
 /// The addresses at which a service that is not HTTP is claimed: its own, else the automatic one,
 /// else all.
 fn addresses(selection: &Selection<'_>, service: &MeshService) -> Vec<IpAddr> {
@@ -128,29 +101,37 @@ fn addresses(selection: &Selection<'_>, service: &MeshService) -> Vec<IpAddr> {
 }
 
 /// The chains of a port that is not HTTP.
+///
+/// As in Istio: `tls` routes are for ports that say TLS, `tcp` routes for the others. A service keeps
+/// its own chain for what no `tcp` route claims; on a TLS port only when no `tls` route is meant.
 fn chains(
     selection: &mut Selection<'_>,
-    virtual_services: &[Owned<VirtualService>],
+    speakers: &Speakers<'_>,
     service: &Arc<MeshService>,
     port: &MeshPort,
 ) -> Vec<ChainInput> {
-    let speaking: Vec<&Owned<VirtualService>> = virtual_services
-        .iter()
-        .filter(|owned| covering_host(owned, &service.host).is_some())
-        .collect();
     let mut chains = Vec::new();
-    if port.protocol.is_tls() {
-        for owned in &speaking {
+    let mut is_complete = false;
+    for owned in speakers.for_chains(&service.host).into_iter().map(|index| &speakers.all[index]) {
+        if port.protocol.is_tls() {
             tls_chains(selection, owned, service, port, &mut chains);
+            is_complete |= !chains.is_empty();
+        } else {
+            is_complete = tcp_chains(selection, owned, service, port, &mut chains);
+            if is_complete {
+                break;
+            }
         }
     }
-    if chains.is_empty() {
-        for owned in &speaking {
-            tcp_chains(selection, owned, service, port, &mut chains);
+    let straight = |selection: &mut Selection<'_>| straight_chain(selection, service, port);
+    if !is_complete {
+        let chain = straight(selection);
+        let is_claimed = |other: &ChainInput| {
+            other.subnets == chain.subnets && other.server_names == chain.server_names
+        };
+        if !chains.iter().any(is_claimed) {
+            chains.push(chain);
         }
-    }
-    if chains.is_empty() {
-        chains.push(straight_chain(selection, service, port));
     }
     chains
 }
@@ -177,7 +158,8 @@ fn tls_chains(
         for wanted in matches {
             let targets = selection.l4_targets(meta, &route.route, port.number, &wanted.sni_hosts);
             let subnets = claimed(&wanted.destination_subnets, service);
-            let mut chain = tcp_chain(service, port, targets, subnets);
+            let options = selection.l4_options(meta, &route.route, port.number);
+            let mut chain = tcp_chain(service, port, targets, options, subnets);
             chain.server_names = matchable(selection, owned, &wanted.sni_hosts);
             chain.config = Some(config_path("virtual-service", meta));
             if !chain.server_names.is_empty() || wanted.sni_hosts.iter().any(HostPattern::is_any) {
@@ -187,13 +169,14 @@ fn tls_chains(
     }
 }
 
+/// Adds the chains of `tcp` routes; returns whether one of them claims all that is left.
 fn tcp_chains(
     selection: &mut Selection<'_>,
     owned: &Owned<VirtualService>,
     service: &MeshService,
     port: &MeshPort,
     chains: &mut Vec<ChainInput>,
-) {
+) -> bool {
     let meta = owned.meta();
     for route in &owned.spec().tcp {
         let holds = |wanted: &&TcpMatch| {
@@ -201,26 +184,29 @@ fn tcp_chains(
                 && names_gateway(&wanted.gateways, &GatewayRef::Mesh)
                 && selection.is_source(&wanted.source_labels, wanted.source_namespace.as_deref())
         };
-        let mut claims: Vec<Vec<Cidr>> = route
+        let mut claims: Vec<&[Cidr]> = route
             .matches
             .iter()
             .filter(holds)
-            .map(|wanted| claimed(&wanted.destination_subnets, service))
+            .map(|wanted| wanted.destination_subnets.as_slice())
             .collect();
         if route.matches.is_empty() {
-            claims.push(claimed(&[], service));
+            claims.push(&[]);
         }
         for subnets in claims {
             let targets = selection.l4_targets(meta, &route.route, port.number, &[]);
+            let options = selection.l4_options(meta, &route.route, port.number);
             let claims_all = subnets.is_empty();
-            let mut chain = tcp_chain(service, port, targets, subnets);
+            let subnets = claimed(subnets, service);
+            let mut chain = tcp_chain(service, port, targets, options, subnets);
             chain.config = Some(config_path("virtual-service", meta));
             chains.push(chain);
             if claims_all {
-                return;
+                return true;
             }
         }
     }
+    false
 }
 
 /// The chain of a service that no VirtualService speaks for.
@@ -239,10 +225,11 @@ fn straight_chain(
         !service.addresses.is_empty() || (selection.view.dns && service.auto_address.is_some());
     let reads_name = port.protocol.is_tls() && !(is_platform && has_address);
     let names: Vec<HostPattern> = if reads_name { vec![service.host.clone()] } else { Vec::new() };
+    let options = selection.tcp_options(&key);
     let cluster = selection.cluster_for_client_tls(key, &names);
     let headers = HeaderChanges::default();
     let targets = vec![Target { cluster, weight: 1, headers, host_rewrite: None }];
-    let mut chain = tcp_chain(service, port, targets, claimed(&[], service));
+    let mut chain = tcp_chain(service, port, targets, options, claimed(&[], service));
     chain.server_names = names.iter().map(ToString::to_string).collect();
     chain
 }
@@ -259,13 +246,14 @@ fn tcp_chain(
     service: &MeshService,
     port: &MeshPort,
     targets: Vec<Target>,
+    options: TcpOptions,
     subnets: Vec<Cidr>,
 ) -> ChainInput {
     let stat_prefix = match targets.as_slice() {
         [target] => target.cluster.clone(),
         _ => format!("{}.{}", service.object.name, service.object.namespace),
     };
-    let handler = Handler::Tcp { targets, stat_prefix };
+    let handler = Handler::Tcp { targets, stat_prefix, options };
     ChainInput { subnets, ..chain(format!("{}:{}", service.host, port.number), handler) }
 }
 
@@ -275,6 +263,7 @@ fn chain(name: String, handler: Handler) -> ChainInput {
         server_names: Vec::new(),
         subnets: Vec::new(),
         is_plain_only: false,
+        alpn: Vec::new(),
         tls: None,
         handler,
         config: None,
@@ -298,109 +287,6 @@ fn matchable(
         }
     }
     found
-}
-
-fn route_table(
-    selection: &mut Selection<'_>,
-    virtual_services: &[Owned<VirtualService>],
-    port: u16,
-    services: &[(Arc<MeshService>, MeshPort)],
-    policy: OutboundPolicy,
-) -> RouteTable {
-    let mut hosts = Vec::new();
-    let mut taken = BTreeSet::new();
-    for (service, _) in services {
-        let mut speaking: Vec<(HostPattern, &Owned<VirtualService>)> = virtual_services
-            .iter()
-            .filter(|owned| !owned.spec().http.is_empty())
-            .filter_map(|owned| Some((covering_host(owned, &service.host)?, owned)))
-            .collect();
-        // The sort is stable: the oldest stays first among those of one host.
-        speaking.sort_by(|(a, _), (b, _)| a.by_specificity(b));
-        let entrance = Entrance { gateway: &GatewayRef::Mesh, port };
-        let routes =
-            speaking.first().and_then(|(_, owned)| http::routes(selection, owned, entrance));
-        let key = ClusterKey { host: service.host.clone(), subset: String::new(), port };
-        let routes = routes.unwrap_or_else(|| vec![http::default_route(selection, key.name())]);
-        let domains = domains(selection, service);
-        hosts.extend(virtual_host(&service.host, port, domains, routes, &mut taken));
-    }
-    if port == PLAIN_HTTP {
-        lone_hosts(selection, virtual_services, &mut hosts, &mut taken);
-    }
-    hosts.sort_by(|a, b| a.name.cmp(&b.name));
-    RouteTable {
-        name: port.to_string(),
-        known_ports: vec![port],
-        gateway: None,
-        hosts,
-        fallback: Some(policy),
-    }
-}
-
-/// Hosts that only a VirtualService knows: served on port 80, as in Istio.
-fn lone_hosts(
-    selection: &mut Selection<'_>,
-    virtual_services: &[Owned<VirtualService>],
-    hosts: &mut Vec<VirtualHostInput>,
-    taken: &mut BTreeSet<String>,
-) {
-    for owned in virtual_services {
-        let namespace = &owned.meta().name.namespace;
-        for host in &owned.spec().hosts {
-            let host = host.qualified(namespace, SERVICE_DOMAIN);
-            if selection.service(&host).is_some() || taken.contains(host.as_str()) {
-                continue;
-            }
-            let entrance = Entrance { gateway: &GatewayRef::Mesh, port: PLAIN_HTTP };
-            let Some(routes) = http::routes(selection, owned, entrance) else { continue };
-            let domains = vec![host.to_string()];
-            hosts.extend(virtual_host(&host, PLAIN_HTTP, domains, routes, taken));
-        }
-    }
-}
-
-fn virtual_host(
-    host: &HostPattern,
-    port: u16,
-    mut domains: Vec<String>,
-    mut routes: Vec<crate::RouteInput>,
-    taken: &mut BTreeSet<String>,
-) -> Option<VirtualHostInput> {
-    domains.retain(|domain| domain != "*" && taken.insert(domain.clone()));
-    if let Some(last) = routes.iter().position(http::is_catch_all) {
-        routes.truncate(last + 1);
-    }
-    let name = format!("{host}:{port}");
-    (!domains.is_empty() && !routes.is_empty()).then_some(VirtualHostInput {
-        name,
-        domains,
-        is_tls_required: false,
-        routes,
-    })
-}
-
-/// The Host headers that mean a service: its host, its short forms, its addresses.
-fn domains(selection: &Selection<'_>, service: &MeshService) -> Vec<String> {
-    let mut domains = vec![service.host.to_string()];
-    if service.source == ServiceSource::Platform {
-        let (name, namespace) = (&service.object.name, &service.object.namespace);
-        if *namespace == selection.view.name.namespace {
-            domains.push(name.to_string());
-        }
-        domains.push(format!("{name}.{namespace}"));
-        domains.push(format!("{name}.{namespace}.svc"));
-    }
-    let own = service.addresses.iter().filter(|range| range.is_host()).map(|range| range.addr());
-    let mut addresses: Vec<IpAddr> = own.collect();
-    if addresses.is_empty() && selection.view.dns {
-        addresses.extend(service.auto_address.map(IpAddr::V4));
-    }
-    domains.extend(addresses.into_iter().map(|address| match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
-    }));
-    domains
 }
 
 fn report_unknown(selection: &mut Selection<'_>, service: &MeshService, port: &MeshPort) {

@@ -1,0 +1,58 @@
+//! What the rule of a destination says of routes and chains that lead there.
+//!
+//! In:    the `DestinationRule` that holds for this proxy and a destination.
+//! Out:   what requests are hashed by, and the options of TCP connections.
+//! Never: chooses the cluster's own settings; those are `cluster`'s.
+
+use sluis_model::Policy;
+use sluis_resources::{HashKey, L4Destination, Meta};
+
+use super::{Selection, destination::ClusterKey};
+use crate::{HashInput, TcpOptions};
+
+impl Selection<'_> {
+    /// What requests for a destination are hashed by, when it chooses endpoints by hash.
+    pub(super) fn hash(&self, key: &ClusterKey) -> Option<HashInput> {
+        let hash = self.policy_of(key).load_balancer?.consistent_hash?;
+        Some(match hash.key {
+            HashKey::Header(name) => HashInput::Header(name),
+            HashKey::Cookie(cookie) => HashInput::Cookie {
+                name: cookie.name,
+                path: cookie.path.unwrap_or_default(),
+                ttl: cookie.ttl,
+                attributes: cookie.attributes,
+            },
+            HashKey::SourceIp => HashInput::SourceIp,
+            HashKey::QueryParameter(name) => HashInput::Query(name),
+        })
+    }
+
+    /// The options of connections to the destinations of a route: those of the first decide, as in
+    /// Istio.
+    pub(super) fn l4_options(
+        &mut self,
+        meta: &Meta,
+        routes: &[L4Destination],
+        listener_port: u16,
+    ) -> TcpOptions {
+        let Some(route) = routes.first() else { return TcpOptions::default() };
+        let key = self.destination(meta, &route.destination, listener_port);
+        self.tcp_options(&key)
+    }
+
+    /// The options of connections to one destination.
+    pub(super) fn tcp_options(&self, key: &ClusterKey) -> TcpOptions {
+        let policy = self.policy_of(key);
+        let tcp = policy.connection_pool.unwrap_or_default().tcp;
+        TcpOptions {
+            is_hashed_by_source: self.hash(key) == Some(HashInput::SourceIp),
+            idle_timeout: tcp.idle_timeout,
+            connection_duration_max: tcp.max_connection_duration,
+        }
+    }
+
+    fn policy_of(&self, key: &ClusterKey) -> Policy {
+        let rule = self.service(&key.host).and_then(|service| self.rule(&service));
+        rule.map(|rule| rule.policy(rule.subset(&key.subset), key.port)).unwrap_or_default()
+    }
+}
