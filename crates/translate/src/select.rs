@@ -12,6 +12,7 @@ mod delegate;
 mod destination;
 mod envoy_filter;
 mod gateway;
+mod gateway_bytes;
 mod gateway_http;
 mod hash;
 mod http;

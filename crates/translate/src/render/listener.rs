@@ -2,40 +2,56 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::{
-    config::{
-        core::v3::{Address, Pipe, TrafficDirection, address},
-        listener::v3::{
-            Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter,
-            listener_filter,
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            core::v3::{Address, Pipe, TrafficDirection, address},
+            listener::v3::{
+                Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter,
+                listener_filter,
+            },
         },
-    },
-    extensions::filters::{
-        http::router::v3::Router,
-        listener::{proxy_protocol::v3::ProxyProtocol, tls_inspector::v3::TlsInspector},
-        network::{
-            http_connection_manager::v3::{
-                HttpConnectionManager, HttpFilter, Rds,
-                http_connection_manager::{
-                    ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
-                    SetCurrentClientCertDetails, UpgradeConfig,
+        extensions::filters::{
+            http::{
+                cors::v3::Cors,
+                fault::v3::HttpFault,
+                grpc_stats::v3::{
+                    FilterConfig as GrpcStats, filter_config::PerMethodStatSpecifier,
                 },
-                http_filter,
+                router::v3::Router,
             },
-            tcp_proxy::v3::{
-                TcpProxy,
-                tcp_proxy::{ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight},
+            listener::{proxy_protocol::v3::ProxyProtocol, tls_inspector::v3::TlsInspector},
+            network::{
+                http_connection_manager::v3::{
+                    HttpConnectionManager, HttpFilter, Rds,
+                    http_connection_manager::{
+                        ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+                        SetCurrentClientCertDetails, UpgradeConfig,
+                    },
+                    http_filter,
+                },
+                tcp_proxy::v3::{
+                    TcpProxy,
+                    tcp_proxy::{
+                        ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
+                    },
+                },
             },
         },
+        r#type::v3::{
+            HashPolicy,
+            hash_policy::{PolicySpecifier, SourceIp},
+        },
     },
+    google::protobuf::BoolValue,
 };
 use prost::Name;
 use sluis_envoy::pack;
 
-use super::{access_log, route::PASSTHROUGH, tls, wrap};
+use super::{access_log, route::PASSTHROUGH, route_policy, tls, wrap};
 use crate::{
     Capture, ChainInput, Handler, HeaderChanges, ListenerInput, MeshInputs, Normalization,
-    OutboundInputs, OutboundPolicy, Target,
+    OutboundInputs, OutboundPolicy, Target, TcpOptions,
 };
 
 /// The port of the capturing listener.
@@ -131,6 +147,7 @@ fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
     let mut claims = FilterChainMatch {
         server_names: input.server_names.clone(),
         prefix_ranges: input.subnets.iter().copied().map(wrap::cidr).collect(),
+        application_protocols: input.alpn.clone(),
         ..FilterChainMatch::default()
     };
     if input.tls.is_none() && !input.server_names.is_empty() {
@@ -144,7 +161,9 @@ fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
         Handler::Http { routes, stat_prefix, is_edge } => {
             connection_manager(routes, stat_prefix, *is_edge, mesh)
         }
-        Handler::Tcp { targets, stat_prefix } => tcp_proxy(targets, stat_prefix, mesh),
+        Handler::Tcp { targets, stat_prefix, options } => {
+            tcp_proxy_with(targets, stat_prefix, options, mesh)
+        }
     };
     FilterChain {
         name: input.name.clone(),
@@ -189,13 +208,31 @@ fn connection_manager(routes: &str, stat_prefix: &str, is_edge: bool, mesh: &Mes
     network_filter("envoy.filters.network.http_connection_manager", &manager)
 }
 
-/// The HTTP filters of every connection manager; the router ends them.
+/// The HTTP filters of every connection manager, in Istio's order; the router ends them.
+///
+/// Faults and CORS do nothing until a route says so.
 pub(super) fn http_filters() -> Vec<HttpFilter> {
-    vec![HttpFilter {
-        name: "envoy.filters.http.router".to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
+    let stats = GrpcStats {
+        emit_filter_state: true,
+        per_method_stat_specifier: Some(PerMethodStatSpecifier::StatsForAllMethods(BoolValue {
+            value: false,
+        })),
+        ..GrpcStats::default()
+    };
+    vec![
+        http_filter("envoy.filters.http.grpc_stats", &stats),
+        http_filter(route_policy::FAULT, &HttpFault::default()),
+        http_filter(route_policy::CORS, &Cors::default()),
+        http_filter("envoy.filters.http.router", &Router::default()),
+    ]
+}
+
+fn http_filter<M: Name>(name: &str, config: &M) -> HttpFilter {
+    HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(pack(config))),
         ..HttpFilter::default()
-    }]
+    }
 }
 
 pub(super) fn normalize(manager: &mut HttpConnectionManager, normalization: Normalization) {
@@ -216,6 +253,15 @@ pub(super) fn normalize(manager: &mut HttpConnectionManager, normalization: Norm
 }
 
 pub(super) fn tcp_proxy(targets: &[Target], stat_prefix: &str, mesh: &MeshInputs) -> Filter {
+    tcp_proxy_with(targets, stat_prefix, &TcpOptions::default(), mesh)
+}
+
+fn tcp_proxy_with(
+    targets: &[Target],
+    stat_prefix: &str,
+    options: &TcpOptions,
+    mesh: &MeshInputs,
+) -> Filter {
     let specifier = match targets {
         [target] => ClusterSpecifier::Cluster(target.cluster.clone()),
         _ => ClusterSpecifier::WeightedClusters(WeightedCluster {
@@ -235,9 +281,16 @@ pub(super) fn tcp_proxy(targets: &[Target], stat_prefix: &str, mesh: &MeshInputs
             stat_prefix: stat_prefix.to_owned(),
             access_log: access_log::loggers(mesh.access_log.as_ref()),
             cluster_specifier: Some(specifier),
+            idle_timeout: options.idle_timeout.map(wrap::duration),
+            max_downstream_connection_duration: options.connection_duration_max.map(wrap::duration),
+            hash_policy: options.is_hashed_by_source.then(by_source).into_iter().collect(),
             ..TcpProxy::default()
         },
     )
+}
+
+fn by_source() -> HashPolicy {
+    HashPolicy { policy_specifier: Some(PolicySpecifier::SourceIp(SourceIp {})) }
 }
 
 pub(super) fn whole(cluster: &str) -> Target {

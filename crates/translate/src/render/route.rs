@@ -35,9 +35,8 @@ use sluis_envoy::pack;
 
 use super::{route_policy, wrap};
 use crate::{
-    Forward, HeaderEdits, HeaderMatch, OutboundPolicy, PathMatch, Redirect,
-    RequestMatch, Retries, RouteAction, RouteInput, RouteTable, Target, TextMatch,
-    VirtualHostInput,
+    Forward, HeaderEdits, HeaderMatch, OutboundPolicy, PathMatch, Redirect, RequestMatch, Retries,
+    RouteAction, RouteInput, RouteTable, Target, TextMatch, VirtualHostInput,
 };
 
 /// How often another endpoint is drawn when one that was tried is drawn again (Istio's figure).
@@ -134,10 +133,7 @@ fn route(input: &RouteInput) -> Route {
         name: input.name.clone(),
         r#match: Some(request_match(&input.matches)),
         metadata: wrap::metadata(input.config.as_deref()),
-        decorator: Some(Decorator {
-            operation: input.operation.clone(),
-            ..Decorator::default()
-        }),
+        decorator: Some(Decorator { operation: input.operation.clone(), ..Decorator::default() }),
         typed_per_filter_config: route_policy::per_filter(input),
         request_headers_to_add: all().flat_map(|changes| added(&changes.request)).collect(),
         request_headers_to_remove: all().flat_map(|changes| removed(&changes.request)).collect(),

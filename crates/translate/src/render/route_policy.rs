@@ -55,6 +55,7 @@ fn fault(input: &FaultInput) -> HttpFault {
                 AbortStatus::Http(status) => ErrorType::HttpStatus(status),
                 AbortStatus::Grpc(status) => ErrorType::GrpcStatus(status),
             }),
+            ..FaultAbort::default()
         }),
         ..HttpFault::default()
     }

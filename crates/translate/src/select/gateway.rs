@@ -12,11 +12,11 @@ use std::{
 use sluis_model::{Owned, SERVICE_DOMAIN};
 use sluis_nouns::HostPattern;
 use sluis_resources::{
-    Gateway, GatewayHost, GatewayRef, HostScope, Meta, Server, ServerTlsMode, VirtualService,
+    Gateway, GatewayHost, GatewayRef, HostScope, Server, ServerTlsMode, VirtualService,
 };
 
-use super::{Selection, config_path, gateway_http, listeners::Listeners, names_gateway, tls};
-use crate::{ChainInput, Fault, Handler, ListenerInput, RouteTable, ServerTls, Target};
+use super::{Selection, config_path, gateway_bytes, gateway_http, listeners::Listeners, tls};
+use crate::{ChainInput, Fault, Handler, ListenerInput, RouteTable, ServerTls};
 
 /// One server of a Gateway, on one port of the proxy.
 #[derive(Clone)]
@@ -29,6 +29,7 @@ pub(super) struct Serving<'a> {
 }
 
 /// What a server does with connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Treatment {
     /// Reads HTTP in the clear.
     PlainHttp,
@@ -36,6 +37,8 @@ enum Treatment {
     Https,
     /// Forwards TLS by its server name.
     Passthrough,
+    /// Forwards the mesh's own TLS by its server name.
+    AutoPassthrough,
     /// Terminates TLS and forwards the bytes.
     TerminatedBytes,
     /// Forwards the bytes.
@@ -48,44 +51,71 @@ pub(super) fn select(selection: &mut Selection<'_>) -> (Vec<ListenerInput>, Vec<
     let gateways: Vec<&Owned<Gateway>> = snapshot.gateways(&selection.view.labels).collect();
     let mut listeners = Listeners::default();
     let mut tables: BTreeMap<String, RouteTable> = BTreeMap::new();
-    let mut is_tls_on: BTreeMap<(IpAddr, u16), bool> = BTreeMap::new();
+    let mut treated: BTreeMap<(IpAddr, u16), Treatment> = BTreeMap::new();
     let mut hosts_on: BTreeMap<(IpAddr, u16), BTreeSet<HostPattern>> = BTreeMap::new();
     for gateway in gateways {
         for server in &gateway.spec().servers {
-            for serving in servings(selection, gateway, server) {
-                let place = (serving.address, serving.port);
-                let Some(treatment) = treatment(selection, &serving) else { continue };
-                let is_tls = !matches!(treatment, Treatment::PlainHttp | Treatment::PlainBytes);
-                if *is_tls_on.entry(place).or_insert(is_tls) != is_tls {
-                    let message =
-                        "another server has the port, and TLS and plain text cannot share";
+            let Some(serving) = serving(selection, gateway, server) else { continue };
+            let place = (serving.address, serving.port);
+            let treatment = treatment(&serving);
+            let first = *treated.entry(place).or_insert(treatment);
+            if let Err(message) = shared(first, treatment) {
+                // The very first server of a port shares with itself.
+                if listeners.has(place.0, place.1) || first != treatment {
                     refuse(selection, &serving, "port", message.to_owned());
                     continue;
                 }
+            }
+            if server.tls.is_some() {
                 let taken = hosts_on.entry(place).or_default();
                 let hosts = server.hosts.iter().map(|host| host.host.clone());
-                if is_tls && hosts.clone().any(|host| taken.contains(&host)) {
+                if hosts.clone().any(|host| taken.contains(&host)) {
                     let message = "an older server has one of the hosts on this port, and keeps it";
                     refuse(selection, &serving, "hosts", message.to_owned());
                     continue;
                 }
                 taken.extend(hosts);
-                listeners.know(serving.address, serving.port, serving.port);
-                listeners.know(serving.address, serving.port, server.port.number);
-                serve(selection, &serving, &treatment, &mut listeners, &mut tables);
             }
+            report_unused(selection, &serving);
+            listeners.know(serving.address, serving.port, serving.port);
+            listeners.know(serving.address, serving.port, server.port.number);
+            serve(selection, &serving, treatment, &mut listeners, &mut tables);
         }
     }
-    (listeners.finish(true, None), tables.into_values().collect())
+    let tables = tables.into_values().map(gateway_http::finish).collect();
+    (listeners.finish(true, None), tables)
 }
 
-/// The ports at which a server is served: a Service that selects the proxy translates the port that
-/// users know into the one that is bound; without one it is bound as it is.
-fn servings<'a>(
+/// Whether two servers can share a port: plain HTTP with plain HTTP, and TLS with TLS.
+fn shared(first: Treatment, second: Treatment) -> Result<(), &'static str> {
+    let is_plain = |one| matches!(one, Treatment::PlainHttp | Treatment::PlainBytes);
+    match (first, second) {
+        (Treatment::PlainHttp, Treatment::PlainHttp) => Ok(()),
+        _ if !is_plain(first) && !is_plain(second) => Ok(()),
+        _ if is_plain(first) != is_plain(second) => {
+            Err("another server has the port, and TLS and plain text cannot share")
+        }
+        _ => Err("another server has the port, and only HTTP servers share one"),
+    }
+}
+
+/// Names what is written and has no effect.
+fn report_unused(selection: &mut Selection<'_>, serving: &Serving<'_>) {
+    if serving.server.default_endpoint.is_some() {
+        let message = "of no effect: a gateway sends traffic where VirtualServices say";
+        let fault = Fault::warning(serving.server.at.clone(), message);
+        selection.fault(serving.gateway.meta(), fault.field("spec.servers.defaultEndpoint"));
+    }
+}
+
+/// The port at which a server is served: a Service that selects the proxy translates the port that
+/// users know into the one that is bound (the first such Service, as in Istio); without one it is
+/// bound as it is.
+fn serving<'a>(
     selection: &mut Selection<'_>,
     gateway: &'a Owned<Gateway>,
     server: &'a Server,
-) -> Vec<Serving<'a>> {
+) -> Option<Serving<'a>> {
     let view = selection.view;
     let address = match server.bind.as_deref().map(str::parse::<IpAddr>) {
         None => view.address,
@@ -94,7 +124,7 @@ fn servings<'a>(
             let fault =
                 Fault::error(server.at.clone(), "not an IP address: the server is not served");
             selection.fault(gateway.meta(), fault.field("spec.servers.bind"));
-            return Vec::new();
+            return None;
         }
     };
     let mapped = selection
@@ -102,40 +132,33 @@ fn servings<'a>(
         .workload(&view.name)
         .map(|workload| workload.spec().ports.clone())
         .unwrap_or_default();
-    let mut ports: BTreeSet<u16> = selection
+    let port = selection
         .snapshot
         .services_selecting(&view.name.namespace, &view.labels)
-        .filter_map(|service| service.port(server.port.number)?.on(&mapped))
-        .collect();
-    if ports.is_empty() {
-        ports.insert(server.port.number);
-    }
-    ports.into_iter().map(|port| Serving { gateway, server, address, port }).collect()
+        .find_map(|service| service.port(server.port.number)?.on(&mapped));
+    let port = port.unwrap_or(server.port.number);
+    Some(Serving { gateway, server, address, port })
 }
 
-fn treatment(selection: &mut Selection<'_>, serving: &Serving<'_>) -> Option<Treatment> {
+fn treatment(serving: &Serving<'_>) -> Treatment {
     let protocol = serving.server.port.protocol;
     let mode = serving.server.tls.as_ref().map(|tls| tls.mode);
     if protocol.is_http() {
-        return Some(Treatment::PlainHttp);
+        return Treatment::PlainHttp;
     }
     match (mode, protocol.is_tls()) {
-        (None, false) => Some(Treatment::PlainBytes),
-        (Some(ServerTlsMode::AutoPassthrough), _) => {
-            let message = "AUTO_PASSTHROUGH is not supported yet: the server is not served";
-            refuse(selection, serving, "tls.mode", message.to_owned());
-            None
-        }
-        (Some(ServerTlsMode::Passthrough) | None, _) => Some(Treatment::Passthrough),
-        (Some(_), _) if protocol == sluis_resources::Protocol::Https => Some(Treatment::Https),
-        (Some(_), _) => Some(Treatment::TerminatedBytes),
+        (None, false) => Treatment::PlainBytes,
+        (Some(ServerTlsMode::AutoPassthrough), _) => Treatment::AutoPassthrough,
+        (Some(ServerTlsMode::Passthrough) | None, _) => Treatment::Passthrough,
+        (Some(_), _) if protocol == sluis_resources::Protocol::Https => Treatment::Https,
+        (Some(_), _) => Treatment::TerminatedBytes,
     }
 }
 
 fn serve(
     selection: &mut Selection<'_>,
     serving: &Serving<'_>,
-    treatment: &Treatment,
+    treatment: Treatment,
     listeners: &mut Listeners,
     tables: &mut BTreeMap<String, RouteTable>,
 ) {
@@ -159,10 +182,11 @@ fn serve(
         },
         Treatment::TerminatedBytes => match terminated(selection, serving, false) {
             None => return,
-            Some(tls) => bytes_chain(selection, serving, Some(tls)).into_iter().collect(),
+            Some(tls) => gateway_bytes::plain(selection, serving, Some(&tls)),
         },
-        Treatment::PlainBytes => bytes_chain(selection, serving, None).into_iter().collect(),
-        Treatment::Passthrough => passthrough_chains(selection, serving),
+        Treatment::PlainBytes => gateway_bytes::plain(selection, serving, None),
+        Treatment::Passthrough => gateway_bytes::passthrough(selection, serving),
+        Treatment::AutoPassthrough => gateway_bytes::automatic(selection, serving),
     };
     for chain in chains {
         for name in listeners.add(serving.address, serving.port, chain) {
@@ -189,114 +213,21 @@ fn terminated(
 }
 
 fn http_chain(serving: &Serving<'_>, routes: String, tls: Option<ServerTls>) -> ChainInput {
-    let server_names = if tls.is_some() { tls::server_names(serving.server) } else { Vec::new() };
-    let stat_prefix = format!("outbound_{}_{}", serving.address, serving.port);
+    let is_https = tls.is_some();
+    let server_names = if is_https { tls::server_names(serving.server) } else { Vec::new() };
+    let own = serving.server.name.clone().filter(|name| is_https && !name.is_empty());
+    let stat_prefix =
+        own.unwrap_or_else(|| format!("outbound_{}_{};", serving.address, serving.port));
     ChainInput {
         name: routes.clone(),
         server_names,
         subnets: Vec::new(),
         is_plain_only: false,
+        alpn: Vec::new(),
         tls,
         handler: Handler::Http { routes, stat_prefix, is_edge: true },
         config: Some(config_path("gateway", serving.gateway.meta())),
     }
-}
-
-/// The chain of a server that forwards bytes: the first `tcp` route for its gateway and port.
-///
-/// A gateway looks at nothing else of a `tcp` match, as in Istio; what is written there all the same
-/// is named in a fault.
-fn bytes_chain(
-    selection: &mut Selection<'_>,
-    serving: &Serving<'_>,
-    tls: Option<ServerTls>,
-) -> Option<ChainInput> {
-    let bound = bound_virtual_services(selection, serving);
-    for (owned, _) in &bound {
-        for route in &owned.spec().tcp {
-            let here =
-                route.matches.iter().find(|wanted| is_here(serving, &wanted.gateways, wanted.port));
-            if here.is_none() && !route.matches.is_empty() {
-                continue;
-            }
-            if here.is_some_and(|wanted| {
-                !wanted.destination_subnets.is_empty() || !wanted.source_labels.is_empty()
-            }) {
-                let message = "a gateway looks only at gateway and port of a tcp match";
-                let fault = Fault::warning(route.at.clone(), message);
-                selection.fault(owned.meta(), fault.field("spec.tcp.match"));
-            }
-            let port = serving.server.port.number;
-            let targets = selection.l4_targets(owned.meta(), &route.route, port, &[]);
-            let names = if tls.is_some() { tls::server_names(serving.server) } else { Vec::new() };
-            return Some(tcp_chain(serving, owned.meta(), names, targets, tls));
-        }
-    }
-    let message = "no VirtualService has a tcp route for this server: it is not served";
-    refuse_softly(selection, serving, message);
-    None
-}
-
-/// The chains of a server that forwards TLS: one for each `tls` match, by server name.
-fn passthrough_chains(selection: &mut Selection<'_>, serving: &Serving<'_>) -> Vec<ChainInput> {
-    let mut chains = Vec::new();
-    for (owned, _) in bound_virtual_services(selection, serving) {
-        for route in &owned.spec().tls {
-            for wanted in &route.matches {
-                if !is_here(serving, &wanted.gateways, wanted.port) {
-                    continue;
-                }
-                let port = serving.server.port.number;
-                let hosts = &wanted.sni_hosts;
-                let targets = selection.l4_targets(owned.meta(), &route.route, port, hosts);
-                let is_any = hosts.iter().any(HostPattern::is_any);
-                let names: Vec<String> = if is_any {
-                    Vec::new()
-                } else {
-                    hosts
-                        .iter()
-                        .filter(|name| tls::is_matchable(name))
-                        .map(ToString::to_string)
-                        .collect()
-                };
-                if is_any || !names.is_empty() {
-                    chains.push(tcp_chain(serving, owned.meta(), names, targets, None));
-                }
-            }
-        }
-    }
-    if chains.is_empty() {
-        let message = "no VirtualService has a tls route for this server: it is not served";
-        refuse_softly(selection, serving, message);
-    }
-    chains
-}
-
-fn tcp_chain(
-    serving: &Serving<'_>,
-    meta: &Meta,
-    server_names: Vec<String>,
-    targets: Vec<Target>,
-    tls: Option<ServerTls>,
-) -> ChainInput {
-    let stat_prefix = match targets.as_slice() {
-        [target] => target.cluster.clone(),
-        _ => format!("{}.{}", meta.name.name, meta.name.namespace),
-    };
-    ChainInput {
-        name: format!("{}.{}.{}", serving.server.port.name, meta.name.name, meta.name.namespace),
-        server_names,
-        subnets: Vec::new(),
-        is_plain_only: false,
-        tls,
-        handler: Handler::Tcp { targets, stat_prefix },
-        config: Some(config_path("virtual-service", meta)),
-    }
-}
-
-fn is_here(serving: &Serving<'_>, gateways: &[GatewayRef], port: Option<u16>) -> bool {
-    let gateway = GatewayRef::Gateway(serving.gateway.meta().name.clone());
-    names_gateway(gateways, &gateway) && port.is_none_or(|port| port == serving.server.port.number)
 }
 
 /// The VirtualServices bound to a server, the oldest first, each with the hosts that both name.
@@ -344,12 +275,17 @@ fn common_hosts(serving: &Serving<'_>, owned: &Owned<VirtualService>) -> Vec<Hos
     common
 }
 
-fn refuse(selection: &mut Selection<'_>, serving: &Serving<'_>, field: &str, message: String) {
+pub(super) fn refuse(
+    selection: &mut Selection<'_>,
+    serving: &Serving<'_>,
+    field: &str,
+    message: String,
+) {
     let fault = Fault::error(serving.server.at.clone(), message);
     selection.fault(serving.gateway.meta(), fault.field(format!("spec.servers.{field}")));
 }
 
-fn refuse_softly(selection: &mut Selection<'_>, serving: &Serving<'_>, message: &str) {
+pub(super) fn refuse_softly(selection: &mut Selection<'_>, serving: &Serving<'_>, message: &str) {
     let fault = Fault::warning(serving.server.at.clone(), message);
     selection.fault(serving.gateway.meta(), fault.field("spec.servers"));
 }

@@ -44,12 +44,11 @@ pub(super) fn add_server(
     let is_tls_required = !serving.server.port.protocol.is_tls()
         && serving.server.tls.as_ref().is_some_and(|tls| tls.https_redirect);
     let reference = GatewayRef::Gateway(gateway);
-    let entrance = Entrance { gateway: &reference, port: declared };
+    // As in Istio: TLS settings make it TLS, those of a redirect too.
+    let is_tls = serving.server.tls.is_some();
+    let entrance = Entrance { gateway: &reference, port: declared, is_tls };
     for (owned, hosts) in bound_virtual_services(selection, serving) {
         let Some(routes) = http::routes(selection, &owned, entrance) else { continue };
-        if routes.is_empty() {
-            continue;
-        }
         for host in hosts {
             let virtual_host = virtual_host(table, &host, declared);
             virtual_host.is_tls_required |= is_tls_required;
@@ -64,7 +63,6 @@ pub(super) fn add_server(
             virtual_host(table, &host.host, declared).is_tls_required = true;
         }
     }
-    finish(table, serving.port);
 }
 
 fn virtual_host<'a>(
@@ -88,17 +86,31 @@ fn virtual_host<'a>(
     &mut table.hosts[index]
 }
 
-/// Puts hosts in order; a table without any gets Istio's empty host, which answers 404.
-fn finish(table: &mut RouteTable, port: u16) {
-    let name = format!("blackhole:{port}");
-    table.hosts.retain(|host| host.name != name);
+/// Puts the hosts of a table in order, and hosts with the same routes together under the first name.
+///
+/// A table without any gets Istio's empty host, which answers 404.
+pub(super) fn finish(mut table: RouteTable) -> RouteTable {
     table.hosts.sort_by(|a, b| a.name.cmp(&b.name));
-    if table.hosts.is_empty() {
-        table.hosts.push(VirtualHostInput {
-            name,
+    let mut hosts: Vec<VirtualHostInput> = Vec::new();
+    for host in std::mem::take(&mut table.hosts) {
+        let same = |other: &&mut VirtualHostInput| {
+            other.is_tls_required == host.is_tls_required && other.routes == host.routes
+        };
+        match hosts.iter_mut().find(same) {
+            Some(other) => other.domains.extend(host.domains),
+            None => hosts.push(host),
+        }
+    }
+    if hosts.is_empty() {
+        // The port as users know it comes behind the bound one, where they differ.
+        let port = table.known_ports.get(1).or(table.known_ports.first()).copied();
+        hosts.push(VirtualHostInput {
+            name: format!("blackhole:{}", port.unwrap_or_default()),
             domains: vec!["*".to_owned()],
             is_tls_required: false,
             routes: Vec::new(),
         });
     }
+    table.hosts = hosts;
+    table
 }

@@ -18,9 +18,6 @@ use crate::{
     TextMatch,
 };
 
-/// What stands for "any text" in a match that is not an expression: Istio reads it as presence.
-const ANY_TEXT: &str = "*";
-
 /// Where requests come in.
 #[derive(Clone, Copy)]
 pub(super) struct Entrance<'a> {
@@ -201,7 +198,6 @@ fn header(name: &str, value: Option<&StringMatch>, is_inverted: bool) -> HeaderM
 fn text(value: Option<&StringMatch>) -> TextMatch {
     match value {
         None => TextMatch::Present,
-        Some(StringMatch::Regex(text)) if text == ANY_TEXT => TextMatch::Present,
         Some(StringMatch::Exact(text)) => TextMatch::Exact(text.clone()),
         Some(StringMatch::Prefix(text)) => TextMatch::Prefix(text.clone()),
         Some(StringMatch::Regex(text)) => TextMatch::Regex(text.clone()),

@@ -1,7 +1,7 @@
 //! Gathers the chains of listeners, so that none claims what another has claimed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, btree_map::Entry},
     net::IpAddr,
 };
 
@@ -15,43 +15,51 @@ pub(super) struct Listeners {
     all: BTreeMap<(IpAddr, u16), Gathered>,
 }
 
+/// What a chain claims: a server name (empty for any), original destinations, protocols.
+type Claim = (String, Vec<Cidr>, Vec<String>);
+
 #[derive(Default)]
 struct Gathered {
     known_ports: Vec<u16>,
     chains: Vec<ChainInput>,
-    claims: BTreeSet<(String, Vec<Cidr>)>,
+    claims: BTreeMap<Claim, Handler>,
 }
 
 impl Listeners {
     /// Adds a chain, unless what it claims is taken: the first wins, and Envoy refuses a listener
     /// with two chains for the same connections.
     ///
-    /// Server names of the chain that are taken are left out of it. Returns the names left out
-    /// (empty text for a chain that claims everything), or none when the whole chain was taken in.
+    /// Server names of the chain that are taken are left out of it. Returns the names that another
+    /// chain keeps and treats otherwise (empty text for a chain that claims everything).
     pub(super) fn add(&mut self, address: IpAddr, port: u16, mut chain: ChainInput) -> Vec<String> {
         let gathered = self.all.entry((address, port)).or_default();
-        let mut refused = Vec::new();
-        if chain.server_names.is_empty() {
-            let is_new = gathered.claims.insert((String::new(), chain.subnets.clone()));
-            if !is_new {
-                return vec![String::new()];
+        let names = if chain.server_names.is_empty() {
+            vec![String::new()]
+        } else {
+            std::mem::take(&mut chain.server_names)
+        };
+        let (mut won, mut refused) = (Vec::new(), Vec::new());
+        for name in names {
+            let claim = (name.clone(), chain.subnets.clone(), chain.alpn.clone());
+            match gathered.claims.entry(claim) {
+                Entry::Vacant(free) => {
+                    free.insert(chain.handler.clone());
+                    won.push(name);
+                }
+                Entry::Occupied(taken) if *taken.get() != chain.handler => refused.push(name),
+                Entry::Occupied(_) => {}
             }
         }
-        chain.server_names.retain(|name| {
-            let is_new = gathered.claims.insert((name.clone(), chain.subnets.clone()));
-            if !is_new {
-                refused.push(name.clone());
-            }
-            is_new
-        });
-        if refused.is_empty() || !chain.server_names.is_empty() {
-            let same = |other: &&ChainInput| other.name == chain.name;
-            let count = gathered.chains.iter().filter(same).count();
-            if count > 0 {
-                chain.name = format!("{}#{}", chain.name, gathered.chains.len());
-            }
-            gathered.chains.push(chain);
+        if won.is_empty() {
+            return refused;
         }
+        won.retain(|name| !name.is_empty());
+        chain.server_names = won;
+        let count = gathered.chains.iter().filter(|other| other.name == chain.name).count();
+        if count > 0 {
+            chain.name = format!("{}#{}", chain.name, gathered.chains.len());
+        }
+        gathered.chains.push(chain);
         refused
     }
 

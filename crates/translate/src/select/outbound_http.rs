@@ -94,9 +94,8 @@ pub(super) fn table(
 /// Whether no service of a port has a host, or any host under it.
 fn is_lone(selection: &Selection<'_>, host: &HostPattern, port: u16) -> bool {
     if host.is_wildcard() {
-        let has = |service: &Arc<MeshService>| {
-            host.covers(&service.host) && service.port(port).is_some()
-        };
+        let has =
+            |service: &Arc<MeshService>| host.covers(&service.host) && service.port(port).is_some();
         return !selection.services.iter().any(has);
     }
     selection.service(host).is_none_or(|service| service.port(port).is_none())

@@ -29,7 +29,8 @@ impl<'a> Speakers<'a> {
         };
         let hosts: Vec<Vec<HostPattern>> = all.iter().map(in_full).collect();
         let (mut exact, mut wildcards) = (BTreeMap::new(), BTreeMap::new());
-        for (index, host) in hosts.iter().enumerate().flat_map(|(i, all)| all.iter().map(move |h| (i, h)))
+        for (index, host) in
+            hosts.iter().enumerate().flat_map(|(i, all)| all.iter().map(move |h| (i, h)))
         {
             let map: &mut BTreeMap<HostPattern, Vec<usize>> =
                 if host.is_wildcard() { &mut wildcards } else { &mut exact };

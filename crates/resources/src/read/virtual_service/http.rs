@@ -57,7 +57,6 @@ const REGEX_BYTES_MAX: usize = 1 << 20;
 fn http_route(fields: &mut Fields<'_, '_>) -> Option<HttpRoute> {
     // Of Istio 1.0; upgrades are always possible since.
     fields.without_effect(&["websocketUpgrade"]);
-    fields.not_carried_out(&["mirror", "mirrors", "corsPolicy"]);
     let action = action(fields);
     let route = HttpRoute {
         at: fields.at(),
@@ -77,9 +76,8 @@ fn http_route(fields: &mut Fields<'_, '_>) -> Option<HttpRoute> {
         HttpAction::Route(_) => &[],
         HttpAction::Redirect(_) => &["rewrite", "fault"],
         HttpAction::DirectResponse(_) => &["rewrite", "mirror", "mirrors"],
-        HttpAction::Delegate(_) => {
-            &["retries", "fault", "timeout", "mirror", "mirrors", "corsPolicy"]
-        }
+        // The delegate's rules take them over.
+        HttpAction::Delegate(_) => &[],
     };
     for name in forbidden {
         if let Some(value) = fields.get(name) {
@@ -120,8 +118,6 @@ fn http_match(fields: &mut Fields<'_, '_>) -> Option<HttpMatch> {
             }
         }
     }
-    // Of statistics only.
-    fields.without_effect(&["statPrefix"]);
     Some(HttpMatch {
         at: fields.at(),
         name: fields.opt("name"),
@@ -264,8 +260,6 @@ fn regex_rewrite(fields: &mut Fields<'_, '_>) -> Option<RegexRewrite> {
 }
 
 fn retries(fields: &mut Fields<'_, '_>) -> Option<Retries> {
-    // All endpoints are of one locality and priority.
-    fields.without_effect(&["retryRemoteLocalities"]);
     Some(Retries {
         attempts: fields.or_default("attempts"),
         per_try_timeout: fields.opt("perTryTimeout"),
@@ -277,13 +271,7 @@ fn retries(fields: &mut Fields<'_, '_>) -> Option<Retries> {
 }
 
 fn fault_injection(fields: &mut Fields<'_, '_>) -> Option<FaultInjection> {
-    fields.not_carried_out(&["delay"]);
-    let abort: Option<HttpAbort> = fields.opt("abort");
-    // An abort of every request is carried out: some shut a path in this way.
-    if abort.as_ref().is_some_and(|abort| abort.percentage != Percent::ALL) {
-        fields.not_carried_out(&["abort"]);
-    }
-    Some(FaultInjection { delay: fields.opt("delay"), abort })
+    Some(FaultInjection { delay: fields.opt("delay"), abort: fields.opt("abort") })
 }
 
 /// `percentage: {value: …}`.
@@ -291,6 +279,17 @@ struct Share(Percent);
 
 fn share(fields: &mut Fields<'_, '_>) -> Option<Share> {
     Some(Share(fields.req("value")?))
+}
+
+/// Reads `percentage` of a fault, and its older form.
+///
+/// Istio injects nothing where nothing is written, which nobody means: so it is said.
+fn fault_percentage(fields: &mut Fields<'_, '_>) -> Percent {
+    if !(fields.has("percentage") || fields.has("percent")) {
+        fields.value().warn("without a percentage no request is touched, as in Istio");
+        return Percent::default();
+    }
+    percentage(fields, "percentage", &["percent"])
 }
 
 /// Reads `percentage` and its older whole-number forms; nothing written means all.
@@ -305,7 +304,7 @@ fn percentage(fields: &mut Fields<'_, '_>, new: &'static str, old: &[&'static st
 
 fn delay(fields: &mut Fields<'_, '_>) -> Option<Delay> {
     fields.at_most_one(&["fixedDelay", "exponentialDelay"]);
-    let percentage = percentage(fields, "percentage", &["percent"]);
+    let percentage = fault_percentage(fields);
     let fixed = fields.opt("fixedDelay").map(DelayKind::Fixed);
     let exponential = fields.opt("exponentialDelay").map(DelayKind::Exponential);
     if !(fields.has("fixedDelay") || fields.has("exponentialDelay")) {
@@ -319,7 +318,7 @@ fn abort(fields: &mut Fields<'_, '_>) -> Option<HttpAbort> {
     fields.unsupported(&["http2Error"]);
     let http_status = status(fields, "httpStatus", |code| (200..=599).contains(&code));
     let grpc_status = fields.opt("grpcStatus");
-    let percentage = percentage(fields, "percentage", &["percent"]);
+    let percentage = fault_percentage(fields);
     Some(HttpAbort { http_status, grpc_status, percentage })
 }
 
