@@ -111,10 +111,11 @@ fn check_reachable(fields: &mut Fields<'_, '_>, service: &VirtualService) {
 
 /// What a match says of the client holds for sidecars: a gateway has many clients and sees none of
 /// their labels. Istio says nothing of it either, so here it is said.
+///
+/// In `http`, Istio compares with the labels and the namespace of the gateway itself, unless the match
+/// names gateways.
 fn check_sources(fields: &mut Fields<'_, '_>, service: &VirtualService) {
-    let of_mesh = ["sourceLabels"].as_slice();
-    let of_mesh_l4 = ["sourceLabels", "sourceNamespace", "destinationSubnets"].as_slice();
-    for (part, names) in [("http", of_mesh), ("tls", of_mesh_l4), ("tcp", of_mesh_l4)] {
+    for part in ["http", "tls", "tcp"] {
         let routes = fields.get(part).and_then(|value| value.items()).unwrap_or_default();
         let matches = routes.iter().filter_map(|route| entry(route, "match")?.items()).flatten();
         for wanted in matches {
@@ -122,9 +123,14 @@ fn check_sources(fields: &mut Fields<'_, '_>, service: &VirtualService) {
             if own.as_ref().unwrap_or(&service.gateways).contains(&GatewayRef::Mesh) {
                 continue;
             }
-            for name in names {
+            let message = if part == "http" && own.is_none() {
+                "at a gateway this is compared with what the gateway itself has, as in Istio"
+            } else {
+                "this has no effect: a gateway does not look at it"
+            };
+            for name in ["sourceLabels", "sourceNamespace"] {
                 if let Some(value) = entry(&wanted, name) {
-                    value.warn("this has no effect: a gateway does not look at it");
+                    value.warn(message);
                 }
             }
         }

@@ -37,7 +37,8 @@ pub(super) fn plain(
             let mut claims: Vec<Vec<Cidr>> = Vec::new();
             for wanted in &route.matches {
                 if is_here(serving, &wanted.gateways, wanted.port) {
-                    report_labels(selection, &owned, &wanted.at, &wanted.source_labels, "tcp");
+                    let of_client = (wanted.gateways.as_slice(), &wanted.source_labels);
+                    report_labels(selection, &owned, &wanted.at, of_client, "tcp");
                     claims.push(wanted.destination_subnets.clone());
                 }
             }
@@ -73,7 +74,8 @@ pub(super) fn passthrough(selection: &mut Selection<'_>, serving: &Serving<'_>) 
                 if !is_here(serving, &wanted.gateways, wanted.port) {
                     continue;
                 }
-                report_labels(selection, &owned, &wanted.at, &wanted.source_labels, "tls");
+                let of_client = (wanted.gateways.as_slice(), &wanted.source_labels);
+                report_labels(selection, &owned, &wanted.at, of_client, "tls");
                 let hosts = &wanted.sni_hosts;
                 let is_any = hosts.iter().any(HostPattern::is_any);
                 let matchable = hosts.iter().filter(|name| tls::is_matchable(name));
@@ -173,10 +175,12 @@ fn report_labels(
     selection: &mut Selection<'_>,
     owned: &Owned<VirtualService>,
     at: &SourceRef,
-    labels: &Labels,
+    (gateways, labels): (&[GatewayRef], &Labels),
     part: &str,
 ) {
-    if labels.is_empty() {
+    // Where only gateways are meant, the reader of the file has said so.
+    let meant = if gateways.is_empty() { owned.spec().gateways.as_slice() } else { gateways };
+    if labels.is_empty() || !meant.contains(&GatewayRef::Mesh) {
         return;
     }
     let message = "a gateway does not know its clients' labels: the match holds for all clients";

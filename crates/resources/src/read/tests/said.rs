@@ -52,14 +52,15 @@ fn what_routes_do_not_carry_out_is_said() {
             format!("hosts: [a.b]\nhttp: [{{route: [{{destination: {{host: a.b}}}}], {more}}}]");
         check("VirtualService", &spec, &format!("spec.http[0].{path}"), message);
     };
-    check("mirror: {host: c}", "mirror", YET);
-    check("corsPolicy: {allowOrigins: []}", "corsPolicy", YET);
-    check("fault: {delay: {fixedDelay: 1s}}", "fault.delay", YET);
-    check("fault: {abort: {httpStatus: 503, percentage: {value: 1}}}", "fault.abort", YET);
-    check("retries: {retryRemoteLocalities: true}", "retries.retryRemoteLocalities", NONE);
-    check("match: [{statPrefix: a}]", "match[0].statPrefix", NONE);
+    let none = "without a percentage no request is touched";
+    check("fault: {delay: {fixedDelay: 1s}}", "fault.delay", none);
+    check("fault: {abort: {httpStatus: 503}}", "fault.abort", none);
     let of_gateway = "match: [{gateways: [g], sourceLabels: {a: b}}]";
     check(of_gateway, "match[0].sourceLabels", HERE);
+    let spec = "hosts: [a.b]\ngateways: [g]\nhttp: [{match: [{sourceNamespace: a}], route: \
+                [{destination: {host: a.b}}]}]";
+    let itself = "at a gateway this is compared with what the gateway itself has";
+    self::check("VirtualService", spec, "spec.http[0].match[0].sourceNamespace", itself);
 }
 
 #[test]
