@@ -1,6 +1,5 @@
 """What the demo tries, and what must come of it."""
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -11,18 +10,11 @@ import subprocess
 import urllib.error
 import urllib.request
 
+from onebox.table import Row, one_line
+
 from . import memory
 from .scene import (API_PORT, COMMAND_WITHIN, EXAMPLE, GATEWAY, NOTEBOOK, SceneError,
                     descendants, python)
-
-
-@dataclasses.dataclass
-class Row:
-    """One line of the table."""
-
-    tried: str
-    is_good: bool
-    seen: str
 
 
 def run(scene):
@@ -39,8 +31,7 @@ def run(scene):
 
 def said(result):
     """What a client printed, on one line."""
-    text = " ".join((result.stdout + result.stderr).split())
-    return text if len(text) <= 110 else text[:107] + "..."
+    return one_line(result.stdout + result.stderr)
 
 
 def signed(scene):
