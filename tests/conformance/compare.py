@@ -38,9 +38,12 @@ def head(lines):
 
 def normal(result):
     """One result as what is compared."""
-    form = {key: result[key] for key in ("status", "version", "closed", "handshake", "connect", "name",
-                                         "late", "broken", "reset", "goaway", "until_close", "alpn")
+    form = {key: result[key] for key in ("status", "version", "name", "late", "reset", "goaway",
+                                         "until_close", "alpn")
             if key in result and result[key] is not None}
+    # How a connection is refused or ended (an alert, FIN or RST) is a matter of timing and taste.
+    if any(result.get(key) for key in ("closed", "broken", "handshake", "connect")):
+        return {"ended": True}
     if "fields" in result:
         form["fields"] = fields(result["fields"])
     if result.get("trailers"):
@@ -105,10 +108,16 @@ def logged(case, left, right, one, other):
     """What the access logs of the first hop say."""
     found = []
     for key in ("status", "flags", "cluster", "route", "details", "protocol"):
-        a, b = ([str(record.get(key)) for record in records] for records in (left, right))
+        a, b = ([entry(record, key) for record in records] for records in (left, right))
         if key not in case.apart and sorted(a) != sorted(b):
             found.append(f"log {key}: {one} {a}; {other} {b}")
     return found
+
+
+def entry(record, key):
+    """A value of a record; flags come in the order in which they were raised."""
+    value = str(record.get(key))
+    return ",".join(sorted(value.split(","))) if key == "flags" else value
 
 
 def shares(first, second):

@@ -131,15 +131,17 @@ class Topology(Scene):
             upstreams.wait()
         return results
 
-    def records(self, engine):
-        """The access log of one engine by case; its proxies end, for then all has been written."""
-        logs = []
-        for workload, one in self.engines.items():
-            if one == engine == "envoy":
-                self.stop(workload)
-            if one == engine:
-                logs.append(self.log(workload))
-        return records("\n".join(logs))
+    def records(self):
+        """The access log by engine and case; all proxies end, for then all has been written."""
+        for name in list(self.processes):
+            self.stop(name)
+        found = {}
+        for engine in ENGINES:
+            names = [workload for workload, one in self.engines.items() if one == engine]
+            files = {"envoy": lambda name: self.dir / f"envoy-{name.replace('/', '-')}.log",
+                     "sluis": lambda name: self.state / "workloads" / name / "proxy.log"}[engine]
+            found[engine] = records("\n".join(files(name).read_text() for name in names))
+        return found
 
     def run_client(self, engine, place, python):
         cases = [case.told(self) for feature in self.features for case in feature.cases
