@@ -142,7 +142,7 @@ def show_secrets(ask):
         table = ask.says(0, r"^RESOURCE NAME +TYPE +STATUS", "proxy-config", "secrets", workload)
         expect(re.search(r"^default .*spiffe://cluster\.local/ns/", table, re.M), table)
         told = ask.says(0, r"serial", "proxy-config", "secrets", workload, "-o", "json")
-        default = [one for one in json.loads(told)["secrets"] if one["name"] == "default"]
+        default = [one for one in json.loads(told) if one["name"] == "default"]
         expect(len(default) == 1 and re.fullmatch(r"[0-9a-f]{16,}", default[0]["serial"]), f"{default}")
         told += ask.says(0, r"serial", "proxy-config", "secrets", workload, "-o", "yaml")
         expect("PRIVATE" not in told, told)

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use sluis_resources::Options;
 
 use crate::output::Format;
 
@@ -64,6 +65,25 @@ pub(crate) struct StateOption {
     pub state_dir: Option<PathBuf>,
 }
 
+/// How strictly files are read.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct ReadingOptions {
+    /// A field that does not exist is an error; this is the default
+    #[arg(long, overrides_with = "lenient")]
+    pub strict: bool,
+
+    /// A field that does not exist is a warning, and is left out, as in a cluster
+    #[arg(long)]
+    pub lenient: bool,
+}
+
+impl ReadingOptions {
+    /// The same, for the parser.
+    pub(crate) fn options(self) -> Options {
+        if self.lenient && !self.strict { Options::LENIENT } else { Options::default() }
+    }
+}
+
 /// Which workload is meant.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct WorkloadArgument {
@@ -81,6 +101,9 @@ pub(crate) struct UpOptions {
     /// A file or folder of YAML; may be given several times
     #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
     pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub reading: ReadingOptions,
 
     #[command(flatten)]
     pub state: StateOption,
@@ -113,6 +136,9 @@ pub(crate) struct ControlPlaneOptions {
     /// A file or folder of YAML; may be given several times
     #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
     pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub reading: ReadingOptions,
 
     #[command(flatten)]
     pub state: StateOption,
@@ -168,6 +194,9 @@ pub(crate) struct ValidateOptions {
     /// A file or folder of YAML; may be given several times
     #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
     pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub reading: ReadingOptions,
 
     /// How to print the faults
     #[arg(short, long, value_enum, default_value_t)]

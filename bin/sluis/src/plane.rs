@@ -23,6 +23,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use sluis_ca::{Authority, AuthorityConfig, Desk, JoinTokens, ServerCertificate};
 use sluis_control::Control;
 use sluis_identity::CertificateService;
+use sluis_resources::Options;
 use sluis_tls::{Clock, SecretStore, ServerTls};
 use sluis_xds::Server;
 use tokio::{
@@ -48,6 +49,8 @@ use mesh::Mesh;
 pub(crate) struct PlaneOptions {
     /// Files and folders of YAML.
     pub files: Vec<PathBuf>,
+    /// How strictly they are read.
+    pub reading: Options,
     /// Where its state is.
     pub state: StateDir,
     /// Where xDS and certificates are served, under TLS.
@@ -109,7 +112,7 @@ impl Plane {
         state.create()?;
         let lock = lock(&state)?;
         let (stop, stopped) = watch::channel(false);
-        let files = Files::load(&options.files, stopped).await?;
+        let files = Files::load(&options.files, options.reading, stopped).await?;
         let trust_domain = files.trust_domain();
 
         let clock = Clock::system();

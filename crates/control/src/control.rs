@@ -201,6 +201,7 @@ impl Control {
         let connected = state.streams.values().map(|stream| ProxyStatus {
             workload: stream.view.name.clone(),
             id: stream.view.id.clone(),
+            address: stream.view.address,
             role: stream.view.role,
             node: Some(stream.node.id.clone()),
             connected: Some(stream.progress.age(now)),
@@ -213,10 +214,11 @@ impl Control {
         {
             if !proxies.iter().any(|proxy| proxy.workload == view.name) {
                 let kinds = Progress::new(now).show(now);
-                let (workload, id, role) = (view.name, view.id, view.role);
+                let (workload, id, address, role) = (view.name, view.id, view.address, view.role);
                 proxies.push(ProxyStatus {
                     workload,
                     id,
+                    address,
                     role,
                     node: None,
                     connected: None,

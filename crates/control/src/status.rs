@@ -1,6 +1,6 @@
 //! How far each proxy has come, for people to read.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use sluis_envoy::Kind;
 use sluis_nouns::{ObjectName, WorkloadId};
@@ -15,6 +15,8 @@ pub struct ProxyStatus {
     pub workload: ObjectName,
     /// Its identity.
     pub id: WorkloadId,
+    /// Its workload's address.
+    pub address: IpAddr,
     /// What it is.
     pub role: Role,
     /// The id by which it introduced itself; `None` while it is not connected.

@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sluis_nouns::SourceRef;
-use sluis_resources::{Fault, Key, Parsed, Resource, TEXT_BYTES_MAX, parse};
+use sluis_resources::{Fault, Key, Options, Parsed, Resource, TEXT_BYTES_MAX, parse_with};
 
 use crate::scan::{DirectoryId, scan};
 
@@ -53,14 +53,14 @@ impl Loaded {
 ///
 /// A root that is a file is read whatever it is called; in and below a directory, `*.yaml`, `*.yml`
 /// and `*.json` that are not hidden.
-pub fn load(roots: &[PathBuf]) -> Loaded {
+pub fn load(roots: &[PathBuf], options: &Options) -> Loaded {
     let scan = scan(roots);
     let mut loaded = Loaded::default();
     loaded.faults.extend(scan.unreadable.iter().map(|(path, error)| cannot_read(path, error)));
     for path in scan.files {
         match read(&path) {
             Ok(text) => {
-                let parsed = parse(&path.to_string_lossy(), &text);
+                let parsed = parse_with(&path.to_string_lossy(), &text, options);
                 loaded.files.push((path, parsed));
             }
             Err(error) => loaded.faults.push(cannot_read(&path, &error)),
@@ -76,6 +76,7 @@ pub fn load(roots: &[PathBuf]) -> Loaded {
 #[derive(Debug)]
 pub struct Files {
     roots: Vec<PathBuf>,
+    options: Options,
     files: BTreeMap<PathBuf, FileState>,
     in_force: BTreeMap<Key, Resource>,
     directories: BTreeMap<PathBuf, DirectoryId>,
@@ -97,9 +98,10 @@ struct FileState {
 
 impl Files {
     /// Prepares to read the files under some paths. Nothing is read yet.
-    pub fn new(roots: Vec<PathBuf>) -> Self {
+    pub fn new(roots: Vec<PathBuf>, options: Options) -> Self {
         Self {
             roots,
+            options,
             files: BTreeMap::new(),
             in_force: BTreeMap::new(),
             directories: BTreeMap::new(),
@@ -158,7 +160,7 @@ impl Files {
             match read(&path) {
                 Ok(text) => {
                     let name = path.to_string_lossy().into_owned();
-                    self.files.entry(path).or_default().update(&name, &text);
+                    self.files.entry(path).or_default().update(&name, &text, &self.options);
                 }
                 // Gone since the directory was read: the next look tells.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -173,7 +175,7 @@ impl Files {
 }
 
 impl FileState {
-    fn update(&mut self, name: &str, text: &str) {
+    fn update(&mut self, name: &str, text: &str, options: &Options) {
         let mut hasher = DefaultHasher::new();
         text.hash(&mut hasher);
         let hash = Some(hasher.finish());
@@ -181,7 +183,7 @@ impl FileState {
             return;
         }
         self.hash = hash;
-        let parsed = parse(name, text);
+        let parsed = parse_with(name, text, options);
         if !parsed.has_errors() {
             self.good = Some(parsed.resources);
         }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use sluis_resources::Options;
 use tokio::sync::{Notify, mpsc};
 use tokio::task;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -44,8 +45,8 @@ pub struct Watcher {
 impl Watcher {
     /// Prepares to watch files: each root that is a file, and `*.yaml`, `*.yml` and `*.json` in and
     /// below each that is a directory.
-    pub fn new(roots: Vec<PathBuf>) -> Self {
-        Self { files: Files::new(roots) }
+    pub fn new(roots: Vec<PathBuf>, options: Options) -> Self {
+        Self { files: Files::new(roots, options) }
     }
 
     /// Reads all files, sends what they say, and then sends each change until `shutdown` is done or

@@ -10,7 +10,7 @@ use std::{future::Future, path::PathBuf, sync::Arc};
 use anyhow::{Context, Result, bail};
 use sluis_model::Batch;
 use sluis_nouns::TrustDomain;
-use sluis_resources::{Fault, Spec};
+use sluis_resources::{Fault, Options, Spec};
 use sluis_sources::{SourceEvent, Watcher};
 use tokio::sync::{mpsc, watch};
 
@@ -36,12 +36,16 @@ impl Files {
     /// # Errors
     ///
     /// When a path does not exist, or a file has an error: at the start there is no last good state.
-    pub(crate) async fn load(roots: &[PathBuf], stopped: watch::Receiver<bool>) -> Result<Self> {
+    pub(crate) async fn load(
+        roots: &[PathBuf],
+        reading: Options,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<Self> {
         for root in roots {
             std::fs::metadata(root).with_context(|| format!("cannot read {}", root.display()))?;
         }
         let (sender, mut events) = mpsc::channel(EVENTS_MAX);
-        tokio::spawn(Watcher::new(roots.to_vec()).run(sender, told(stopped)));
+        tokio::spawn(Watcher::new(roots.to_vec(), reading).run(sender, told(stopped)));
         let first = events.recv().await.context("the files cannot be watched")?;
         if !first.never_good.is_empty() {
             for fault in first.faults.iter().filter(|fault| fault.is_error()) {

@@ -18,6 +18,7 @@ use sluis_control::{Control, ProxyStatus, Sync};
 use sluis_nouns::{ObjectName, WorkloadId};
 use sluis_resources::Fault;
 use sluis_translate::Role;
+use sluis_xds::Peer;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
@@ -113,8 +114,13 @@ impl Mesh {
             namespace: proxy.workload.namespace.to_string(),
             name: proxy.workload.name.to_string(),
             role: if proxy.role == Role::Gateway { "gateway" } else { "sidecar" }.to_owned(),
-            engine: if is_envoy { "envoy" } else { "sluis" }.to_owned(),
-            address: workload.map(|workload| workload.address.to_string()).unwrap_or_default(),
+            engine: match (&proxy.peer, is_envoy) {
+                (Some(Peer::Local), _) => "xDS client",
+                (_, true) => "envoy",
+                (_, false) => "sluis",
+            }
+            .to_owned(),
+            address: proxy.address.to_string(),
             identity: proxy.id.to_string(),
             process: shown,
             pid,

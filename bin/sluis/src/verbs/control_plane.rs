@@ -27,6 +27,7 @@ pub(crate) fn run(options: ControlPlaneOptions) -> Result<ExitCode> {
     let state = StateDir::locate(options.state.state_dir)?;
     let options = PlaneOptions {
         files: options.files,
+        reading: options.reading.options(),
         state,
         xds: options.xds,
         plaintext_xds: options.plaintext_xds,

@@ -35,7 +35,12 @@ pub(crate) fn run(options: &ProxyConfigOptions) -> Result<ExitCode> {
         ConfigKind::Secrets => "",
     };
     let resources = if kind.is_empty() {
-        api::get_from(&state.workload(&name).admin_socket(), "/certs")?
+        let mut held = api::get_from(&state.workload(&name).admin_socket(), "/certs")?;
+        // The proxy tells of itself beside its secrets; every kind prints as an array.
+        match held.get_mut("secrets") {
+            Some(secrets) => secrets.take(),
+            None => held,
+        }
     } else {
         let path = format!("/v1/workloads/{}/{}/config/{kind}", name.namespace, name.name);
         api::get(&state, &path)?
@@ -49,8 +54,7 @@ pub(crate) fn run(options: &ProxyConfigOptions) -> Result<ExitCode> {
 }
 
 fn table(kind: ConfigKind, resources: &Value) -> Table {
-    // The proxy tells of itself beside its secrets.
-    let resources = items(resources.get("secrets").unwrap_or(resources));
+    let resources = items(resources);
     match kind {
         ConfigKind::Listeners => listeners(resources),
         ConfigKind::Routes => routes(resources),

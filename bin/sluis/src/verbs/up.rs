@@ -46,6 +46,7 @@ async fn up(options: UpOptions) -> Result<()> {
     let program = proxy_program(options.proxy_program)?;
     let plane = Plane::open(PlaneOptions {
         files: options.files,
+        reading: options.reading.options(),
         state: state.clone(),
         xds: options.listen,
         plaintext_xds: options.plaintext_xds,

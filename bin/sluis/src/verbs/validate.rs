@@ -4,6 +4,8 @@
 //! Out:   faults, each with file:line:column; exit code 65 when one is an error.
 //! Never: applies anything, or talks to a running mesh.
 
+mod proxies;
+
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -45,12 +47,12 @@ pub(crate) fn run(options: &ValidateOptions) -> Result<ExitCode> {
 }
 
 /// How many resources are good, and every fault: of the files, of the workloads' annotations, and of
-/// the translation for each workload that asks for a proxy.
+/// what each proxy would be told.
 fn check(options: &ValidateOptions) -> Result<(usize, Vec<Fault>)> {
     for root in &options.files {
         std::fs::metadata(root).with_context(|| format!("cannot read {}", root.display()))?;
     }
-    let loaded = sluis_sources::load(&options.files);
+    let loaded = sluis_sources::load(&options.files, &options.reading.options());
     let mut faults = loaded.all_faults();
     let resources: Vec<_> =
         loaded.files.into_iter().flat_map(|(_, parsed)| parsed.resources).collect();
@@ -63,7 +65,8 @@ fn check(options: &ValidateOptions) -> Result<(usize, Vec<Fault>)> {
             faults.push(*fault);
         }
     }
-    for fault in control.faults() {
+    let met = proxies::faults(&control.snapshot(), control.trust_domain());
+    for fault in control.faults().into_iter().chain(met) {
         if !faults.contains(&fault) {
             faults.push(fault);
         }

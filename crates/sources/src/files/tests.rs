@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::{Files, SourceEvent, load};
+use super::{Files, Options, SourceEvent, load};
 
 fn namespace(name: &str) -> String {
     format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n")
@@ -37,7 +37,7 @@ impl Folder {
     }
 
     fn files(&self) -> Files {
-        Files::new(vec![self.path().to_owned()])
+        Files::new(vec![self.path().to_owned()], Options::default())
     }
 }
 
@@ -115,7 +115,7 @@ fn an_object_in_two_files_is_a_fault_that_names_both() {
     assert_eq!(upserts(&event), ["a"]);
     let fault = event.faults[0].to_string();
     assert!(fault.contains("b.yaml:2:1") && fault.contains("a.yaml:1:1"), "{fault}");
-    assert_eq!(load(&[folder.path().to_owned()]).all_faults().len(), 1);
+    assert_eq!(load(&[folder.path().to_owned()], &Options::default()).all_faults().len(), 1);
 
     // With the first one gone, the second is in force, from its own place.
     fs::remove_file(folder.path().join("a.yaml")).unwrap();
@@ -131,7 +131,7 @@ fn a_path_that_cannot_be_read_keeps_what_was_below_it() {
     let folder = Folder::new();
     let inner = folder.path().join("inner");
     folder.write("inner/a.yaml", &namespace("a"));
-    let mut files = Files::new(vec![inner.clone()]);
+    let mut files = Files::new(vec![inner.clone()], Options::default());
     assert_eq!(upserts(&files.refresh().unwrap()), ["a"]);
     fs::rename(&inner, folder.path().join("away")).unwrap();
     let event = files.refresh().unwrap();
@@ -150,7 +150,8 @@ fn each_file_is_loaded_with_its_own_faults() {
     let folder = Folder::new();
     folder.write("a.yaml", &namespace("a"));
     folder.write("b.yaml", "kind: X\n");
-    let loaded = load(&[folder.path().to_owned(), folder.path().join("missing.yaml")]);
+    let loaded =
+        load(&[folder.path().to_owned(), folder.path().join("missing.yaml")], &Options::default());
     let faults: Vec<usize> = loaded.files.iter().map(|(_, parsed)| parsed.faults.len()).collect();
     assert_eq!(faults, [0, 1]);
     assert_eq!(loaded.faults.len(), 1, "{:?}", loaded.faults);

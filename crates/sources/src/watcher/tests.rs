@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
+use sluis_resources::Options;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
@@ -24,7 +25,7 @@ impl Running {
     fn start(root: &Path) -> Self {
         let (sender, events) = mpsc::channel(1);
         let (stop, stopped) = oneshot::channel::<()>();
-        let watcher = Watcher::new(vec![root.to_owned()]);
+        let watcher = Watcher::new(vec![root.to_owned()], Options::default());
         let shutdown = async {
             let _ = stopped.await;
         };
