@@ -16,7 +16,7 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use sluis_rules::Address;
-use sluis_tls::PeerIdentity;
+use sluis_tls::{PeerIdentity, TlsSession};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -379,6 +379,8 @@ pub struct ConnectionFacts {
     pub is_tls: bool,
     /// Whether we terminated that TLS.
     pub tls_terminated: bool,
+    /// What was agreed in that handshake.
+    pub session: Option<TlsSession>,
     /// Who the client's certificate says it is, verified; `None` without a certificate.
     pub peer: Option<PeerIdentity>,
     /// When the connection was accepted.

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use sluis_rules::{Address, FilterChain, Listener, Network};
-use sluis_tls::{PeerIdentity, peer_identity};
+use sluis_tls::{PeerIdentity, TlsSession, peer_identity};
 use tokio::time::Instant;
 use tokio_rustls::TlsStream;
 use tracing::debug;
@@ -139,6 +139,7 @@ fn facts(
         application_protocols: seen.protocols.clone(),
         is_tls: seen.is_tls,
         tls_terminated: false,
+        session: None,
         peer: None,
         start,
         start_time,
@@ -190,6 +191,7 @@ async fn terminate(
         sni: sni.or(facts.sni),
         is_tls: true,
         tls_terminated: true,
+        session: TlsSession::of(session),
         peer,
         ..facts
     };

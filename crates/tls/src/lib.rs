@@ -11,6 +11,7 @@ mod clock;
 mod leaf;
 mod secret;
 mod server;
+mod session;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use clock::Clock;
 pub use leaf::{Leaf, LeafError, PeerIdentity, peer_identity};
 pub use secret::{KeyPair, Roots, Secret, SecretError};
 pub use server::{ServerTls, SettingsError};
+pub use session::TlsSession;
 pub use store::{MESH_ROOTS, SecretStore, Slot, StoreError, WORKLOAD_CERTIFICATE};
 pub use verify::PeerError;
 

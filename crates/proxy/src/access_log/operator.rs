@@ -40,6 +40,8 @@ enum Kind {
     DownstreamRemote(Part),
     DownstreamPeer,
     DownstreamTls,
+    DownstreamTlsVersion,
+    DownstreamTlsCipher,
     ServerName,
     RouteName,
     RouteOrigin,
@@ -147,6 +149,8 @@ impl Operator {
                 }
             }
             Kind::DownstreamTls => Value::text(connection.tls_terminated.then_some("TLS")),
+            Kind::DownstreamTlsVersion => Value::text(connection.session.map(|tls| tls.version)),
+            Kind::DownstreamTlsCipher => Value::text(connection.session.map(|tls| tls.cipher)),
             Kind::ServerName => Value::text(connection.sni.as_deref()),
             Kind::RouteName => Value::text(Some(record.route_name)),
             Kind::RouteOrigin => Value::text(record.route_origin),
@@ -193,6 +197,8 @@ fn plain(name: &str) -> Option<Kind> {
             Kind::DownstreamRemote(Part::Port)
         }
         "DOWNSTREAM_PEER_URI_SAN" => Kind::DownstreamPeer,
+        "DOWNSTREAM_TLS_VERSION" => Kind::DownstreamTlsVersion,
+        "DOWNSTREAM_TLS_CIPHER" => Kind::DownstreamTlsCipher,
         "DOWNSTREAM_TRANSPORT" => Kind::DownstreamTls,
         "REQUESTED_SERVER_NAME" => Kind::ServerName,
         "ROUTE_NAME" => Kind::RouteName,

@@ -4,7 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use sluis_http1::{Limits, RequestHead, Scan};
 use sluis_rules::JsonFormat;
-use sluis_tls::PeerIdentity;
+use sluis_tls::{PeerIdentity, TlsSession};
 use tokio::time::Instant;
 
 use super::*;
@@ -24,6 +24,7 @@ fn facts() -> ConnectionFacts {
         application_protocols: Vec::new(),
         is_tls: true,
         tls_terminated: true,
+        session: Some(TlsSession { version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256" }),
         peer: Some(PeerIdentity { uris: vec![PEER.to_owned()], ..PeerIdentity::default() }),
         start: Instant::now(),
         start_time: UNIX_EPOCH,
@@ -95,6 +96,7 @@ fn check(format: &str, expected: &str) {
 
 #[test]
 fn operators_take_their_arguments() {
+    check("%DOWNSTREAM_TLS_VERSION% %DOWNSTREAM_TLS_CIPHER%", "TLSv1.3 TLS_AES_128_GCM_SHA256");
     check("%REQ(X-LONG):3%", "abc");
     check("%REQ(NONE?X-LONG)%|%REQ(NONE?:AUTHORITY)%|%REQ(:SCHEME)%", "abcdef|a|https");
     check("100%%", "100%");
