@@ -6,6 +6,8 @@
 //!
 //! Start at [`to_json`] and [`from_json`].
 
+mod merge;
+
 use std::sync::LazyLock;
 
 use envoy_types::pb::google::protobuf::Any;
@@ -14,6 +16,8 @@ use prost_reflect::{
     DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions,
 };
 use serde_json::Value;
+
+pub use merge::{Lists, merge, merge_packed};
 
 static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy.descriptors"));
 
@@ -32,6 +36,14 @@ pub enum ConvertError {
     /// The JSON does not fit the message; the text names the field.
     #[error("{0}")]
     Json(String),
+    /// Messages of different types cannot be merged.
+    #[error("{addition:?} cannot be merged into {base:?}")]
+    Types {
+        /// The type that is there.
+        base: String,
+        /// The type that is laid over it.
+        addition: String,
+    },
     /// The bytes are not a message of the type that they claim.
     #[error("{type_name} cannot be decoded: {source}")]
     Bytes {
@@ -82,7 +94,7 @@ pub fn from_json(type_url: &str, value: &Value) -> Result<Any, ConvertError> {
         return Err(ConvertError::Json(format!("@type is {found}, expected {type_url:?}")));
     }
     let message = deserialize(descriptor(name)?, value)?;
-    Ok(Any { type_url: format!("{TYPE_URL_PREFIX}{name}"), value: message.encode_to_vec() })
+    Ok(Any { type_url: format!("{TYPE_URL_PREFIX}{name}"), value: merge::encoded(&message) })
 }
 
 /// Makes a message of a known type from JSON, as [`from_json`] does.
@@ -93,7 +105,7 @@ pub fn from_json(type_url: &str, value: &Value) -> Result<Any, ConvertError> {
 pub fn message_from_json<M: Name + Default>(value: &Value) -> Result<M, ConvertError> {
     let type_name = M::full_name();
     let message = deserialize(descriptor(&type_name)?, value.clone())?;
-    M::decode(message.encode_to_vec().as_slice())
+    M::decode(merge::encoded(&message).as_slice())
         .map_err(|source| ConvertError::Bytes { type_name, source })
 }
 

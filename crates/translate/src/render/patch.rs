@@ -3,222 +3,282 @@
 //! In:    the rendered resources and the patches for this proxy, in order.
 //! Out:   the resources as users patched them; a fault for each patch that was not carried out.
 //! Never: carries out a patch by half: a value that does not fit changes nothing.
+//!
+//! As in Istio the order is by kind first: a listener, its listener filters, its chains, their network
+//! filters, the HTTP filters in them; within a kind it is that of the patches, except that what merges
+//! comes after what adds and removes, and that whole listeners, clusters and chains that are added are
+//! added last and not patched themselves.
 
+mod clusters;
 mod filters;
+mod listeners;
 mod routes;
 
-use std::sync::Arc;
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    fmt::Display,
+    sync::Arc,
+};
 
 use envoy_types::pb::{
-    envoy::config::{cluster::v3::Cluster, listener::v3::Listener},
+    envoy::{
+        config::{
+            cluster::v3::Cluster,
+            core::v3::TypedExtensionConfig,
+            listener::v3::{Filter, FilterChain, Listener, ListenerFilter},
+            route::v3::{Route, RouteConfiguration, VirtualHost},
+        },
+        extensions::filters::network::http_connection_manager::v3::HttpFilter,
+    },
     google::protobuf::Any,
 };
 use prost::Name;
 use sluis_envoy::ResourceSet;
-use sluis_protojson::message_from_json;
+use sluis_protojson::{ConvertError, Lists, merge, merge_packed, message_from_json};
 
-use crate::{ApplyTo, ClusterInput, Fault, Inputs, Operation, PatchInput};
-
-/// The number of objects that a patch changed, or why it could not be carried out.
-type Outcome = Result<usize, Box<Fault>>;
+use crate::{ApplyTo, Fault, Inputs, Operation, PatchInput, Side};
 
 /// Carries out all patches, in order.
 pub(super) fn apply(inputs: &Inputs, set: &mut ResourceSet, faults: &mut Vec<Fault>) {
-    for patch in &inputs.patches {
-        match apply_one(patch, inputs, set) {
-            Ok(0) if patch.is_selective => {
-                let message = "the patch matches nothing on a proxy that the filter selects";
-                faults.push(
-                    Fault::warning(patch.at.clone(), message)
-                        .of(owner(patch))
-                        .field(format!("spec.configPatches[{}].match", patch.index)),
-                );
-            }
-            Ok(_) => {}
+    if inputs.patches.is_empty() {
+        return;
+    }
+    let mut patches = Vec::new();
+    for input in &inputs.patches {
+        match Patch::prepare(input) {
+            Ok(patch) => patches.push(patch),
             Err(fault) => faults.push(*fault),
         }
     }
+    clusters::apply(&patches, inputs, set);
+    listeners::apply(&patches, inputs, set);
+    routes::apply(&patches, inputs, set);
+    for patch in patches.iter().filter(|patch| patch.input.apply_to == ApplyTo::ExtensionConfig) {
+        let Some(config) = patch.value::<TypedExtensionConfig>() else { continue };
+        set.extensions.insert(config.name.clone(), Arc::new(config));
+        patch.counts();
+    }
+    faults.extend(patches.into_iter().flat_map(Patch::faults));
 }
 
-fn apply_one(patch: &PatchInput, inputs: &Inputs, set: &mut ResourceSet) -> Outcome {
-    match patch.apply_to {
-        ApplyTo::Listener => listeners(patch, inputs, set),
-        ApplyTo::FilterChain | ApplyTo::NetworkFilter | ApplyTo::HttpFilter => {
-            filters::apply(patch, inputs, set)
-        }
-        ApplyTo::RouteConfiguration | ApplyTo::VirtualHost | ApplyTo::HttpRoute => {
-            routes::apply(patch, inputs, set)
-        }
-        ApplyTo::Cluster => clusters(patch, inputs, set),
-    }
+/// A patch whose value has been read, and what became of it.
+struct Patch<'a> {
+    input: &'a PatchInput,
+    /// The value, encoded.
+    bytes: Vec<u8>,
+    /// The number of objects that it changed.
+    count: Cell<usize>,
+    /// Why it could not be carried out on some object.
+    refusals: RefCell<BTreeSet<String>>,
+    /// Fields of its value that said nothing.
+    unsaid: RefCell<BTreeSet<String>>,
 }
 
-fn clusters(patch: &PatchInput, inputs: &Inputs, set: &mut ResourceSet) -> Outcome {
-    if patch.operation == Operation::Add {
-        let cluster: Cluster = value(patch)?;
-        set.clusters.insert(cluster.name.clone(), Arc::new(cluster));
-        return Ok(1);
+impl<'a> Patch<'a> {
+    fn prepare(input: &'a PatchInput) -> Result<Self, Box<Fault>> {
+        let bytes = if input.operation == Operation::Remove {
+            Vec::new()
+        } else {
+            match input.apply_to {
+                ApplyTo::Listener => encoded::<Listener>(input),
+                ApplyTo::ListenerFilter => encoded::<ListenerFilter>(input),
+                ApplyTo::FilterChain => encoded::<FilterChain>(input),
+                ApplyTo::NetworkFilter => encoded::<Filter>(input),
+                ApplyTo::HttpFilter => encoded::<HttpFilter>(input),
+                ApplyTo::RouteConfiguration => encoded::<RouteConfiguration>(input),
+                ApplyTo::VirtualHost => encoded::<VirtualHost>(input),
+                ApplyTo::HttpRoute => encoded::<Route>(input),
+                ApplyTo::Cluster => encoded::<Cluster>(input),
+                ApplyTo::ExtensionConfig => encoded::<TypedExtensionConfig>(input),
+            }?
+        };
+        Ok(Self {
+            input,
+            bytes,
+            count: Cell::new(0),
+            refusals: RefCell::default(),
+            unsaid: RefCell::default(),
+        })
     }
-    let wanted = inputs.clusters.iter().filter(|input| means_cluster(patch, input));
-    let mut count = 0;
-    for input in wanted {
-        match patch.operation {
-            Operation::Remove => {
-                set.endpoints.remove(&input.name);
-                count += usize::from(set.clusters.remove(&input.name).is_some());
+
+    /// The value; `None` never for the type that the patch applies to.
+    fn value<M: Name + Default>(&self) -> Option<M> {
+        M::decode(self.bytes.as_slice()).ok()
+    }
+
+    /// Whether the patch means a side of the proxy.
+    fn is_for(&self, side: Side) -> bool {
+        self.input.side == Side::Any || self.input.side == side
+    }
+
+    fn counts(&self) {
+        self.count.set(self.count.get() + 1);
+    }
+
+    fn refuse(&self, error: impl Display) {
+        self.refusals.borrow_mut().insert(error.to_string());
+    }
+
+    /// How the patch merges lists; `None` when it does not merge.
+    fn lists(&self) -> Option<Lists> {
+        match self.input.operation {
+            Operation::Merge => Some(Lists::Append),
+            Operation::MergeReplacingLists => Some(Lists::Replace),
+            _ => None,
+        }
+    }
+
+    /// Lays the value, or a part of it, over an object.
+    fn merge<M: Name + Default>(&self, base: &mut M, addition: &M, lists: Lists) {
+        let outcome = merge(base, addition, lists);
+        self.merged(outcome);
+    }
+
+    /// Lays a packed message over another.
+    fn merge_packed(&self, base: &mut Any, addition: &Any) {
+        let outcome = merge_packed(base, addition);
+        self.merged(outcome);
+    }
+
+    fn merged(&self, outcome: Result<Vec<String>, ConvertError>) {
+        match outcome {
+            Ok(unsaid) => {
+                self.unsaid.borrow_mut().extend(unsaid);
+                self.counts();
             }
-            Operation::Merge => {
-                if let Some(cluster) = set.clusters.get_mut(&input.name) {
-                    merge::<Cluster>(Arc::make_mut(cluster), patch)?;
-                    count += 1;
+            Err(error) => self.refuse(error),
+        }
+    }
+
+    /// Puts the value into a list, or takes objects out of it. `names_one` says whether the match
+    /// names one of them; without a name, the ends of the list are meant.
+    fn edit<M: Name + Default>(
+        &self,
+        list: &mut Vec<M>,
+        names_one: bool,
+        named: impl Fn(&M) -> bool,
+    ) {
+        let found = list.iter().position(&named);
+        let place = match (self.input.operation, found) {
+            (Operation::Remove, _) => {
+                let before = list.len();
+                list.retain(|item| !named(item));
+                if list.len() < before {
+                    self.counts();
                 }
+                return;
             }
-            _ => return Err(unsupported(patch)),
-        }
-    }
-    Ok(count)
-}
-
-fn means_cluster(patch: &PatchInput, input: &ClusterInput) -> bool {
-    let wanted = &patch.matches;
-    let is = |wanted: &Option<String>, found: &str| {
-        wanted.as_deref().is_none_or(|wanted| wanted == found)
-    };
-    is(&wanted.cluster, &input.name)
-        && is(&wanted.service, &input.host)
-        && is(&wanted.subset, &input.subset)
-        && wanted.cluster_port.is_none_or(|port| port == input.port)
-}
-
-fn listeners(patch: &PatchInput, inputs: &Inputs, set: &mut ResourceSet) -> Outcome {
-    if patch.operation == Operation::Add {
-        let listener: Listener = value(patch)?;
-        set.listeners.insert(listener.name.clone(), Arc::new(listener));
-        return Ok(1);
-    }
-    let names: Vec<String> = set.listeners.keys().cloned().collect();
-    let mut count = 0;
-    for name in names.iter().filter(|name| means_listener(patch, inputs, name)) {
-        match patch.operation {
-            Operation::Remove => drop(set.listeners.remove(name)),
-            Operation::Merge => {
-                if let Some(listener) = set.listeners.get_mut(name) {
-                    merge::<Listener>(Arc::make_mut(listener), patch)?;
+            (Operation::Replace, Some(place)) => {
+                if let Some(value) = self.value() {
+                    list[place] = value;
+                    self.counts();
                 }
+                return;
             }
-            _ => return Err(unsupported(patch)),
-        }
-        count += 1;
+            (Operation::InsertFirst, _) => 0,
+            (Operation::Add, _) => list.len(),
+            (Operation::InsertBefore, _) if !names_one => 0,
+            (Operation::InsertAfter, _) if !names_one => list.len(),
+            (Operation::InsertBefore, Some(place)) => place,
+            (Operation::InsertAfter, Some(place)) => place + 1,
+            _ => return,
+        };
+        self.put(list, place);
     }
-    Ok(count)
-}
 
-/// Whether a patch means a listener, as far as its name and port go.
-///
-/// A port is the one that the listener is bound to, or the one that a `Gateway` declares: a Service
-/// in front of the gateway may have translated it, and users write the one that they know.
-fn means_listener(patch: &PatchInput, inputs: &Inputs, name: &str) -> bool {
-    let wanted = &patch.matches;
-    let known = inputs.listeners.iter().find(|input| input.name == name);
-    wanted.listener_name.as_deref().is_none_or(|wanted| wanted == name)
-        && wanted
-            .port
-            .is_none_or(|port| known.is_some_and(|input| input.known_ports.contains(&port)))
-}
-
-/// Puts an object into a list, takes one out, or changes one.
-///
-/// `named` says which object the match names; when the match names none, everything is meant by
-/// MERGE and REMOVE, and the ends of the list by the INSERT operations.
-fn edit_list<M: Name + Default + Clone>(
-    list: &mut Vec<M>,
-    patch: &PatchInput,
-    names_one: bool,
-    named: impl Fn(&M) -> bool,
-    merge_into: impl Fn(&mut M, &PatchInput) -> Result<(), Box<Fault>>,
-) -> Outcome {
-    let position = list.iter().position(&named);
-    match patch.operation {
-        Operation::Add => list.push(value(patch)?),
-        Operation::InsertFirst => list.insert(0, value(patch)?),
-        Operation::InsertBefore if !names_one => list.insert(0, value(patch)?),
-        Operation::InsertAfter if !names_one => list.push(value(patch)?),
-        Operation::InsertBefore => match position {
-            Some(index) => list.insert(index, value(patch)?),
-            None => return Ok(0),
-        },
-        Operation::InsertAfter => match position {
-            Some(index) => list.insert(index + 1, value(patch)?),
-            None => return Ok(0),
-        },
-        Operation::Replace => match position {
-            Some(index) => list[index] = value(patch)?,
-            None => return Ok(0),
-        },
-        Operation::Remove => {
-            let before = list.len();
-            list.retain(|item| !named(item));
-            return Ok(before - list.len());
-        }
-        Operation::Merge => {
-            let mut count = 0;
-            for item in list.iter_mut().filter(|item| named(item)) {
-                merge_into(item, patch)?;
-                count += 1;
-            }
-            return Ok(count);
+    fn put<M: Name + Default>(&self, list: &mut Vec<M>, place: usize) {
+        if let Some(value) = self.value() {
+            list.insert(place.min(list.len()), value);
+            self.counts();
         }
     }
-    Ok(1)
-}
 
-/// The patch's value as a message.
-fn value<M: Name + Default>(patch: &PatchInput) -> Result<M, Box<Fault>> {
-    message_from_json(&patch.value).map_err(|error| {
-        let fault = Fault::error(patch.value_at.clone(), error.to_string()).of(owner(patch));
-        let field = format!("spec.configPatches[{}].patch.value", patch.index);
-        Box::new(fault.field(field).help(format!("the value must be an {}", M::full_name())))
-    })
-}
-
-/// Merges the patch's value into a message as protobuf does: fields replaced, lists appended.
-fn merge<M: Name + Default>(message: &mut M, patch: &PatchInput) -> Result<(), Box<Fault>> {
-    let addition: M = value(patch)?;
-    message.merge(addition.encode_to_vec().as_slice()).map_err(|error| {
-        Box::new(Fault::error(patch.value_at.clone(), error.to_string()).of(owner(patch)))
-    })
-}
-
-/// Merges one packed message into another: field by field when they are of one type (the bytes of
-/// one message after those of another decode as both merged), else by replacing it.
-fn merge_packed(base: &mut Any, addition: Any) {
-    if base.type_url == addition.type_url {
-        base.value.extend(addition.value);
-    } else {
-        *base = addition;
+    /// What users should know of the patch.
+    fn faults(self) -> Vec<Fault> {
+        let input = self.input;
+        let path = |field: &str| format!("spec.configPatches[{}].{field}", input.index);
+        let mut faults = Vec::new();
+        for refusal in self.refusals.into_inner() {
+            let fault = Fault::error(input.value_at.clone(), refusal).of(owner(input));
+            faults.push(fault.field(path("patch.value")));
+        }
+        for field in self.unsaid.into_inner() {
+            let message =
+                format!("{field}: a zero, false or empty value changes nothing in a merge");
+            let fault = Fault::warning(input.value_at.clone(), message).of(owner(input));
+            faults.push(fault.field(path("patch.value")));
+        }
+        if faults.is_empty() && self.count.get() == 0 && input.is_selective {
+            let message = "the patch matches nothing on a proxy that the filter selects";
+            let fault = Fault::warning(input.at.clone(), message).of(owner(input));
+            faults.push(fault.field(path("match")));
+        }
+        faults
     }
 }
 
-fn unsupported(patch: &PatchInput) -> Box<Fault> {
-    let message = format!("{:?} is not carried out for {:?}", patch.operation, patch.apply_to);
-    let fault = Fault::error(patch.at.clone(), message).of(owner(patch));
-    Box::new(fault.field(format!("spec.configPatches[{}].patch.operation", patch.index)))
+/// The patch's value as a message, encoded.
+fn encoded<M: Name + Default>(input: &PatchInput) -> Result<Vec<u8>, Box<Fault>> {
+    match message_from_json::<M>(&input.value) {
+        Ok(message) => Ok(message.encode_to_vec()),
+        Err(error) => {
+            let fault = Fault::error(input.value_at.clone(), error.to_string()).of(owner(input));
+            let field = format!("spec.configPatches[{}].patch.value", input.index);
+            Err(Box::new(
+                fault.field(field).help(format!("the value must be an {}", M::full_name())),
+            ))
+        }
+    }
 }
 
-fn owner(patch: &PatchInput) -> String {
-    format!("EnvoyFilter {}", patch.owner)
+fn owner(input: &PatchInput) -> String {
+    format!("EnvoyFilter {}", input.owner)
+}
+
+/// Whether a match that may be absent names this.
+fn is(wanted: Option<&String>, found: &str) -> bool {
+    wanted.is_none_or(|wanted| wanted == found)
+}
+
+/// Whether a match that may be absent names this filter, by its name of today or an old one.
+fn is_filter(wanted: Option<&String>, found: &str) -> bool {
+    wanted.is_none_or(|wanted| modern_name(wanted) == modern_name(found))
 }
 
 /// A filter's name as Envoy spells it today; old manifests have the names of their time.
 fn modern_name(name: &str) -> &str {
-    match name {
-        "envoy.http_connection_manager" => "envoy.filters.network.http_connection_manager",
-        "envoy.tcp_proxy" => "envoy.filters.network.tcp_proxy",
-        "envoy.router" => "envoy.filters.http.router",
-        "envoy.lua" => "envoy.filters.http.lua",
-        "envoy.cors" => "envoy.filters.http.cors",
-        "envoy.fault" => "envoy.filters.http.fault",
-        "envoy.ext_authz" => "envoy.filters.http.ext_authz",
-        name => name,
-    }
+    let known = OLD_NAMES.iter().find(|(old, _)| *old == name);
+    known.map_or(name, |(_, new)| new)
 }
+
+/// Names of filters until Envoy 1.16, and today's.
+const OLD_NAMES: [(&str, &str); 27] = [
+    ("envoy.buffer", "envoy.filters.http.buffer"),
+    ("envoy.cors", "envoy.filters.http.cors"),
+    ("envoy.csrf", "envoy.filters.http.csrf"),
+    ("envoy.ext_authz", "envoy.filters.http.ext_authz"),
+    ("envoy.fault", "envoy.filters.http.fault"),
+    ("envoy.grpc_http1_bridge", "envoy.filters.http.grpc_http1_bridge"),
+    ("envoy.grpc_json_transcoder", "envoy.filters.http.grpc_json_transcoder"),
+    ("envoy.grpc_web", "envoy.filters.http.grpc_web"),
+    ("envoy.gzip", "envoy.filters.http.gzip"),
+    ("envoy.health_check", "envoy.filters.http.health_check"),
+    ("envoy.http_dynamo_filter", "envoy.filters.http.dynamo"),
+    ("envoy.ip_tagging", "envoy.filters.http.ip_tagging"),
+    ("envoy.lua", "envoy.filters.http.lua"),
+    ("envoy.rate_limit", "envoy.filters.http.ratelimit"),
+    ("envoy.router", "envoy.filters.http.router"),
+    ("envoy.squash", "envoy.filters.http.squash"),
+    ("envoy.client_ssl_auth", "envoy.filters.network.client_ssl_auth"),
+    ("envoy.echo", "envoy.filters.network.echo"),
+    ("envoy.http_connection_manager", "envoy.filters.network.http_connection_manager"),
+    ("envoy.mongo_proxy", "envoy.filters.network.mongo_proxy"),
+    ("envoy.ratelimit", "envoy.filters.network.ratelimit"),
+    ("envoy.redis_proxy", "envoy.filters.network.redis_proxy"),
+    ("envoy.tcp_proxy", "envoy.filters.network.tcp_proxy"),
+    ("envoy.listener.http_inspector", "envoy.filters.listener.http_inspector"),
+    ("envoy.listener.original_dst", "envoy.filters.listener.original_dst"),
+    ("envoy.listener.proxy_protocol", "envoy.filters.listener.proxy_protocol"),
+    ("envoy.listener.tls_inspector", "envoy.filters.listener.tls_inspector"),
+];

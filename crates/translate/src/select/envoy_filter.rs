@@ -4,61 +4,21 @@
 //! Out:   patches with v3 messages; a fault for each that is not carried out.
 //! Never: drops a patch in silence, or puts a secret into a value.
 
-use serde_json::{Map, Value, json};
+mod modern;
+
+use regex::Regex;
 use sluis_model::Owned;
 use sluis_resources::{
     ApplyTo as WrittenApplyTo, EnvoyFilter, FilterClass, ListenerMatch, ObjectMatch, Patch,
-    PatchContext, PatchOperation, RouteActionMatch, RouteConfigurationMatch,
+    PatchContext, PatchOperation, ProxyMatch, RouteActionMatch, RouteConfigurationMatch,
 };
 
+use self::modern::{Met, modernise};
 use super::{Selection, lua};
-use crate::{ApplyTo, Fault, Operation, PatchInput, PatchMatch, Role};
-
-/// The type of Envoy's Lua filter.
-const LUA: &str = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua";
-
-/// Types that Envoy dropped with its v2 API, and what they are called since.
-const RENAMED: [(&str, &str); 13] = [
-    ("envoy.config.filter.http.lua.v2.Lua", "envoy.extensions.filters.http.lua.v3.Lua"),
-    ("envoy.config.filter.http.router.v2.Router", "envoy.extensions.filters.http.router.v3.Router"),
-    ("envoy.config.filter.http.cors.v2.Cors", "envoy.extensions.filters.http.cors.v3.Cors"),
-    (
-        "envoy.config.filter.http.fault.v2.HTTPFault",
-        "envoy.extensions.filters.http.fault.v3.HTTPFault",
-    ),
-    ("envoy.config.filter.http.rbac.v2.RBAC", "envoy.extensions.filters.http.rbac.v3.RBAC"),
-    (
-        "envoy.config.filter.http.ext_authz.v2.ExtAuthz",
-        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
-    ),
-    (
-        "envoy.config.filter.http.header_to_metadata.v2.Config",
-        "envoy.extensions.filters.http.header_to_metadata.v3.Config",
-    ),
-    (
-        "envoy.config.filter.http.jwt_authn.v2alpha.JwtAuthentication",
-        "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
-    ),
-    (
-        "envoy.config.filter.network.tcp_proxy.v2.TcpProxy",
-        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-    ),
-    ("envoy.config.filter.network.rbac.v2.RBAC", "envoy.extensions.filters.network.rbac.v3.RBAC"),
-    (
-        "envoy.config.filter.network.http_connection_manager.v2.HttpConnectionManager",
-        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-    ),
-    (
-        "envoy.api.v2.auth.UpstreamTlsContext",
-        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-    ),
-    (
-        "envoy.api.v2.auth.DownstreamTlsContext",
-        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-    ),
-];
-
-const URL_PREFIX: &str = "type.googleapis.com/";
+use crate::{
+    ApplyTo, Fault, FilterPlace, NodeFacts, Operation, PatchInput, PatchMatch, Role, RouteKind,
+    Side,
+};
 
 /// Why a patch is not carried out: the field, and what is wrong.
 type Refusal = (&'static str, String);
@@ -69,55 +29,83 @@ pub(super) fn select(selection: &mut Selection<'_>) -> Vec<PatchInput> {
     let mut patches = Vec::new();
     for owned in snapshot.envoy_filters(&view.name.namespace, &view.labels) {
         let prelude = prelude(selection, owned);
-        let mut scripts = 0;
+        let mut met = Met::default();
         for (index, patch) in owned.spec().patches.iter().enumerate() {
-            if !is_meant(view.role, patch.context) {
+            let Some(side) = side(view.role, patch.context) else { continue };
+            if !is_proxy(patch.proxy.as_ref(), &view.node) {
                 continue;
             }
-            let (apply_to, operation, matches) = match read(patch) {
+            let read = match read(patch, view.role) {
                 Ok(read) => read,
                 Err((field, message)) => {
-                    let fault = Fault::error(patch.at.clone(), message);
-                    selection.fault(
-                        owned.meta(),
-                        fault.field(format!("spec.configPatches[{index}].{field}")),
-                    );
+                    tell(selection, owned, index, Fault::error(patch.at.clone(), message), field);
                     continue;
                 }
             };
+            for (field, message) in without_effect(patch, view.role) {
+                tell(selection, owned, index, Fault::warning(patch.at.clone(), message), field);
+            }
+            let (apply_to, operation, matches) = read;
             let mut value = patch.value.clone();
-            scripts += modernise(&mut value, prelude.as_deref());
+            modernise(&mut value, prelude.as_deref(), &mut met);
             patches.push(PatchInput {
                 owner: owned.meta().name.to_string(),
                 index,
                 at: patch.at.clone(),
                 value_at: patch.value_at.clone(),
                 is_selective: owned.spec().workload_selector.is_some(),
+                side,
                 apply_to,
                 matches,
                 operation,
+                class: place(patch.filter_class),
                 value,
             });
         }
-        if prelude.is_some() && scripts == 0 {
+        if prelude.is_some() && met.scripts == 0 {
             let message = "no patch for this proxy has a Lua script that could use the globals";
             let fault = Fault::warning(owned.meta().at.clone(), message);
             let field = format!("metadata.annotations[{}]", lua::ANNOTATION);
             selection.fault(owned.meta(), fault.field(field));
         }
+        for old in met.old_types {
+            let message = format!("{old} is a name of Envoy's v2 API: it is read as today's");
+            let fault = Fault::warning(owned.meta().at.clone(), message);
+            selection.fault(owned.meta(), fault.field("spec.configPatches.patch.value"));
+        }
     }
     patches
 }
 
-fn is_meant(role: Role, context: PatchContext) -> bool {
-    match context {
-        PatchContext::Any => true,
-        PatchContext::Gateway => role == Role::Gateway,
-        // What sidecars receive is not configured yet, so there is nothing to patch; the patch is
-        // named in a fault all the same.
-        PatchContext::SidecarOutbound | PatchContext::SidecarInbound => role == Role::Sidecar,
-        PatchContext::Waypoint => false,
+fn tell(
+    selection: &mut Selection<'_>,
+    owned: &Owned<EnvoyFilter>,
+    index: usize,
+    fault: Fault,
+    field: &str,
+) {
+    selection.fault(owned.meta(), fault.field(format!("spec.configPatches[{index}].{field}")));
+}
+
+/// Which side of the proxy a patch means; `None` for another kind of proxy.
+fn side(role: Role, context: PatchContext) -> Option<Side> {
+    match (context, role) {
+        (PatchContext::Any, _) => Some(Side::Any),
+        (PatchContext::Gateway, Role::Gateway) => Some(Side::Gateway),
+        (PatchContext::SidecarInbound, Role::Sidecar) => Some(Side::Inbound),
+        (PatchContext::SidecarOutbound, Role::Sidecar) => Some(Side::Outbound),
+        _ => None,
     }
+}
+
+/// Whether a proxy is one of those that a patch is for. One that says no version has none.
+fn is_proxy(wanted: Option<&ProxyMatch>, node: &NodeFacts) -> bool {
+    let Some(wanted) = wanted else { return true };
+    let is_version = wanted.proxy_version.as_deref().is_none_or(|pattern| {
+        !node.istio_version.is_empty()
+            && Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(&node.istio_version))
+    });
+    is_version && wanted.metadata.iter().all(|(key, value)| node.metadata.get(key) == Some(value))
 }
 
 fn prelude(selection: &mut Selection<'_>, owned: &Owned<EnvoyFilter>) -> Option<String> {
@@ -131,17 +119,7 @@ fn prelude(selection: &mut Selection<'_>, owned: &Owned<EnvoyFilter>) -> Option<
     }))
 }
 
-fn read(patch: &Patch) -> Result<(ApplyTo, Operation, PatchMatch), Refusal> {
-    let refuse = |field, what: &str| Err((field, format!("{what} is not supported yet")));
-    if patch.context == PatchContext::SidecarInbound {
-        return refuse("match.context", "SIDECAR_INBOUND");
-    }
-    if patch.proxy.is_some() {
-        return refuse("match.proxy", "a match on the proxy");
-    }
-    if patch.filter_class != FilterClass::Unspecified {
-        return refuse("patch.filterClass", "filterClass");
-    }
+fn read(patch: &Patch, role: Role) -> Result<(ApplyTo, Operation, PatchMatch), Refusal> {
     let apply_to = match patch.apply_to {
         WrittenApplyTo::Listener => ApplyTo::Listener,
         WrittenApplyTo::FilterChain => ApplyTo::FilterChain,
@@ -151,26 +129,23 @@ fn read(patch: &Patch) -> Result<(ApplyTo, Operation, PatchMatch), Refusal> {
         WrittenApplyTo::VirtualHost => ApplyTo::VirtualHost,
         WrittenApplyTo::HttpRoute => ApplyTo::HttpRoute,
         WrittenApplyTo::Cluster => ApplyTo::Cluster,
-        WrittenApplyTo::ExtensionConfig => return refuse("applyTo", "EXTENSION_CONFIG"),
-        WrittenApplyTo::Bootstrap => return refuse("applyTo", "BOOTSTRAP"),
-        WrittenApplyTo::ListenerFilter => return refuse("applyTo", "LISTENER_FILTER"),
-    };
-    let operation = match patch.operation {
-        PatchOperation::Merge => Operation::Merge,
-        PatchOperation::Add => Operation::Add,
-        PatchOperation::Remove => Operation::Remove,
-        PatchOperation::InsertBefore => Operation::InsertBefore,
-        PatchOperation::InsertAfter => Operation::InsertAfter,
-        PatchOperation::InsertFirst => Operation::InsertFirst,
-        PatchOperation::Replace => Operation::Replace,
-        PatchOperation::MergeAndReplaceList => {
-            return refuse("patch.operation", "MERGE_AND_REPLACE_LIST");
+        WrittenApplyTo::ListenerFilter => ApplyTo::ListenerFilter,
+        WrittenApplyTo::ExtensionConfig => ApplyTo::ExtensionConfig,
+        WrittenApplyTo::Bootstrap => {
+            let message = "a bootstrap is written before a proxy starts, and never sent to one: \
+                           change the one that the proxy is started with";
+            return Err(("applyTo", message.to_owned()));
         }
     };
+    let operation = operation(patch.operation);
+    if !is_carried_out(apply_to, operation) {
+        let message = format!("{} does nothing there", shown(patch.operation));
+        return Err(("patch.operation", message));
+    }
     let matches = match &patch.object {
         None => PatchMatch::default(),
-        Some(ObjectMatch::Listener(listener)) => listener_match(listener)?,
-        Some(ObjectMatch::RouteConfiguration(routes)) => route_match(routes)?,
+        Some(ObjectMatch::Listener(listener)) => listener_match(listener),
+        Some(ObjectMatch::RouteConfiguration(routes)) => route_match(routes, role),
         Some(ObjectMatch::Cluster(cluster)) => PatchMatch {
             cluster: cluster.name.clone(),
             service: cluster.service.clone(),
@@ -178,146 +153,149 @@ fn read(patch: &Patch) -> Result<(ApplyTo, Operation, PatchMatch), Refusal> {
             cluster_port: cluster.port_number,
             ..PatchMatch::default()
         },
-        Some(ObjectMatch::Waypoint) => return refuse("match.waypoint", "waypoint"),
+        Some(ObjectMatch::Waypoint) => {
+            return Err(("match.waypoint", "there are no waypoints here".to_owned()));
+        }
     };
+    let names_filter = match apply_to {
+        ApplyTo::NetworkFilter => matches.network_filter.is_some(),
+        ApplyTo::HttpFilter => matches.http_filter.is_some(),
+        ApplyTo::ListenerFilter => matches.listener_filter.is_some(),
+        _ => true,
+    };
+    if !names_filter && matches!(operation, Operation::Remove | Operation::Replace) {
+        let message = format!("{} needs the name of a filter", shown(patch.operation));
+        return Err(("match.listener", message));
+    }
     Ok((apply_to, operation, matches))
 }
 
-fn listener_match(written: &ListenerMatch) -> Result<PatchMatch, Refusal> {
+fn operation(written: PatchOperation) -> Operation {
+    match written {
+        PatchOperation::Merge => Operation::Merge,
+        PatchOperation::MergeAndReplaceList => Operation::MergeReplacingLists,
+        PatchOperation::Add => Operation::Add,
+        PatchOperation::Remove => Operation::Remove,
+        PatchOperation::InsertBefore => Operation::InsertBefore,
+        PatchOperation::InsertAfter => Operation::InsertAfter,
+        PatchOperation::InsertFirst => Operation::InsertFirst,
+        PatchOperation::Replace => Operation::Replace,
+    }
+}
+
+fn shown(written: PatchOperation) -> &'static str {
+    match written {
+        PatchOperation::Merge => "MERGE",
+        PatchOperation::MergeAndReplaceList => "MERGE_AND_REPLACE_LIST",
+        PatchOperation::Add => "ADD",
+        PatchOperation::Remove => "REMOVE",
+        PatchOperation::InsertBefore => "INSERT_BEFORE",
+        PatchOperation::InsertAfter => "INSERT_AFTER",
+        PatchOperation::InsertFirst => "INSERT_FIRST",
+        PatchOperation::Replace => "REPLACE",
+    }
+}
+
+/// Which operations Istio carries out on what.
+fn is_carried_out(apply_to: ApplyTo, operation: Operation) -> bool {
+    use Operation::{
+        Add, InsertAfter, InsertBefore, InsertFirst, Merge, MergeReplacingLists, Remove, Replace,
+    };
+    let merges = matches!(operation, Merge | MergeReplacingLists);
+    match apply_to {
+        ApplyTo::Listener | ApplyTo::FilterChain | ApplyTo::Cluster => {
+            merges || matches!(operation, Add | Remove)
+        }
+        ApplyTo::ListenerFilter => {
+            matches!(operation, Add | Remove | InsertFirst | InsertBefore | InsertAfter | Replace)
+        }
+        ApplyTo::NetworkFilter | ApplyTo::HttpFilter => operation != MergeReplacingLists,
+        ApplyTo::RouteConfiguration => merges,
+        ApplyTo::VirtualHost => merges || matches!(operation, Add | Remove | Replace),
+        ApplyTo::HttpRoute => operation != Replace,
+        ApplyTo::ExtensionConfig => operation == Add,
+    }
+}
+
+/// What is written and, as in Istio, changes nothing.
+fn without_effect(patch: &Patch, role: Role) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    let mut tell = |field, why: &str| found.push((field, format!("of no effect: {why}")));
+    match &patch.object {
+        Some(ObjectMatch::Listener(listener)) if listener.port_name.is_some() => {
+            tell("match.listener.portName", "listeners are known by number");
+        }
+        Some(ObjectMatch::RouteConfiguration(routes)) if role == Role::Sidecar => {
+            if routes.port_name.is_some() {
+                tell("match.routeConfiguration.portName", "it is looked at on gateways only");
+            }
+            if routes.gateway.is_some() {
+                tell("match.routeConfiguration.gateway", "it is looked at on gateways only");
+            }
+        }
+        _ => {}
+    }
+    let is_placed =
+        patch.apply_to == WrittenApplyTo::HttpFilter && patch.operation == PatchOperation::Add;
+    if patch.filter_class != FilterClass::Unspecified && !is_placed {
+        tell("patch.filterClass", "it places HTTP filters that are ADDed");
+    }
+    found
+}
+
+fn place(class: FilterClass) -> FilterPlace {
+    match class {
+        FilterClass::Unspecified => FilterPlace::AsWritten,
+        FilterClass::Authn => FilterPlace::Authentication,
+        FilterClass::Authz => FilterPlace::Authorization,
+        FilterClass::Stats => FilterPlace::Statistics,
+    }
+}
+
+fn listener_match(written: &ListenerMatch) -> PatchMatch {
     let mut matches = PatchMatch {
         listener_name: written.name.clone(),
         port: written.port_number,
+        listener_filter: written.listener_filter.clone(),
         ..PatchMatch::default()
     };
-    let mut unsupported = vec![
-        ("match.listener.listenerFilter", written.listener_filter.is_some()),
-        ("match.listener.portName", written.port_name.is_some()),
-    ];
-    if let Some(chain) = &written.filter_chain {
-        matches.chain_name.clone_from(&chain.name);
-        matches.chain_sni.clone_from(&chain.sni);
-        matches.chain_transport.clone_from(&chain.transport_protocol);
-        if let Some(filter) = &chain.filter {
-            matches.network_filter.clone_from(&filter.name);
-            matches.http_filter.clone_from(&filter.sub_filter);
-        }
-        unsupported.extend([
-            (
-                "match.listener.filterChain.applicationProtocols",
-                chain.application_protocols.is_some(),
-            ),
-            ("match.listener.filterChain.destinationPort", chain.destination_port.is_some()),
-            ("match.listener.filterChain.transportSocket", chain.transport_socket.is_some()),
-        ]);
+    let Some(chain) = &written.filter_chain else { return matches };
+    matches.chain_name.clone_from(&chain.name);
+    matches.chain_sni.clone_from(&chain.sni);
+    matches.chain_transport.clone_from(&chain.transport_protocol);
+    matches.chain_port = chain.destination_port;
+    matches.chain_socket.clone_from(&chain.transport_socket);
+    if let Some(protocols) = &chain.application_protocols {
+        matches.chain_alpn = protocols.split(',').map(|name| name.trim().to_owned()).collect();
     }
-    none_of(&unsupported)?;
-    Ok(matches)
+    if let Some(filter) = &chain.filter {
+        matches.network_filter.clone_from(&filter.name);
+        matches.http_filter.clone_from(&filter.sub_filter);
+    }
+    matches
 }
 
-fn route_match(written: &RouteConfigurationMatch) -> Result<PatchMatch, Refusal> {
+fn route_match(written: &RouteConfigurationMatch, role: Role) -> PatchMatch {
+    let is_gateway = role == Role::Gateway;
     let mut matches = PatchMatch {
         route_config: written.name.clone(),
         port: written.port_number,
-        gateway: written.gateway.clone(),
+        port_name: written.port_name.clone().filter(|_| is_gateway),
+        gateway: written.gateway.clone().filter(|_| is_gateway),
         ..PatchMatch::default()
     };
-    let mut unsupported = vec![("match.routeConfiguration.portName", written.port_name.is_some())];
-    if let Some(host) = &written.vhost {
-        matches.virtual_host.clone_from(&host.name);
-        matches.domain.clone_from(&host.domain_name);
-        if let Some(route) = &host.route {
-            matches.route.clone_from(&route.name);
-            let is_any = route.action == RouteActionMatch::Any;
-            unsupported.push(("match.routeConfiguration.vhost.route.action", !is_any));
-        }
+    let Some(host) = &written.vhost else { return matches };
+    matches.virtual_host.clone_from(&host.name);
+    matches.domain.clone_from(&host.domain_name);
+    if let Some(route) = &host.route {
+        matches.names_route = true;
+        matches.route.clone_from(&route.name);
+        matches.route_kind = match route.action {
+            RouteActionMatch::Any => None,
+            RouteActionMatch::Route => Some(RouteKind::Forward),
+            RouteActionMatch::Redirect => Some(RouteKind::Redirect),
+            RouteActionMatch::DirectResponse => Some(RouteKind::Respond),
+        };
     }
-    none_of(&unsupported)?;
-    Ok(matches)
-}
-
-fn none_of(fields: &[(&'static str, bool)]) -> Result<(), Refusal> {
-    match fields.iter().find(|(_, is_written)| *is_written) {
-        Some((field, _)) => Err((field, "this match is not supported yet".to_owned())),
-        None => Ok(()),
-    }
-}
-
-/// Brings a value to Envoy's v3 API and puts the prelude in front of its Lua scripts.
-///
-/// Returns the number of scripts.
-fn modernise(value: &mut Value, prelude: Option<&str>) -> usize {
-    match value {
-        Value::Array(items) => items.iter_mut().map(|item| modernise(item, prelude)).sum(),
-        Value::Object(fields) => {
-            let url = fields.get("@type").and_then(Value::as_str).map(modern_url);
-            if let Some(url) = &url {
-                fields.insert("@type".to_owned(), Value::String(url.clone()));
-            }
-            let inner: usize = fields.values_mut().map(|field| modernise(field, prelude)).sum();
-            inner + if url.as_deref() == Some(LUA) { script(fields, prelude) } else { 0 }
-        }
-        _ => 0,
-    }
-}
-
-fn modern_url(url: &str) -> String {
-    let name = url.strip_prefix(URL_PREFIX).unwrap_or(url);
-    let renamed = RENAMED.iter().find(|(old, _)| *old == name).map(|(_, new)| new);
-    renamed.map_or_else(|| url.to_owned(), |new| format!("{URL_PREFIX}{new}"))
-}
-
-/// Moves `inlineCode` to where Envoy wants it today, and puts the prelude in front.
-fn script(fields: &mut Map<String, Value>, prelude: Option<&str>) -> usize {
-    for old in ["inlineCode", "inline_code"] {
-        if let Some(code) = fields.remove(old) {
-            fields.insert("default_source_code".to_owned(), json!({ "inline_string": code }));
-        }
-    }
-    let source = ["default_source_code", "defaultSourceCode"]
-        .into_iter()
-        .find(|name| fields.contains_key(*name))
-        .and_then(|name| fields.get_mut(name))
-        .and_then(Value::as_object_mut);
-    let Some(source) = source else { return 0 };
-    let code = ["inline_string", "inlineString"]
-        .into_iter()
-        .find(|name| source.contains_key(*name))
-        .and_then(|name| source.get_mut(name));
-    match code {
-        Some(Value::String(code)) => {
-            if let Some(prelude) = prelude {
-                code.insert_str(0, prelude);
-            }
-            1
-        }
-        _ => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_script_of_the_v2_api_becomes_one_of_today_with_its_lines_in_place() {
-        let mut value = json!({
-            "name": "envoy.lua",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.config.filter.http.lua.v2.Lua",
-                "inlineCode": "first()\nsecond()",
-            },
-        });
-        assert_eq!(modernise(&mut value, Some("key=1 ")), 1);
-        assert_eq!(value["typed_config"]["@type"], LUA);
-        let code = &value["typed_config"]["default_source_code"]["inline_string"];
-        assert_eq!(code, "key=1 first()\nsecond()");
-    }
-
-    #[test]
-    fn other_values_stay_as_they_are() {
-        let written = json!({"a": [{"@type": "type.googleapis.com/envoy.x.v3.Y", "b": 1}]});
-        let mut value = written.clone();
-        assert_eq!(modernise(&mut value, Some("x")), 0);
-        assert_eq!(value, written);
-    }
+    matches
 }

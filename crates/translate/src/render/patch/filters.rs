@@ -1,135 +1,150 @@
-//! Patches of filter chains, network filters and HTTP filters.
-
-use std::sync::Arc;
+//! Patches of network filters and HTTP filters.
 
 use envoy_types::pb::envoy::{
-    config::listener::v3::{Filter, FilterChain, Listener, filter},
+    config::listener::v3::{Filter, FilterChain, filter},
     extensions::filters::network::http_connection_manager::v3::{
-        HttpConnectionManager, HttpFilter, http_filter,
+        HttpConnectionManager, HttpFilter, http_connection_manager::RouteSpecifier, http_filter,
     },
 };
-use sluis_envoy::{ResourceSet, pack, type_url, unpack};
+use envoy_types::pb::google::protobuf::Any;
+use sluis_envoy::{pack, type_url, unpack};
 
-use super::{Outcome, edit_list, means_listener, merge, merge_packed, modern_name, value};
-use crate::{ApplyTo, Fault, Inputs, Operation, PatchInput};
+use super::{Patch, is_filter, modern_name, routes};
+use crate::{ApplyTo, FilterPlace, Operation, Side};
 
 /// The HTTP filter that ends a chain; nothing after it would run.
 const ROUTER: &str = "envoy.filters.http.router";
 
-/// Carries out a patch of filter chains, network filters or HTTP filters.
-pub(super) fn apply(patch: &PatchInput, inputs: &Inputs, set: &mut ResourceSet) -> Outcome {
-    let mut count = 0;
-    for (name, listener) in &mut set.listeners {
-        if means_listener(patch, inputs, name) {
-            count += in_listener(patch, Arc::make_mut(listener))?;
-        }
-    }
-    Ok(count)
-}
+/// Filters that find out who the client is, decide what it may do, and count.
+const AUTHENTICATION: [&str; 2] = ["envoy.filters.http.jwt_authn", "istio_authn"];
+const AUTHORIZATION: [&str; 2] = ["envoy.filters.http.rbac", "envoy.filters.http.ext_authz"];
+const STATISTICS: [&str; 1] = ["istio.stats"];
 
-fn in_listener(patch: &PatchInput, listener: &mut Listener) -> Outcome {
-    if patch.apply_to == ApplyTo::FilterChain {
-        let names_one = patch.matches.chain_name.is_some() || patch.matches.chain_sni.is_some();
-        return edit_list(
-            &mut listener.filter_chains,
-            patch,
-            names_one,
-            |chain| means_chain(patch, chain),
-            merge::<FilterChain>,
-        );
+/// Carries out the patches of a chain's filters, and of the route table inside of one.
+pub(super) fn apply(patches: &[&Patch<'_>], chain: &mut FilterChain, side: Side) {
+    let of_network = |patch: &&&Patch<'_>| patch.input.apply_to == ApplyTo::NetworkFilter;
+    for patch in patches.iter().filter(of_network) {
+        let wanted = patch.input.matches.network_filter.as_ref();
+        let named = |filter: &Filter| is_filter(wanted, &filter.name);
+        patch.edit(&mut chain.filters, wanted.is_some(), named);
     }
-    let chains = listener.filter_chains.iter_mut().chain(&mut listener.default_filter_chain);
-    let mut count = 0;
-    for chain in chains {
-        if !means_chain(patch, chain) {
-            continue;
-        }
-        count += match patch.apply_to {
-            ApplyTo::NetworkFilter => edit_list(
-                &mut chain.filters,
-                patch,
-                patch.matches.network_filter.is_some(),
-                |filter| is_named(patch.matches.network_filter.as_deref(), &filter.name),
-                merge_filter,
-            )?,
-            _ => in_connection_managers(patch, chain)?,
-        };
-    }
-    Ok(count)
-}
-
-fn in_connection_managers(patch: &PatchInput, chain: &mut FilterChain) -> Outcome {
-    let mut count = 0;
     for filter in &mut chain.filters {
-        if !is_named(patch.matches.network_filter.as_deref(), &filter.name) {
-            continue;
+        let merges = patches.iter().filter(of_network).filter(|patch| patch.lists().is_some());
+        for patch in merges {
+            let wanted = patch.input.matches.network_filter.as_ref();
+            let Some(addition) = patch.value::<Filter>() else { continue };
+            let Some(filter::ConfigType::TypedConfig(config)) = &mut filter.config_type else {
+                continue;
+            };
+            if is_filter(wanted, &filter.name) {
+                let added = match &addition.config_type {
+                    Some(filter::ConfigType::TypedConfig(added)) => Some(added),
+                    _ => None,
+                };
+                let name = Some(&addition.name);
+                merge(patch, &mut filter.name, config, name, added, wanted.is_some());
+            }
         }
-        let Some(filter::ConfigType::TypedConfig(config)) = &mut filter.config_type else {
-            continue;
-        };
-        if config.type_url != type_url::<HttpConnectionManager>() {
-            continue;
-        }
-        let Ok(mut manager) = unpack::<HttpConnectionManager>(config) else { continue };
-        count += in_http_filters(patch, &mut manager.http_filters)?;
-        *config = pack(&manager);
+        in_connection_manager(patches, filter, side);
     }
-    Ok(count)
 }
 
-fn in_http_filters(patch: &PatchInput, filters: &mut Vec<HttpFilter>) -> Outcome {
-    let wanted = patch.matches.http_filter.as_deref();
-    let goes_last = patch.operation == Operation::Add
-        || (patch.operation == Operation::InsertAfter && wanted.is_none());
+/// Lays a patch over a filter. Where the patch names no filter it means those of its own type.
+fn merge(
+    patch: &Patch<'_>,
+    name: &mut String,
+    base: &mut Any,
+    new_name: Option<&String>,
+    added: Option<&Any>,
+    is_named: bool,
+) {
+    if added.is_some_and(|added| added.type_url != base.type_url) && !is_named {
+        return;
+    }
+    match added {
+        Some(added) => patch.merge_packed(base, added),
+        None => patch.counts(),
+    }
+    // A name of another time means the same filter.
+    if let Some(new) = new_name.filter(|new| !new.is_empty())
+        && modern_name(new) != modern_name(name)
+    {
+        name.clone_from(new);
+    }
+}
+
+fn in_connection_manager(patches: &[&Patch<'_>], filter: &mut Filter, side: Side) {
+    let here: Vec<&Patch<'_>> = patches
+        .iter()
+        .copied()
+        .filter(|patch| patch.input.apply_to == ApplyTo::HttpFilter)
+        .filter(|patch| is_filter(patch.input.matches.network_filter.as_ref(), &filter.name))
+        .collect();
+    let of_routes: Vec<&Patch<'_>> = patches
+        .iter()
+        .copied()
+        .filter(|patch| side == Side::Inbound && routes::is_of_routes(patch))
+        .collect();
+    let Some(filter::ConfigType::TypedConfig(config)) = &mut filter.config_type else { return };
+    if (here.is_empty() && of_routes.is_empty())
+        || config.type_url != type_url::<HttpConnectionManager>()
+    {
+        return;
+    }
+    let Ok(mut manager) = unpack::<HttpConnectionManager>(config) else { return };
+    for patch in &here {
+        edit(patch, &mut manager.http_filters);
+    }
+    for filter in &mut manager.http_filters {
+        let merges = here.iter().filter(|patch| patch.lists().is_some());
+        for patch in merges {
+            let wanted = patch.input.matches.http_filter.as_ref();
+            let Some(addition) = patch.value::<HttpFilter>() else { continue };
+            let Some(http_filter::ConfigType::TypedConfig(config)) = &mut filter.config_type else {
+                continue;
+            };
+            if is_filter(wanted, &filter.name) {
+                let added = match &addition.config_type {
+                    Some(http_filter::ConfigType::TypedConfig(added)) => Some(added),
+                    _ => None,
+                };
+                let name = Some(&addition.name);
+                merge(patch, &mut filter.name, config, name, added, wanted.is_some());
+            }
+        }
+    }
+    if let Some(RouteSpecifier::RouteConfig(table)) = &mut manager.route_specifier {
+        let port = table.name.split('|').nth(1).and_then(|port| port.parse().ok());
+        routes::in_table(&of_routes, table, port.as_slice());
+    }
+    *config = pack(&manager);
+}
+
+fn edit(patch: &Patch<'_>, filters: &mut Vec<HttpFilter>) {
+    let wanted = patch.input.matches.http_filter.as_ref();
+    let goes_last = patch.input.operation == Operation::Add
+        || (patch.input.operation == Operation::InsertAfter && wanted.is_none());
     if goes_last {
-        // Envoy refuses a filter behind the router, so "last" is in front of it.
-        let end = filters.iter().position(|filter| filter.name == ROUTER).unwrap_or(filters.len());
-        filters.insert(end, value(patch)?);
-        return Ok(1);
+        let place = place(patch.input.class, filters);
+        patch.put(filters, place);
+    } else {
+        patch.edit(filters, wanted.is_some(), |filter| is_filter(wanted, &filter.name));
     }
-    let named = |filter: &HttpFilter| is_named(wanted, &filter.name);
-    edit_list(filters, patch, wanted.is_some(), named, merge_http_filter)
 }
 
-fn merge_filter(filter: &mut Filter, patch: &PatchInput) -> Result<(), Box<Fault>> {
-    let addition: Filter = value(patch)?;
-    match (&mut filter.config_type, addition.config_type) {
-        (
-            Some(filter::ConfigType::TypedConfig(base)),
-            Some(filter::ConfigType::TypedConfig(added)),
-        ) => merge_packed(base, added),
-        (base, Some(added)) => *base = Some(added),
-        (_, None) => {}
+/// Where a filter goes that is added. Envoy refuses one behind the router, so "last" is in front of it.
+fn place(class: FilterPlace, filters: &[HttpFilter]) -> usize {
+    let first = |names: &[&str]| filters.iter().position(|one| names.contains(&one.name.as_str()));
+    let behind = |names: &[&str]| {
+        let last = filters.iter().rposition(|one| names.contains(&one.name.as_str()));
+        last.map(|place| place + 1)
+    };
+    let end = first(&[ROUTER]).unwrap_or(filters.len());
+    let authenticated = behind(&AUTHENTICATION);
+    match class {
+        FilterPlace::AsWritten => end,
+        FilterPlace::Authentication => authenticated.unwrap_or(0),
+        FilterPlace::Authorization => behind(&AUTHORIZATION).or(authenticated).unwrap_or(0),
+        FilterPlace::Statistics => first(&STATISTICS).unwrap_or(end),
     }
-    Ok(())
-}
-
-fn merge_http_filter(filter: &mut HttpFilter, patch: &PatchInput) -> Result<(), Box<Fault>> {
-    let addition: HttpFilter = value(patch)?;
-    match (&mut filter.config_type, addition.config_type) {
-        (
-            Some(http_filter::ConfigType::TypedConfig(base)),
-            Some(http_filter::ConfigType::TypedConfig(added)),
-        ) => merge_packed(base, added),
-        (base, Some(added)) => *base = Some(added),
-        (_, None) => {}
-    }
-    Ok(())
-}
-
-fn means_chain(patch: &PatchInput, chain: &FilterChain) -> bool {
-    let wanted = &patch.matches;
-    let claims = chain.filter_chain_match.as_ref();
-    wanted.chain_name.as_deref().is_none_or(|name| name == chain.name)
-        && wanted
-            .chain_sni
-            .as_ref()
-            .is_none_or(|sni| claims.is_some_and(|claims| claims.server_names.contains(sni)))
-        && wanted.chain_transport.as_deref().is_none_or(|protocol| {
-            claims.is_some_and(|claims| claims.transport_protocol == protocol)
-        })
-}
-
-fn is_named(wanted: Option<&str>, name: &str) -> bool {
-    wanted.is_none_or(|wanted| modern_name(wanted) == modern_name(name))
 }
