@@ -22,7 +22,7 @@ use sluis_rules::{
 use sluis_tls::{ClientTls, Clock, SecretStore, ServerTls};
 use tracing::warn;
 
-use crate::{access_log::Logs, bound::BoundSet};
+use crate::{access_log::Logs, bound::BoundSet, buckets::Buckets};
 
 /// The cluster that Istio puts last in a listener when destinations that nobody declared are
 /// allowed (`outboundTrafficPolicy: ALLOW_ANY`).
@@ -41,6 +41,8 @@ pub struct Settings {
     pub node_id: String,
     /// The node's cluster, for formats.
     pub node_cluster: String,
+    /// The buckets of rate limits.
+    pub(crate) buckets: Arc<Buckets>,
 }
 
 /// A cluster ready for use: endpoints that can be dialled, and the choice among them.

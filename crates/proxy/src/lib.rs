@@ -11,6 +11,7 @@
 pub mod access_log;
 pub mod bootstrap;
 mod bound;
+mod buckets;
 pub mod config;
 pub mod conn;
 mod control;

@@ -333,6 +333,7 @@ fn settings(options: &Options, workers: usize) -> Arc<Settings> {
         environment: Arc::new(options.environment.clone()),
         node_id: options.bootstrap.node.id.clone(),
         node_cluster: options.bootstrap.node.cluster.clone(),
+        buckets: Arc::default(),
     })
 }
 

@@ -8,6 +8,7 @@ mod access_log;
 mod at;
 mod cluster;
 mod endpoints;
+mod filters;
 mod http;
 mod listener;
 mod messages;

@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{AccessLog, Cidr, RouteTable};
+use crate::{
+    AccessLog, Cidr, FaultFilter, HealthCheckFilter, LocalRateLimit, MutationFilter, RouteTable,
+};
 
 /// What serves HTTP on a connection (Envoy's HTTP connection manager).
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +117,16 @@ pub struct HttpFilter {
 pub enum HttpFilterKind {
     /// Runs a script.
     Lua(Arc<LuaFilter>),
+    /// Lets browsers read responses across origins, by the policies of routes.
+    Cors,
+    /// Injects faults.
+    Fault(Arc<FaultFilter>),
+    /// Turns requests away when there are too many.
+    RateLimit(Arc<LocalRateLimit>),
+    /// Changes headers.
+    Mutation(Arc<MutationFilter>),
+    /// Answers health checks.
+    HealthCheck(Arc<HealthCheckFilter>),
     /// Sends the request to where its route says.
     Router(RouterOptions),
 }
@@ -146,6 +158,8 @@ pub enum Source {
 pub struct RouterOptions {
     /// Whether `x-envoy-*` headers are not added to requests and responses.
     pub suppress_envoy_headers: bool,
+    /// Whether a timeout that a proxy before us has set is kept as it is.
+    pub respects_expected_timeout: bool,
 }
 
 /// What happens to a response's `server` header.

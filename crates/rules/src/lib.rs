@@ -13,6 +13,8 @@ mod balance;
 mod cluster;
 mod compile;
 mod fault;
+mod filter;
+mod fraction;
 mod http;
 mod listener;
 mod matcher;
@@ -30,10 +32,16 @@ pub use cluster::{
 };
 pub use compile::{Compiled, compile};
 pub use fault::Fault;
+pub use filter::{
+    CorsPolicy, FaultAbort, FaultDelay, FaultFilter, FilterOverride, FilterSetting,
+    HealthCheckFilter, LocalRateLimit, MutationFilter, MutationStep, TokenBucket,
+};
+pub use fraction::Fraction;
 pub use http::{
-    ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
-    Http1Options, Http2Options, HttpFilter, HttpFilterKind, HttpManager, HttpOptions, LuaFilter,
-    PathOptions, RouterOptions, Routes, ServerHeader, Source, StripPort, Underscores, Upgrade,
+    ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert,
+    HostOptions, Http1Options, Http2Options, HttpFilter, HttpFilterKind, HttpManager, HttpOptions,
+    LuaFilter, PathOptions, RouterOptions, Routes, ServerHeader, Source, StripPort, Underscores,
+    Upgrade,
 };
 pub use listener::{
     ChainReason, ConnectionFacts, Direction, FilterChain, Listener, ListenerFilter,
@@ -42,10 +50,12 @@ pub use listener::{
 pub use matcher::{Case, Pattern, PatternError, StringMatcher, Substitution, Text};
 pub use names::Names;
 pub use route::{
-    Backoff, DirectResponse, Forward, HashPolicy, HeaderAction, HeaderEdit, HeaderMatch,
-    HeaderMutations, HeaderText, HeaderValues, HostRewrite, Matched, NoRoute, PathMatch,
-    PathRedirect, PathRewrite, QueryMatch, Redirect, RequestFacts, RetryPolicy, Route, RouteAction,
-    RouteMatch, RouteTable, Target, TlsRequirement, VirtualHost, WeightedCluster, WeightedClusters,
+    Backoff, CookieMatch, DirectResponse, Forward, GrpcTimeout, HashCookie, HashPolicy, HashSource,
+    HeaderAction, HeaderEdit, HeaderMatch, HeaderMutations, HeaderText, HeaderValues, HostRewrite,
+    Matched, Mirror, MirrorTarget, NoRoute, PathMatch, PathRedirect, PathRewrite, QueryMatch,
+    RateLimitedBackoff, Redirect, RequestFacts, RequestHash, ResetFormat, RetryNames, RetryOn,
+    RetryPolicy, Route, RouteAction, RouteMatch, RouteTable, RouteUpgrade, Target, TlsRequirement,
+    VirtualHost, WeightedCluster, WeightedClusters, hash_of, is_grpc_type,
 };
 pub use runtime::Runtime;
 pub use tls::{

@@ -7,21 +7,32 @@
 //! Start at [`RouteTable::route`].
 
 mod action;
+mod hash;
 mod hosts;
 mod index;
 mod predicate;
+mod retry;
 
 use std::sync::Arc;
 
 pub use action::{
-    Backoff, DirectResponse, Forward, HashPolicy, HeaderAction, HeaderEdit, HeaderMutations,
-    HeaderText, HostRewrite, PathRedirect, PathRewrite, Redirect, RetryPolicy, RouteAction, Target,
-    WeightedCluster, WeightedClusters,
+    DirectResponse, Forward, GrpcTimeout, HeaderAction, HeaderEdit, HeaderMutations, HeaderText,
+    HostRewrite, Mirror, MirrorTarget, PathRedirect, PathRewrite, Redirect, RouteAction,
+    RouteUpgrade, Target, WeightedCluster, WeightedClusters,
 };
+pub use hash::{HashCookie, HashPolicy, HashSource, RequestHash, hash_of};
 pub(crate) use hosts::{DuplicateDomain, HostTable};
 pub(crate) use index::RouteIndex;
-pub use predicate::{HeaderMatch, HeaderValues, PathMatch, QueryMatch, RequestFacts, RouteMatch};
+pub use predicate::{
+    CookieMatch, HeaderMatch, HeaderValues, PathMatch, QueryMatch, RequestFacts, RouteMatch,
+    is_grpc_type,
+};
 pub(crate) use predicate::{HeaderTest, QueryTest};
+pub use retry::{
+    Backoff, RateLimitedBackoff, ResetFormat, RetryNames, RetryOn, RetryPolicy,
+};
+
+use crate::{CorsPolicy, FilterOverride, FilterSetting};
 
 /// A table of virtual hosts and their routes (one RDS resource).
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +48,10 @@ pub struct RouteTable {
     /// Whether the route's header mutations are applied last, and so win. Default false: the
     /// table's are applied last.
     pub most_specific_mutations_win: bool,
+    /// Clusters that get a copy of requests, where no virtual host and no route says.
+    pub mirrors: Vec<Mirror>,
+    /// What is said of HTTP filters for all hosts.
+    pub filters: Vec<FilterOverride>,
     pub(crate) hosts: HostTable,
 }
 
@@ -59,8 +74,12 @@ pub struct VirtualHost {
     pub request_attempt_count: bool,
     /// Whether the response carries `x-envoy-attempt-count`.
     pub response_attempt_count: bool,
-    /// HTTP filters that are off for this host, by name.
-    pub disabled_filters: Vec<Arc<str>>,
+    /// Clusters that get a copy of requests, where a route does not say.
+    pub mirrors: Option<Vec<Mirror>>,
+    /// The host's CORS policy in Envoy's older place.
+    pub cors: Option<Arc<CorsPolicy>>,
+    /// What is said of HTTP filters for this host.
+    pub filters: Vec<FilterOverride>,
     pub(crate) index: RouteIndex,
 }
 
@@ -88,8 +107,8 @@ pub struct Route {
     pub mutations: HeaderMutations,
     /// The user's resource that the route comes from, as Istio writes it into the metadata.
     pub origin: Option<Arc<str>>,
-    /// HTTP filters that are off for this route, by name.
-    pub disabled_filters: Vec<Arc<str>>,
+    /// What is said of HTTP filters for this route.
+    pub filters: Vec<FilterOverride>,
 }
 
 /// The route that a request takes.
@@ -198,11 +217,40 @@ impl<'t> Matched<'t> {
         }
     }
 
-    /// Whether the HTTP filter of this name is switched off for the request.
+    /// The clusters that get a copy of the request.
     #[must_use]
-    pub fn disables(&self, filter: &str) -> bool {
-        let off = |names: &[Arc<str>]| names.iter().any(|name| &**name == filter);
-        off(&self.route.disabled_filters) || off(&self.virtual_host.disabled_filters)
+    pub fn mirrors(&self) -> &'t [Mirror] {
+        let RouteAction::Forward(forward) = &self.route.action else { return &[] };
+        let own = forward.mirrors.as_deref().or(self.virtual_host.mirrors.as_deref());
+        own.unwrap_or(&self.table.mirrors)
+    }
+
+    /// What is said of the HTTP filter of this name, the most specific first.
+    pub fn settings<'n>(&self, filter: &'n str) -> impl Iterator<Item = &'t FilterSetting> + use<'t, 'n> {
+        let all = [&self.route.filters, &self.virtual_host.filters, &self.table.filters];
+        all.into_iter()
+            .flatten()
+            .filter(move |said| &*said.name == filter)
+            .map(|said| &said.setting)
+    }
+
+    /// Whether the HTTP filter of this name sees the request, when it is off unless a route says
+    /// otherwise, or the other way round.
+    #[must_use]
+    pub fn is_off(&self, filter: &str, disabled: bool) -> bool {
+        match self.settings(filter).next() {
+            None => disabled,
+            Some(setting) => *setting == FilterSetting::Disabled,
+        }
+    }
+
+    /// The CORS policies in their older place, the most specific first.
+    pub fn cors(&self) -> impl Iterator<Item = &'t Arc<CorsPolicy>> + use<'t> {
+        let of_route = match &self.route.action {
+            RouteAction::Forward(forward) => forward.cors.as_ref(),
+            _ => None,
+        };
+        of_route.into_iter().chain(self.virtual_host.cors.as_ref())
     }
 }
 

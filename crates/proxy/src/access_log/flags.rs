@@ -20,6 +20,9 @@ flags! {
     UpstreamConnectionFailure, "UF", "UpstreamConnectionFailure", "No connection to the endpoint.";
     UpstreamOverflow, "UO", "UpstreamOverflow", "A circuit breaker was open.";
     NoRouteFound, "NR", "NoRouteFound", "No route matched, or no filter chain.";
+    DelayInjected, "DI", "DelayInjected", "The fault filter made the request wait.";
+    FaultInjected, "FI", "FaultInjected", "The fault filter answered.";
+    RateLimited, "RL", "RateLimited", "The rate limit was reached.";
     UpstreamRetryLimitExceeded, "URX", "UpstreamRetryLimitExceeded", "No tries were left.";
     NoClusterFound, "NC", "NoClusterFound", "The route names a cluster that does not exist.";
     DurationTimeout, "DT", "DurationTimeout", "The stream or connection reached its greatest age.";

@@ -96,6 +96,7 @@ impl Place {
             connection: &self.facts,
             protocol: self.protocol,
             now,
+            draw: self.worker.random().next(),
         }
     }
 }

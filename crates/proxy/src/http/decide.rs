@@ -14,8 +14,7 @@ use sluis_rules::{
 
 use super::{
     edge::{self, Path, Site},
-    facts::Facts,
-    filters::{self, Stage},
+    filters,
     reply::Reply,
     rewrite,
     state::Desk,
@@ -43,7 +42,7 @@ pub(super) struct Plan<'c> {
 type Verdict<'c, T> = Result<T, Box<Reply<'c>>>;
 
 /// Decides, bringing the head into the form in which it will be forwarded.
-pub(super) fn decide<'c>(
+pub(super) async fn decide<'c>(
     site: Site<'_>,
     desk: &mut Desk,
     config: &'c Config,
@@ -64,12 +63,7 @@ pub(super) fn decide<'c>(
         }
     }
     let table = config.runtime.routes_of(manager).map(|table| &**table);
-    let mut found = find(site, table, &desk.request);
-    let stage = Stage { site, matched: found.as_ref().ok() };
-    let changed = filters::on_request(stage, desk)?;
-    if changed {
-        found = find(site, table, &desk.request);
-    }
+    let found = filters::on_request(site, table, desk, trace).await?;
     let matched = found.map_err(|none| no_route(none, &desk.request))?;
     trace.route = Some(matched.route);
     match &matched.route.action {
@@ -149,7 +143,7 @@ fn permit_upgrade<'c>(
 ) -> Verdict<'c, Plan<'c>> {
     let Some(kind) = kind else { return Ok(plan) };
     let by_route =
-        plan.forward.upgrades.iter().find(|(name, _)| &**name == kind).map(|(_, on)| *on);
+        plan.forward.upgrades.iter().find(|known| &*known.kind == kind).map(|known| known.enabled);
     let by_manager = manager.upgrades.iter().find(|known| &*known.kind == kind).map(|u| u.enabled);
     // A route can switch off or on what the manager knows; what it does not know is refused.
     match (by_manager, by_route) {
@@ -160,21 +154,25 @@ fn permit_upgrade<'c>(
     }
 }
 
+/// The route of a request, or why there is none.
+pub(super) type Found<'c> = Result<Matched<'c>, Missing>;
+
 /// Why there is no route, with or without a table.
-enum Missing {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Missing {
     Table,
     Route,
     Https,
 }
 
-fn find<'c>(
+/// Finds the route of a request.
+pub(super) fn find<'c>(
     site: Site<'_>,
     table: Option<&'c RouteTable>,
     head: &RequestHead,
-) -> Result<Matched<'c>, Missing> {
+) -> Found<'c> {
     let table = table.ok_or(Missing::Table)?;
-    let facts = Facts { head, scheme: site.scheme(head) };
-    table.route(&facts).map_err(|none| match none {
+    table.route(&site.facts(head)).map_err(|none| match none {
         NoRoute::HttpsRequired { .. } => Missing::Https,
         NoRoute::NoVirtualHost | NoRoute::NoRoute { .. } => Missing::Route,
     })
@@ -193,6 +191,12 @@ fn no_route<'c>(none: Missing, head: &RequestHead) -> Box<Reply<'c>> {
     }
 }
 
+/// What a request header says.
+fn named<'h>(head: &'h RequestHead, header: &str) -> Option<&'h str> {
+    let value = head.fields.get_name(header.as_bytes())?;
+    std::str::from_utf8(value).ok()
+}
+
 fn plan<'c>(
     site: Site<'_>,
     head: &RequestHead,
@@ -205,13 +209,15 @@ fn plan<'c>(
     let name = match &forward.target {
         Target::Cluster(name) => Some(&**name),
         Target::Weighted(clusters) => {
-            let chosen = clusters.pick(site.worker.random().next());
+            // The number that decides on shares of requests, as in Envoy.
+            let chosen = clusters.pick(site.draw);
             weighted = Some(chosen);
-            Some(&*chosen.name)
+            match &chosen.header {
+                Some(header) => named(head, header),
+                None => Some(&*chosen.name),
+            }
         }
-        Target::Header(name) => {
-            head.fields.get_name(name.as_bytes()).and_then(|value| std::str::from_utf8(value).ok())
-        }
+        Target::Header(name) => named(head, name),
     };
     let Some(backend) = name.and_then(|name| config.backend(name)) else {
         let reply = Reply::new(forward.cluster_not_found, "cluster_not_found");

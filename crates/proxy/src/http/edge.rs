@@ -15,7 +15,7 @@ use sluis_http1::{Known, Normal, RequestHead, normalize_path};
 use sluis_rules::{Address, ClientCertRule, HttpManager, StripPort};
 use tokio::time::Instant;
 
-use super::{client::Protocol, program::Program};
+use super::{client::Protocol, facts::Facts, program::Program};
 use crate::{conn::ConnectionFacts, worker::Worker};
 
 /// Where a request is judged: its worker, manager and connection.
@@ -28,11 +28,18 @@ pub(super) struct Site<'s> {
     pub(super) protocol: Protocol,
     /// When the request began.
     pub(super) now: Instant,
+    /// The number that decides on shares of requests: one for the whole request, as in Envoy.
+    pub(super) draw: u64,
 }
 
 impl Site<'_> {
     pub(super) fn manager(&self) -> &HttpManager {
         &self.program.manager
+    }
+
+    /// The request as rules see it.
+    pub(super) fn facts<'r>(&self, head: &'r RequestHead) -> Facts<'r> {
+        Facts { head, scheme: self.scheme(head), draw: self.draw }
     }
 
     /// `https` when the client's TLS ends here, or when a proxy that we trust says so.

@@ -30,7 +30,7 @@ pub(super) async fn exchange(client: &mut impl Client, desk: &mut Desk) -> After
     let mut trace =
         Trace::new(now, place.worker.wall_now(), (site.protocol, desk.request.method()));
     place.worker.stats().inc(Counter::HttpRqTotal);
-    let outcome = match decide(site, desk, &config, manager, &mut trace) {
+    let outcome = match decide(site, desk, &config, manager, &mut trace).await {
         Ok(plan) => forward(client, site, desk, &plan, &mut trace).await,
         Err(reply) => Outcome::Reply(reply),
     };

@@ -10,6 +10,8 @@ use sluis_rules::{HeaderValues, RequestFacts};
 pub(super) struct Facts<'r> {
     pub(super) head: &'r RequestHead,
     pub(super) scheme: &'static str,
+    /// The number that decides on shares of requests.
+    pub(super) draw: u64,
 }
 
 /// The parser lets only ASCII through in method, target and authority.
@@ -32,6 +34,10 @@ impl RequestFacts for Facts<'_> {
 
     fn scheme(&self) -> &str {
         self.scheme
+    }
+
+    fn draw(&self) -> u64 {
+        self.draw
     }
 
     fn header<'r>(&'r self, name: &str, values: &mut HeaderValues<'r>) {

@@ -4,17 +4,33 @@
 //! Out:   the heads, changed; or the answer that a filter wants sent instead.
 //! Never: forwards what a filter failed on, or what a filter that cannot run should have seen.
 
+mod cors;
+mod fault;
 mod lua;
+mod mutation;
+mod rate_limit;
 
 use std::{fs, io, sync::Arc};
 
-use sluis_rules::{HttpFilter, HttpFilterKind, LuaFilter, Matched, Source};
+use sluis_rules::{
+    HealthCheckFilter, HttpFilter, HttpFilterKind, LuaFilter, Matched, MutationFilter, RouteTable,
+    Source,
+};
 use sluis_script::{CompileError, Host, Script};
 use tracing::error;
 
-use super::{edge::Site, reply::Reply, respond::Unsent, state::Desk};
-use crate::{stats::Counter, worker::Worker};
+use super::{
+    decide::{Found, find},
+    edge::Site,
+    reply::Reply,
+    respond::Unsent,
+    state::Desk,
+    trace::Trace,
+};
+use crate::{access_log::Flag, stats::Counter, worker::Worker};
+use fault::Fault;
 use lua::Lua;
+use rate_limit::RateLimit;
 
 /// Longest script that is read from a file.
 const SCRIPT_BYTES_MAX: u64 = 1024 * 1024;
@@ -45,6 +61,11 @@ pub(super) struct Filter {
 #[derive(Debug)]
 enum Kind {
     Lua(Box<Lua>),
+    Cors,
+    Fault(Box<Fault>),
+    RateLimit(Box<RateLimit>),
+    Mutation(Arc<MutationFilter>),
+    HealthCheck(Arc<HealthCheckFilter>),
     /// It cannot run: every request that it should see is answered 500.
     Failed,
 }
@@ -52,23 +73,36 @@ enum Kind {
 impl Filter {
     /// Makes a filter ready; `None` for the router, which is no filter here.
     pub(super) fn new(worker: &Worker, filter: &HttpFilter) -> Option<Self> {
-        let HttpFilterKind::Lua(settings) = &filter.kind else { return None };
-        let kind = match script(worker, &filter.name, settings) {
-            Ok(script) => {
-                let name = Arc::clone(&filter.name);
-                Kind::Lua(Box::new(Lua::new(name, script, settings.clear_route_cache)))
-            }
-            Err(error) => {
-                error!(filter = %filter.name, %error, "filter cannot run: its requests are answered 500");
-                Kind::Failed
-            }
+        let kind = match &filter.kind {
+            HttpFilterKind::Router(_) => return None,
+            HttpFilterKind::Lua(settings) => lua(worker, &filter.name, settings),
+            HttpFilterKind::Cors => Kind::Cors,
+            HttpFilterKind::Fault(own) => Kind::Fault(Box::new(Fault::new(own))),
+            HttpFilterKind::RateLimit(own) => Kind::RateLimit(Box::new(RateLimit::new(own))),
+            HttpFilterKind::Mutation(own) => Kind::Mutation(Arc::clone(own)),
+            HttpFilterKind::HealthCheck(own) => Kind::HealthCheck(Arc::clone(own)),
         };
         Some(Self { name: Arc::clone(&filter.name), is_disabled: filter.disabled, kind })
     }
 
     fn is_off(&self, matched: Option<&Matched<'_>>) -> bool {
-        // Nothing switches a filter on that is off: such overrides are refused when compiled.
-        self.is_disabled || matched.is_some_and(|matched| matched.disables(&self.name))
+        match matched {
+            Some(matched) => matched.is_off(&self.name, self.is_disabled),
+            None => self.is_disabled,
+        }
+    }
+}
+
+fn lua(worker: &Worker, name: &Arc<str>, settings: &LuaFilter) -> Kind {
+    match script(worker, name, settings) {
+        Ok(script) => {
+            let name = Arc::clone(name);
+            Kind::Lua(Box::new(Lua::new(name, script, settings.clear_route_cache)))
+        }
+        Err(error) => {
+            error!(filter = %name, %error, "filter cannot run: its requests are answered 500");
+            Kind::Failed
+        }
     }
 }
 
@@ -101,32 +135,66 @@ fn read(path: &str) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
+/// What filters remember of a request until its response.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    cors: cors::Mark,
+    limited: rate_limit::Mark,
+    suffering: Option<fault::Suffering>,
+}
+
 /// Where filters run: the site, and the route as far as it is known.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stage<'s, 'c> {
     pub(super) site: Site<'s>,
     pub(super) matched: Option<&'s Matched<'c>>,
+    pub(super) trace: &'s Trace<'c>,
 }
 
-/// Runs the filters on a request. True when the route must be chosen anew.
-pub(super) fn on_request<'c>(
-    stage: Stage<'_, '_>,
+/// Runs the filters on a request. Returns the route that it has then.
+pub(super) async fn on_request<'c>(
+    site: Site<'_>,
+    table: Option<&'c RouteTable>,
     desk: &mut Desk,
-) -> Result<bool, Box<Reply<'c>>> {
-    let mut changed = false;
-    for filter in &stage.site.program.filters {
-        if filter.is_off(stage.matched) {
+    trace: &mut Trace<'c>,
+) -> Result<Found<'c>, Box<Reply<'c>>> {
+    let mut found = find(site, table, &desk.request);
+    for filter in &site.program.filters {
+        let matched = found.as_ref().ok();
+        if filter.is_off(matched) {
             continue;
         }
+        let name = &*filter.name;
+        let stage = Stage { site, matched, trace: &*trace };
         match &filter.kind {
-            Kind::Lua(lua) => changed |= lua.on_request(stage, desk)?,
+            Kind::Lua(lua) => {
+                if lua.on_request(stage, desk)? {
+                    found = find(site, table, &desk.request);
+                }
+            }
+            Kind::Cors => cors::on_request(name, stage, desk)?,
+            Kind::Fault(fault) => {
+                if let Some(delay) = fault.delay(name, stage, desk) {
+                    trace.flags.set(Flag::DelayInjected);
+                    tokio::time::sleep(delay).await;
+                }
+                fault.abort(name, Stage { site, matched, trace: &*trace }, desk)?;
+            }
+            Kind::RateLimit(limit) => limit.on_request(name, stage, desk)?,
+            Kind::Mutation(own) => mutation::on_request(own, name, stage, desk)?,
+            Kind::HealthCheck(own) => {
+                let facts = site.facts(&desk.request);
+                if own.headers.iter().all(|header| header.matches(&facts)) {
+                    return Err(Reply::new(200, "health_check_ok").unchanged().into());
+                }
+            }
             Kind::Failed => {
-                stage.site.worker.stats().inc(Counter::LuaErrors);
+                site.worker.stats().inc(Counter::LuaErrors);
                 return Err(Reply::new(500, "filter_cannot_run").plain().into());
             }
         }
     }
-    Ok(changed)
+    Ok(found)
 }
 
 /// Runs the filters on a response, the last one first.
@@ -137,6 +205,10 @@ pub(super) fn on_response(stage: Stage<'_, '_>, desk: &mut Desk) -> Result<(), U
         }
         match &filter.kind {
             Kind::Lua(lua) => lua.on_response(stage, desk)?,
+            Kind::Cors => cors::on_response(desk)?,
+            Kind::Fault(_) | Kind::HealthCheck(_) => {}
+            Kind::RateLimit(_) => RateLimit::on_response(stage, desk)?,
+            Kind::Mutation(own) => mutation::on_response(own, &filter.name, stage, desk)?,
             Kind::Failed => return Err(Unsent::Fault),
         }
     }

@@ -17,7 +17,6 @@ use super::{
     connection::After,
     decide::Plan,
     edge::{Site, number},
-    facts::Facts,
     failure::Failure,
     flight::Deadlines,
     mutate,
@@ -136,8 +135,7 @@ fn begin<'p, 'c>(
         idle: nonzero(plan.forward.idle_timeout.or(manager.stream_idle_timeout)),
         attempt: None,
     };
-    let facts = Facts { head: &desk.request, scheme: site.scheme(&desk.request) };
-    let tries = Tries::new(plan.retry, &facts);
+    let tries = Tries::new(plan.retry, &site.facts(&desk.request));
     Ok(Course { plan, tries, deadlines, head_len: 0, is_repeatable: true, owes_continue: false })
 }
 

@@ -24,16 +24,27 @@ pub(super) fn request(
         }
     }
     for edit in &mutations.request_set {
-        let value = value_of(site, &edit.value, Some(head), None, trace, text)?;
-        match &*edit.name {
-            ":authority" | "host" => head.set_authority(value).map_err(|_| Unmade)?,
-            ":path" => head.set_path(value).map_err(|_| Unmade)?,
-            ":method" => head.set_method(value).map_err(|_| Unmade)?,
-            name if name.starts_with(':') => return Err(Unmade),
-            _ => apply(edit, value, &mut head.fields)?,
-        }
+        edit_request(site, edit, head, trace, text)?;
     }
     Ok(())
+}
+
+/// Sets or adds one header of a request.
+pub(super) fn edit_request(
+    site: Site<'_>,
+    edit: &HeaderEdit,
+    head: &mut RequestHead,
+    trace: &Trace<'_>,
+    text: &mut Vec<u8>,
+) -> Result<(), Unmade> {
+    let value = value_of(site, &edit.value, Some(head), None, trace, text)?;
+    match &*edit.name {
+        ":authority" | "host" => head.set_authority(value).map_err(|_| Unmade),
+        ":path" => head.set_path(value).map_err(|_| Unmade),
+        ":method" => head.set_method(value).map_err(|_| Unmade),
+        name if name.starts_with(':') => Err(Unmade),
+        _ => apply(edit, value, &mut head.fields),
+    }
 }
 
 /// Applies the response's part.
@@ -49,10 +60,22 @@ pub(super) fn response(
         fields.remove_name(name.as_bytes());
     }
     for edit in &mutations.response_set {
-        let value = value_of(site, &edit.value, Some(request), Some(fields), trace, text)?;
-        apply(edit, value, fields)?;
+        edit_response(site, edit, request, fields, trace, text)?;
     }
     Ok(())
+}
+
+/// Sets or adds one header of a response.
+pub(super) fn edit_response(
+    site: Site<'_>,
+    edit: &HeaderEdit,
+    request: &RequestHead,
+    fields: &mut Fields,
+    trace: &Trace<'_>,
+    text: &mut Vec<u8>,
+) -> Result<(), Unmade> {
+    let value = value_of(site, &edit.value, Some(request), Some(fields), trace, text)?;
+    apply(edit, value, fields)
 }
 
 fn apply(edit: &HeaderEdit, value: &[u8], fields: &mut Fields) -> Result<(), Unmade> {

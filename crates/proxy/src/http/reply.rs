@@ -21,6 +21,11 @@ pub(super) struct Reply<'c> {
     pub(super) matched: Option<Matched<'c>>,
     /// Whether the connection must not be used any more.
     pub(super) closes: bool,
+    /// The status of gRPC, where a gRPC client is told another than the one that its HTTP status
+    /// means.
+    pub(super) grpc_status: Option<u32>,
+    /// Whether the route's mutations are left out.
+    pub(super) is_unchanged: bool,
     /// Whether filters and mutations are left out, because one of them made it or failed.
     pub(super) is_plain: bool,
 }
@@ -36,6 +41,8 @@ impl<'c> Reply<'c> {
             fields: Vec::new(),
             matched: None,
             closes: false,
+            grpc_status: None,
+            is_unchanged: false,
             is_plain: false,
         }
     }
@@ -54,6 +61,10 @@ impl<'c> Reply<'c> {
 
     pub(super) fn plain(self) -> Self {
         Self { is_plain: true, ..self }
+    }
+
+    pub(super) fn unchanged(self) -> Self {
+        Self { is_unchanged: true, ..self }
     }
 
     /// The answer when headers could not be brought into the form that is asked for.

@@ -120,7 +120,11 @@ pub(super) fn answer(
             fields.set_trusted(Known::ContentType, b"text/plain");
         }
     }
-    if !reply.is_plain {
+    if reply.is_unchanged {
+        trace.status = reply.status;
+        let matched = reply.matched.as_ref();
+        filters::on_response(Stage { site, matched, trace: &*trace }, desk)?;
+    } else if !reply.is_plain {
         adjust(site, desk, reply.matched.as_ref(), trace)?;
     }
     finish(site, desk, trace);
@@ -144,7 +148,7 @@ fn adjust(
             mutate_response(site, mutations, desk, trace)?;
         }
     }
-    filters::on_response(Stage { site, matched }, desk)
+    filters::on_response(Stage { site, matched, trace: &*trace }, desk)
 }
 
 /// What all responses have in common.

@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::{
     buffer::{Buffer, Outgoing},
+    filters::Marks,
     pool::Pool,
     program::Program,
 };
@@ -48,6 +49,8 @@ pub(super) struct Desk {
     pub(super) response_body: Body,
     /// To the client: head and what of the body came with it.
     pub(super) down: Outgoing,
+    /// What filters remember of the request.
+    pub(super) marks: Marks,
     /// For values under construction.
     pub(super) text: Vec<u8>,
 }
@@ -59,6 +62,7 @@ impl Desk {
         self.up.clear();
         self.down.clear();
         self.reply.clear();
+        self.marks = Marks::default();
         self.reply_scan = Scan::default();
     }
 }

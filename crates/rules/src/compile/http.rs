@@ -11,7 +11,7 @@ use envoy_types::pb::{
             http_protocol_options::HeadersWithUnderscoresAction,
         },
         extensions::filters::{
-            http::{fault::v3::HttpFault, lua::v3::Lua, router::v3::Router},
+            http::{lua::v3::Lua, router::v3::Router},
             network::http_connection_manager::v3::{
                 HttpConnectionManager as Manager, HttpFilter as PbFilter, RequestIdExtension,
                 http_connection_manager::{
@@ -29,7 +29,7 @@ use envoy_types::pb::{
 use super::{
     access_log::access_logs,
     at::{At, fields, message_of},
-    messages, routes,
+    filters, messages, routes,
 };
 use crate::{
     ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
@@ -45,12 +45,21 @@ const REQUEST_HEADERS_KB: u32 = 60;
 /// Envoy's bound on `max_request_headers_kb`.
 const REQUEST_HEADERS_KB_MAX: u32 = 8192;
 
-/// Filters that do nothing to a request as they are configured, so that leaving them out changes
-/// nothing but statistics: CORS without a policy on a route (routes with one are refused), fault
-/// injection without a fault, and counting of gRPC messages.
 const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
 const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
-const GRPC_STATS: &str = "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig";
+const RATE_LIMIT: &str = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
+const MUTATION: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+const HEALTH_CHECK: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
+
+/// Filters that change nothing on the wire, so that leaving them out changes nothing but
+/// statistics: counting of gRPC messages, Istio's statistics, and Istio's exchange of labels
+/// between proxies, which only statistics read.
+const UNSEEN: [&str; 4] = [
+    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+    "stats.PluginConfig",
+    "io.istio.http.peer_metadata.Config",
+    "istio.telemetry.stats.PluginConfig",
+];
 
 const LUA: &str = "envoy.extensions.filters.http.lua.v3.Lua";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
@@ -96,7 +105,7 @@ pub(super) fn manager(at: &At<'_>, any: &Any) -> Option<HttpManager> {
         at.field("stream_error_on_invalid_http_message").unsupported();
     }
     let route_specifier = routes_of(at, route_specifier.as_ref());
-    let filters = filters(&at.field("http_filters"), http_filters);
+    let filters = chain(&at.field("http_filters"), http_filters);
     let limit = |field: &str, value, default| messages::limit(&at.field(field), value, default);
     let kilobytes = messages::number(max_request_headers_kb.as_ref()).unwrap_or(REQUEST_HEADERS_KB);
     if !(1..=REQUEST_HEADERS_KB_MAX).contains(&kilobytes) {
@@ -386,7 +395,7 @@ pub(super) fn http2(at: &At<'_>, options: Option<&Http2ProtocolOptions>) -> Http
     }
 }
 
-fn filters(at: &At<'_>, filters: &[PbFilter]) -> Vec<HttpFilter> {
+fn chain(at: &At<'_>, filters: &[PbFilter]) -> Vec<HttpFilter> {
     let mut compiled = Vec::with_capacity(filters.len());
     for (index, filter) in filters.iter().enumerate() {
         compiled.extend(http_filter(&at.nth(index), filter));
@@ -423,13 +432,12 @@ fn http_filter(at: &At<'_>, filter: &PbFilter) -> Option<HttpFilter> {
     let kind = match message_of(any) {
         LUA => HttpFilterKind::Lua(Arc::new(lua(at, any)?)),
         ROUTER => HttpFilterKind::Router(router(at, any)?),
-        CORS | GRPC_STATS => return None,
-        FAULT => {
-            if at.unpack::<HttpFault>(any)? != HttpFault::default() {
-                at.unsupported();
-            }
-            return None;
-        }
+        CORS => HttpFilterKind::Cors,
+        FAULT => HttpFilterKind::Fault(Arc::new(filters::fault(at, any)?)),
+        RATE_LIMIT => HttpFilterKind::RateLimit(Arc::new(filters::rate_limit(at, any)?)),
+        MUTATION => HttpFilterKind::Mutation(Arc::new(filters::mutation(at, any)?)),
+        HEALTH_CHECK => HttpFilterKind::HealthCheck(Arc::new(filters::health_check(at, any)?)),
+        unseen if UNSEEN.contains(&unseen) => return None,
         // The user has said that the traffic may go on without it.
         _ if *is_optional => return None,
         other => {
@@ -470,15 +478,18 @@ fn lua(at: &At<'_>, any: &Any) -> Option<LuaFilter> {
 fn router(at: &At<'_>, any: &Any) -> Option<RouterOptions> {
     let router = at.unpack::<Router>(any)?;
     fields!(at, &router => Router {
-        use { suppress_envoy_headers }
+        use { suppress_envoy_headers, respect_expected_rq_timeout }
         // Statistics and tracing.
         accept { dynamic_stats, start_child_span, suppress_grpc_request_failure_code_stats }
         refuse {
-            upstream_log, upstream_log_options, strict_check_headers, respect_expected_rq_timeout,
-            upstream_http_filters, reject_connect_request_early_data,
+            upstream_log, upstream_log_options, strict_check_headers, upstream_http_filters,
+            reject_connect_request_early_data,
         }
     });
-    Some(RouterOptions { suppress_envoy_headers: *suppress_envoy_headers })
+    Some(RouterOptions {
+        suppress_envoy_headers: *suppress_envoy_headers,
+        respects_expected_timeout: *respect_expected_rq_timeout,
+    })
 }
 
 /// Upstream filters: none but the codec, which is always there.

@@ -432,6 +432,7 @@ fn weighted(at: &At<'_>, clusters: &PbWeighted) -> Option<WeightedClusters> {
         });
         WeightedCluster {
             name: name.as_str().into(),
+            header: None,
             weight: *weight,
             mutations: HeaderMutations::default(),
             host: None,

@@ -5,10 +5,11 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use envoy_types::pb::{
     envoy::{
         config::core::v3::{
-            self as core, DataSource, HeaderValue, HeaderValueOption, SocketAddress,
+            self as core, DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent, SocketAddress,
             data_source::Specifier, header_value_option::HeaderAppendAction,
             socket_address::PortSpecifier,
         },
+        r#type::v3::{FractionalPercent, fractional_percent::DenominatorType},
         r#type::matcher::v3::{
             RegexMatchAndSubstitute, RegexMatcher, StringMatcher as PbMatcher,
             string_matcher::MatchPattern,
@@ -19,7 +20,7 @@ use envoy_types::pb::{
 
 use super::at::{At, fields};
 use crate::{
-    Address, Case, Cidr, EndpointAddress, HeaderAction, HeaderEdit, HeaderText, Pattern, Source,
+    Address, Case, Cidr, EndpointAddress, Fraction, HeaderAction, HeaderEdit, HeaderText, Pattern, Source,
     StringMatcher, Substitution, TcpKeepalive, Text,
 };
 
@@ -362,4 +363,24 @@ fn header_text(value: Arc<str>) -> HeaderText {
     } else {
         HeaderText::Literal(value)
     }
+}
+
+/// A share of requests; without one none.
+pub(super) fn fraction(at: &At<'_>, value: Option<&FractionalPercent>) -> Fraction {
+    let Some(value) = value else { return Fraction::NONE };
+    let denominator = match DenominatorType::try_from(value.denominator) {
+        Ok(DenominatorType::Hundred) => 100,
+        Ok(DenominatorType::TenThousand) => 10_000,
+        Ok(DenominatorType::Million) => 1_000_000,
+        Err(_) => {
+            at.field("denominator").unsupported();
+            100
+        }
+    };
+    Fraction::new(value.numerator, denominator)
+}
+
+/// A share of requests that a runtime could change, if there were one.
+pub(super) fn runtime_fraction(at: &At<'_>, value: &RuntimeFractionalPercent) -> Fraction {
+    fraction(&at.field("default_value"), value.default_value.as_ref())
 }

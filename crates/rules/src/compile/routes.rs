@@ -3,27 +3,28 @@
 #![expect(deprecated, reason = "deprecated fields must be looked at to be refused or understood")]
 
 mod action;
-mod matches;
+mod hash;
+pub(super) mod matches;
+mod retry;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use envoy_types::pb::{
     envoy::{
         config::{
             core::v3::{HeaderValueOption, Metadata},
             route::v3::{
-                FilterConfig, Route as PbRoute, RouteConfiguration, VirtualHost as PbHost,
+                Route as PbRoute, RouteConfiguration, VirtualHost as PbHost,
                 virtual_host::TlsRequirementType,
             },
         },
-        extensions::filters::http::lua::v3::{LuaPerRoute, lua_per_route::Override},
     },
-    google::protobuf::{Any, Struct, value::Kind as ValueKind},
+    google::protobuf::{Struct, value::Kind as ValueKind},
 };
 
 use super::{
-    at::{At, fields, message_of},
-    messages,
+    at::{At, fields},
+    filters, messages,
 };
 use crate::{
     HeaderMutations, Route, RouteTable, TlsRequirement, VirtualHost,
@@ -35,20 +36,15 @@ pub(super) fn table(at: &At<'_>, config: &RouteConfiguration) -> Option<RouteTab
         use {
             name, virtual_hosts, response_headers_to_add, response_headers_to_remove,
             request_headers_to_add, request_headers_to_remove, most_specific_header_mutations_wins,
-            ignore_port_in_host_matching, typed_per_filter_config,
+            ignore_port_in_host_matching, typed_per_filter_config, request_mirror_policies,
         }
         // A route to a cluster that does not exist answers 503 either way. Direct responses are
         // bounded by the size of a message. Metadata is not for us.
         accept { validate_clusters, max_direct_response_body_size_bytes, metadata }
         refuse {
-            vhds, internal_only_headers, cluster_specifier_plugins, request_mirror_policies,
-            vhost_header, ignore_path_parameters_in_path_matching, route_specifiers,
+            vhds, internal_only_headers, cluster_specifier_plugins, vhost_header, ignore_path_parameters_in_path_matching, route_specifiers,
         }
     });
-    let off = disabled_filters(at, typed_per_filter_config);
-    if !off.is_empty() {
-        at.field("typed_per_filter_config").unsupported();
-    }
     let hosts = at.field("virtual_hosts");
     let virtual_hosts: Vec<VirtualHost> = virtual_hosts
         .iter()
@@ -73,6 +69,12 @@ pub(super) fn table(at: &At<'_>, config: &RouteConfiguration) -> Option<RouteTab
         ),
         ignore_port: *ignore_port_in_host_matching,
         most_specific_mutations_win: *most_specific_header_mutations_wins,
+        mirrors: action::mirrors(&at.field("request_mirror_policies"), request_mirror_policies)
+            .unwrap_or_default(),
+        filters: filters::overrides(
+            &at.field("typed_per_filter_config"),
+            typed_per_filter_config,
+        ),
         hosts: table.ok()?,
         virtual_hosts,
     })
@@ -84,15 +86,16 @@ fn virtual_host(at: &At<'_>, host: &PbHost) -> VirtualHost {
             name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove,
             response_headers_to_add, response_headers_to_remove, typed_per_filter_config,
             include_request_attempt_count, include_attempt_count_in_response, retry_policy,
+            cors, hedge_policy, request_mirror_policies,
         }
         // Virtual clusters only name statistics; metadata is for others.
         accept { virtual_clusters, metadata }
         refuse {
-            matcher, rate_limits, cors, retry_policy_typed_config, hedge_policy,
-            include_is_timeout_retry_header, per_request_buffer_limit_bytes,
-            request_body_buffer_limit, request_mirror_policies, route_specifiers,
+            matcher, rate_limits, retry_policy_typed_config, per_request_buffer_limit_bytes,
+            request_body_buffer_limit, route_specifiers, include_is_timeout_retry_header,
         }
     });
+    action::hedges(&at.field("hedge_policy"), hedge_policy.as_ref());
     if domains.is_empty() {
         at.field("domains").fault("is empty");
     }
@@ -133,10 +136,15 @@ fn virtual_host(at: &At<'_>, host: &PbHost) -> VirtualHost {
             response_headers_to_add,
             response_headers_to_remove,
         ),
-        retry: action::retry(&at.field("retry_policy"), retry_policy.as_ref()),
+        retry: retry::retry(&at.field("retry_policy"), retry_policy.as_ref()),
         request_attempt_count: *include_request_attempt_count,
         response_attempt_count: *include_attempt_count_in_response,
-        disabled_filters: disabled_filters(at, typed_per_filter_config),
+        mirrors: action::mirrors(&at.field("request_mirror_policies"), request_mirror_policies),
+        cors: cors.as_ref().and_then(|cors| filters::cors(&at.field("cors"), cors)),
+        filters: filters::overrides(
+            &at.field("typed_per_filter_config"),
+            typed_per_filter_config,
+        ),
         index: RouteIndex::build(&routes),
         routes,
     }
@@ -167,7 +175,10 @@ fn route(at: &At<'_>, route: &PbRoute) -> Option<Route> {
         action: action?,
         mutations,
         origin: origin(metadata.as_ref()),
-        disabled_filters: disabled_filters(at, typed_per_filter_config),
+        filters: filters::overrides(
+            &at.field("typed_per_filter_config"),
+            typed_per_filter_config,
+        ),
     })
 }
 
@@ -199,43 +210,4 @@ fn mutations(
         ),
         response_set: messages::header_edits(&at.field("response_headers_to_add"), response_set),
     }
-}
-
-/// The filters that a per-filter configuration switches off: all that it may do here.
-fn disabled_filters(at: &At<'_>, configs: &HashMap<String, Any>) -> Vec<Arc<str>> {
-    let at = at.field("typed_per_filter_config");
-    let mut off = Vec::new();
-    for (name, any) in configs {
-        let at = at.key(name);
-        let disabled = match message_of(any) {
-            "envoy.config.route.v3.FilterConfig" => {
-                at.unpack::<FilterConfig>(any).is_some_and(|filter| {
-                    fields!(&at, &filter => FilterConfig {
-                        use { disabled }
-                        accept { is_optional }
-                        refuse { config }
-                    });
-                    *disabled
-                })
-            }
-            "envoy.extensions.filters.http.lua.v3.LuaPerRoute" => {
-                at.unpack::<LuaPerRoute>(any).is_some_and(|lua| {
-                    fields!(&at, &lua => LuaPerRoute {
-                        use { r#override }
-                        accept {}
-                        refuse { filter_context, package_paths, package_cpaths }
-                    });
-                    matches!(r#override, Some(Override::Disabled(true)))
-                })
-            }
-            _ => false,
-        };
-        if disabled {
-            off.push(name.as_str().into());
-        } else {
-            at.fault(format!("{} can only switch a filter off", message_of(any)));
-        }
-    }
-    off.sort_unstable();
-    off
 }

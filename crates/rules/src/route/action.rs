@@ -2,7 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{HeaderMatch, Pattern, Substitution};
+use super::{HashPolicy, RetryPolicy};
+use crate::{Fraction, Pattern, Substitution};
 
 /// What is done with a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,8 +40,56 @@ pub struct Forward {
     pub retry: Option<Arc<RetryPolicy>>,
     /// What the request's hash is made of, for clusters that choose by hash.
     pub hash: Vec<HashPolicy>,
-    /// Upgrades that this route allows or forbids (type in lower case, allowed).
-    pub upgrades: Vec<(Arc<str>, bool)>,
+    /// Upgrades that this route allows or forbids.
+    pub upgrades: Vec<RouteUpgrade>,
+    /// Clusters that get a copy of the request; `None` leaves it to the virtual host.
+    pub mirrors: Option<Vec<Mirror>>,
+    /// How long a gRPC client may ask the request to take; `None` does not ask it.
+    pub grpc_timeout: Option<GrpcTimeout>,
+    /// The route's own CORS policy in Envoy's older place.
+    pub cors: Option<Arc<crate::CorsPolicy>>,
+}
+
+/// What a route says of an upgrade.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteUpgrade {
+    /// The type in lower case.
+    pub kind: Arc<str>,
+    /// Whether it is allowed.
+    pub enabled: bool,
+    /// Whether a CONNECT ends here: its bytes go to the endpoint as they are.
+    pub terminates: bool,
+}
+
+/// How a gRPC client's `grpc-timeout` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcTimeout {
+    /// The longest time that is granted; `None` grants any.
+    pub max: Option<Duration>,
+    /// Taken off what was asked for, so that we time out first.
+    pub offset: Option<Duration>,
+}
+
+/// A cluster that gets a copy of requests, whose answers nobody waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mirror {
+    /// Where to.
+    pub target: MirrorTarget,
+    /// The requests that are copied.
+    pub fraction: Fraction,
+    /// Whether `-shadow` is put behind the host's name.
+    pub marks_host: bool,
+    /// The copy's host.
+    pub host: Option<Arc<str>>,
+}
+
+/// Where a copy goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MirrorTarget {
+    /// To this cluster.
+    Cluster(Arc<str>),
+    /// To the cluster that this request header names.
+    Header(Arc<str>),
 }
 
 /// Where a request is sent.
@@ -64,8 +113,10 @@ pub struct WeightedClusters {
 /// One of several clusters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightedCluster {
-    /// The cluster's name.
+    /// The cluster's name; empty when a header names it.
     pub name: Arc<str>,
+    /// The request header that names the cluster.
+    pub header: Option<Arc<str>>,
     /// Its share, relative to the others.
     pub weight: u32,
     /// What is done to the headers of requests that go there.
@@ -98,47 +149,6 @@ pub enum HostRewrite {
     Header(Arc<str>),
     /// It becomes what the replacement makes of the path (without query).
     Path(Pattern, Substitution),
-}
-
-/// When and how a request is tried again.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RetryPolicy {
-    /// The conditions, in Envoy's names (`connect-failure`, `reset`, `5xx`, …).
-    pub on: Vec<Arc<str>>,
-    /// Tries after the first. Default 1.
-    pub retries: u32,
-    /// Longest time of one try; `None` has none of its own.
-    pub per_try_timeout: Option<Duration>,
-    /// Statuses that `retriable-status-codes` means.
-    pub statuses: Vec<u16>,
-    /// Waits between tries.
-    pub backoff: Backoff,
-    /// How often an endpoint is drawn anew when it was tried before. 0 allows the same again.
-    pub host_attempts: u32,
-    /// Response headers that `retriable-headers` means.
-    pub response_headers: Vec<HeaderMatch>,
-    /// Only requests with one of these headers are tried again; empty means any.
-    pub request_headers: Vec<HeaderMatch>,
-}
-
-/// How long to wait between tries: doubling, with jitter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    /// The first wait. Default 25 ms.
-    pub base: Duration,
-    /// The longest wait. Default ten times the first.
-    pub max: Duration,
-}
-
-/// What a request's hash is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HashPolicy {
-    /// A header's value.
-    Header(Arc<str>),
-    /// The client's address.
-    SourceIp,
-    /// A query parameter's value.
-    Query(Arc<str>),
 }
 
 /// Where the client is sent.
@@ -274,6 +284,7 @@ mod tests {
     fn cluster(name: &str, weight: u32) -> WeightedCluster {
         WeightedCluster {
             name: name.into(),
+            header: None,
             weight,
             mutations: HeaderMutations::default(),
             host: None,

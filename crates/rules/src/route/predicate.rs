@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::{Pattern, StringMatcher, Text};
+use super::hash::cookie_value;
+use crate::{Fraction, Pattern, StringMatcher, Text};
 
 /// All values of one header, in order.
 pub type HeaderValues<'r> = SmallVec<[&'r [u8]; 4]>;
@@ -21,6 +22,37 @@ pub trait RequestFacts {
     fn scheme(&self) -> &str;
     /// Appends all values of a header. The name is in lower case and no pseudo-header.
     fn header<'r>(&'r self, name: &str, values: &mut HeaderValues<'r>);
+    /// A number drawn for this request, uniformly from all `u64`: the same at every call.
+    fn draw(&self) -> u64 {
+        0
+    }
+
+    /// Appends all values of a header, which may be a pseudo-header, in lower case.
+    fn any_header<'r>(&'r self, name: &str, values: &mut HeaderValues<'r>) {
+        match name {
+            ":method" => values.push(self.method().as_bytes()),
+            ":authority" | "host" => values.push(self.authority().as_bytes()),
+            ":path" if !self.path().is_empty() => values.push(self.path().as_bytes()),
+            ":scheme" => values.push(self.scheme().as_bytes()),
+            name if name.starts_with(':') => {}
+            name => self.header(name, values),
+        }
+    }
+
+    /// Whether the request is one of gRPC, by its content type.
+    fn is_grpc(&self) -> bool {
+        let mut values = HeaderValues::new();
+        self.header("content-type", &mut values);
+        values.first().is_some_and(|value| is_grpc_type(value))
+    }
+}
+
+/// Whether a content type is gRPC's: `application/grpc`, alone or with a suffix.
+#[must_use]
+pub fn is_grpc_type(content_type: &[u8]) -> bool {
+    content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
 }
 
 /// What a request must be like. All parts must match.
@@ -32,6 +64,20 @@ pub struct RouteMatch {
     pub headers: Vec<HeaderMatch>,
     /// The query parameters.
     pub query: Vec<QueryMatch>,
+    /// The cookies.
+    pub cookies: Vec<CookieMatch>,
+    /// Only requests of gRPC.
+    pub is_grpc: bool,
+    /// Only this share of them.
+    pub fraction: Option<Fraction>,
+}
+
+/// What a cookie must be like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CookieMatch {
+    pub(crate) name: Arc<str>,
+    pub(crate) value: StringMatcher,
+    pub(crate) invert: bool,
 }
 
 /// What a path must be like.
@@ -82,11 +128,28 @@ pub(crate) enum QueryTest {
 impl RouteMatch {
     /// Whether everything but the path matches.
     pub(crate) fn conditions_hold(&self, request: &impl RequestFacts) -> bool {
-        self.headers.iter().all(|header| header.matches(request))
+        self.fraction.is_none_or(|fraction| fraction.holds(request.draw()))
+            && (!self.is_grpc || request.is_grpc())
+            && self.headers.iter().all(|header| header.matches(request))
+            && self.cookies_hold(request)
             && (self.query.is_empty() || {
                 let query = query_of(request.path());
                 self.query.iter().all(|parameter| parameter.matches(query))
             })
+    }
+}
+
+impl RouteMatch {
+    fn cookies_hold(&self, request: &impl RequestFacts) -> bool {
+        if self.cookies.is_empty() {
+            return true;
+        }
+        let mut values = HeaderValues::new();
+        request.header("cookie", &mut values);
+        self.cookies.iter().all(|cookie| {
+            let found = cookie_value(&values, &cookie.name);
+            found.is_some_and(|value| cookie.value.matches(value)) != cookie.invert
+        })
     }
 }
 
@@ -118,14 +181,7 @@ impl HeaderMatch {
     #[must_use]
     pub fn matches(&self, request: &impl RequestFacts) -> bool {
         let mut values = HeaderValues::new();
-        match &*self.name {
-            ":method" => values.push(request.method().as_bytes()),
-            ":authority" | "host" => values.push(request.authority().as_bytes()),
-            ":path" if !request.path().is_empty() => values.push(request.path().as_bytes()),
-            ":scheme" => values.push(request.scheme().as_bytes()),
-            name if name.starts_with(':') => {}
-            name => request.header(name, &mut values),
-        }
+        request.any_header(&self.name, &mut values);
         self.matches_values(&values)
     }
 
@@ -168,10 +224,7 @@ impl HeaderTest {
 impl QueryMatch {
     /// Whether the first parameter of this name matches. Nothing is decoded, as in Envoy.
     fn matches(&self, query: &str) -> bool {
-        let value = query.split('&').find_map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (name == &*self.name).then_some(value)
-        });
+        let value = value_in(query, &self.name);
         match &self.test {
             QueryTest::Present(wanted) => value.is_some() == *wanted,
             QueryTest::String(matcher) => {
@@ -190,4 +243,16 @@ pub(crate) fn path_of(target: &str) -> &str {
 fn query_of(target: &str) -> &str {
     let target = &target[..memchr::memchr(b'#', target.as_bytes()).unwrap_or(target.len())];
     target.split_once('?').map_or("", |(_, query)| query)
+}
+
+/// The first value of a query parameter of a target. Nothing is decoded, as in Envoy.
+pub(crate) fn query_value<'t>(target: &'t str, name: &str) -> Option<&'t str> {
+    value_in(query_of(target), name)
+}
+
+fn value_in<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    query.split('&').find_map(|pair| {
+        let (found, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (found == name).then_some(value)
+    })
 }

@@ -7,58 +7,31 @@ use std::{sync::Arc, time::Duration};
 use envoy_types::pb::envoy::config::{
     core::v3::{DataSource, data_source::Specifier},
     route::v3::{
-        DirectResponseAction, RedirectAction, RetryPolicy as PbRetry, RouteAction as PbAction,
+        DirectResponseAction, HedgePolicy, RedirectAction, RouteAction as PbAction,
         WeightedCluster as PbWeighted,
         redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
-        retry_policy::{RetryBackOff, RetryHostPredicate},
         route::Action,
         route_action::{
-            ClusterNotFoundResponseCode, ClusterSpecifier, HashPolicy as PbHash,
-            HostRewriteSpecifier, MaxStreamDuration, UpgradeConfig, hash_policy::PolicySpecifier,
+            ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
+            MaxStreamDuration, RequestMirrorPolicy, UpgradeConfig, upgrade_config::ConnectConfig,
         },
         weighted_cluster::{ClusterWeight, cluster_weight},
     },
 };
 use envoy_types::pb::google::protobuf::Duration as PbDuration;
 
-use super::{matches, mutations};
+use super::{hash, mutations, retry};
 use crate::{
-    Backoff, DirectResponse, Forward, HashPolicy, HostRewrite, PathRedirect, PathRewrite, Redirect,
-    RetryPolicy, RouteAction, Target, WeightedCluster, WeightedClusters,
+    DirectResponse, Forward, Fraction, GrpcTimeout, HostRewrite, Mirror, MirrorTarget,
+    PathRedirect, PathRewrite, Redirect, RouteAction, RouteUpgrade, Target, WeightedCluster,
+    WeightedClusters,
     compile::{
         at::{At, fields},
-        messages,
+        filters, messages,
     },
 };
 
 const TIMEOUT: Duration = Duration::from_secs(15);
-const RETRY_BACKOFF: Duration = Duration::from_millis(25);
-
-/// The longest wait is this many first waits where it is not set.
-const RETRY_BACKOFF_FACTOR: u32 = 10;
-
-const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
-
-/// Conditions to try again that the proxy can see.
-const RETRY_ON: [&str; 16] = [
-    "5xx",
-    "gateway-error",
-    "reset",
-    "reset-before-request",
-    "connect-failure",
-    "refused-stream",
-    "retriable-4xx",
-    "retriable-status-codes",
-    "retriable-headers",
-    "envoy-ratelimited",
-    "http3-post-connect-failure",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
-];
-
 pub(super) fn action(at: &At<'_>, action: Option<&Action>) -> Option<RouteAction> {
     match action {
         Some(Action::Route(action)) => forward(&at.field("route"), action)
@@ -89,17 +62,25 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite, append_x_forwarded_host,
             timeout, idle_timeout, retry_policy, hash_policy, upgrade_configs, max_stream_duration,
             cluster_specifier, host_rewrite_specifier, max_grpc_timeout, grpc_timeout_offset,
+            request_mirror_policies, cors, hedge_policy,
         }
         accept {}
         refuse {
             metadata_match, path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy,
-            retry_policy_typed_config, request_mirror_policies, priority, rate_limits,
-            include_vh_rate_limits, cors, internal_redirect_policy, internal_redirect_action,
-            max_internal_redirects, hedge_policy,
+            retry_policy_typed_config, priority, rate_limits, include_vh_rate_limits,
+            internal_redirect_policy, internal_redirect_action, max_internal_redirects,
         }
     });
-    no_bound(&at.field("max_grpc_timeout"), max_grpc_timeout.as_ref());
-    no_bound(&at.field("grpc_timeout_offset"), grpc_timeout_offset.as_ref());
+    hedges(&at.field("hedge_policy"), hedge_policy.as_ref());
+    let old_grpc = max_grpc_timeout.as_ref().map(|max| GrpcTimeout {
+        max: messages::limit(&at.field("max_grpc_timeout"), Some(max), None),
+        offset: messages::limit(
+            &at.field("grpc_timeout_offset"),
+            grpc_timeout_offset.as_ref(),
+            None,
+        ),
+    });
+    let (life, new_grpc) = stream_duration(at, max_stream_duration.as_ref());
     let target = target(at, cluster_specifier.as_ref());
     let path = path_rewrite_of(at, prefix_rewrite, regex_rewrite.as_ref());
     let host = host_rewrite(at, host_rewrite_specifier.as_ref());
@@ -108,34 +89,72 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
         Ok(ClusterNotFoundResponseCode::InternalServerError) => 500,
         Ok(ClusterNotFoundResponseCode::ServiceUnavailable) | Err(_) => 503,
     };
-    // Read so that mistakes are found. As in Envoy it matters only to clusters that choose by hash,
-    // and those are refused.
-    let hashes = at.field("hash_policy");
-    let hash =
-        hash_policy.iter().enumerate().filter_map(|(index, value)| hash(&hashes.nth(index), value));
-    let hash = hash.collect();
     Some(Forward {
         target: target?,
         cluster_not_found: not_found,
         timeout: messages::limit(&at.field("timeout"), timeout.as_ref(), Some(TIMEOUT)),
         idle_timeout: messages::duration(&at.field("idle_timeout"), idle_timeout.as_ref()),
-        max_stream_duration: stream_duration(at, max_stream_duration.as_ref()),
+        max_stream_duration: life,
         path: path?,
         host: host?,
         append_x_forwarded_host: *append_x_forwarded_host,
-        retry: retry(&at.field("retry_policy"), retry_policy.as_ref()),
-        hash,
+        retry: retry::retry(&at.field("retry_policy"), retry_policy.as_ref()),
+        hash: hash::policies(&at.field("hash_policy"), hash_policy),
         upgrades: upgrades(at, upgrade_configs),
+        mirrors: mirrors(&at.field("request_mirror_policies"), request_mirror_policies),
+        grpc_timeout: new_grpc.or(old_grpc),
+        cors: cors.as_ref().and_then(|cors| filters::cors(&at.field("cors"), cors)),
     })
 }
 
-/// Bounds on the timeout that a gRPC client may ask for by header. We take no timeout from clients;
-/// zero, which Istio writes into every route, bounds nothing, and any other value would be a limit
-/// that is not kept.
-fn no_bound(at: &At<'_>, bound: Option<&PbDuration>) {
-    if messages::duration(at, bound).is_some_and(|bound| !bound.is_zero()) {
-        at.unsupported();
+/// Refuses to send a further try beside one that takes too long. Envoy has the policy's other
+/// fields without carrying them out.
+pub(super) fn hedges(at: &At<'_>, policy: Option<&HedgePolicy>) {
+    if policy.is_some_and(|policy| policy.hedge_on_per_try_timeout) {
+        at.field("hedge_on_per_try_timeout").unsupported();
     }
+}
+
+/// Clusters that get a copy; none said is `None`, so that the next less specific place counts.
+pub(super) fn mirrors(at: &At<'_>, policies: &[RequestMirrorPolicy]) -> Option<Vec<Mirror>> {
+    if policies.is_empty() {
+        return None;
+    }
+    let mirrors = policies.iter().enumerate().filter_map(|(index, policy)| {
+        let at = at.nth(index);
+        fields!(&at, policy => RequestMirrorPolicy {
+            use {
+                cluster, cluster_header, runtime_fraction, disable_shadow_host_suffix_append,
+                host_rewrite_literal,
+            }
+            // There is no tracing.
+            accept { trace_sampled }
+            refuse { request_headers_mutations }
+        });
+        let target = match (cluster.as_str(), cluster_header.as_str()) {
+            ("", "") => {
+                at.field("cluster").fault("is missing");
+                return None;
+            }
+            ("", name) => {
+                MirrorTarget::Header(messages::header_name(&at.field("cluster_header"), name))
+            }
+            (name, _) => MirrorTarget::Cluster(name.into()),
+        };
+        let share = |share| messages::runtime_fraction(&at.field("runtime_fraction"), share);
+        // As in Envoy: a share of nothing without a runtime is every request.
+        let fraction = runtime_fraction.as_ref().map(share);
+        let host = (!host_rewrite_literal.is_empty()).then(|| {
+            messages::header_value(&at.field("host_rewrite_literal"), host_rewrite_literal)
+        });
+        Some(Mirror {
+            target,
+            fraction: fraction.unwrap_or(Fraction::ALL),
+            marks_host: !disable_shadow_host_suffix_append,
+            host,
+        })
+    });
+    Some(mirrors.collect())
 }
 
 fn target(at: &At<'_>, specifier: Option<&ClusterSpecifier>) -> Option<Target> {
@@ -177,15 +196,18 @@ fn weighted(at: &At<'_>, weighted: &PbWeighted) -> Option<WeightedClusters> {
             use {
                 name, weight, request_headers_to_add, request_headers_to_remove,
                 response_headers_to_add, response_headers_to_remove, host_rewrite_specifier,
+                cluster_header,
             }
             accept {}
-            refuse { cluster_header, metadata_match, typed_per_filter_config }
+            refuse { metadata_match, typed_per_filter_config }
         });
-        if name.is_empty() {
-            at.field("name").fault("is missing");
+        if name.is_empty() == cluster_header.is_empty() {
+            at.field("name").fault("or cluster_header must be set, and not both");
         }
         WeightedCluster {
             name: name.as_str().into(),
+            header: (!cluster_header.is_empty())
+                .then(|| messages::header_name(&at.field("cluster_header"), cluster_header)),
             weight: messages::number(weight.as_ref()).unwrap_or(0),
             mutations: mutations(
                 &at,
@@ -260,123 +282,54 @@ fn host_rewrite(at: &At<'_>, specifier: Option<&HostRewriteSpecifier>) -> Option
     })
 }
 
-fn hash(at: &At<'_>, policy: &PbHash) -> Option<HashPolicy> {
-    match policy.policy_specifier.as_ref() {
-        Some(PolicySpecifier::Header(header)) if header.regex_rewrite.is_none() => {
-            Some(HashPolicy::Header(messages::header_name(at, &header.header_name)))
-        }
-        Some(PolicySpecifier::ConnectionProperties(properties)) if properties.source_ip => {
-            Some(HashPolicy::SourceIp)
-        }
-        Some(PolicySpecifier::QueryParameter(query)) => {
-            Some(HashPolicy::Query(query.name.as_str().into()))
-        }
-        _ => {
-            at.unsupported();
-            None
-        }
-    }
-}
-
-fn stream_duration(at: &At<'_>, value: Option<&MaxStreamDuration>) -> Option<Duration> {
-    let value = value?;
+/// The longest life of a stream, and how a gRPC client's timeout counts.
+fn stream_duration(
+    at: &At<'_>,
+    value: Option<&MaxStreamDuration>,
+) -> (Option<Duration>, Option<GrpcTimeout>) {
+    let Some(value) = value else { return (None, None) };
     let at = at.field("max_stream_duration");
     fields!(&at, value => MaxStreamDuration {
         use { max_stream_duration, grpc_timeout_header_max, grpc_timeout_header_offset }
         accept {}
         refuse {}
     });
-    no_bound(&at.field("grpc_timeout_header_max"), grpc_timeout_header_max.as_ref());
-    no_bound(&at.field("grpc_timeout_header_offset"), grpc_timeout_header_offset.as_ref());
-    messages::duration(&at.field("max_stream_duration"), max_stream_duration.as_ref())
+    let limit = |field, value: Option<&PbDuration>| messages::limit(&at.field(field), value, None);
+    let grpc = grpc_timeout_header_max.as_ref().map(|max| GrpcTimeout {
+        max: limit("grpc_timeout_header_max", Some(max)),
+        offset: limit("grpc_timeout_header_offset", grpc_timeout_header_offset.as_ref()),
+    });
+    (messages::duration(&at.field("max_stream_duration"), max_stream_duration.as_ref()), grpc)
 }
 
-fn upgrades(at: &At<'_>, configs: &[UpgradeConfig]) -> Vec<(Arc<str>, bool)> {
+fn upgrades(at: &At<'_>, configs: &[UpgradeConfig]) -> Vec<RouteUpgrade> {
     let at = at.field("upgrade_configs");
     let upgrades = configs.iter().enumerate().map(|(index, config)| {
-        fields!(&at.nth(index), config => UpgradeConfig {
-            use { upgrade_type, enabled }
+        let at = at.nth(index);
+        fields!(&at, config => UpgradeConfig {
+            use { upgrade_type, enabled, connect_config }
             accept {}
-            refuse { connect_config }
+            refuse {}
         });
-        (upgrade_type.to_ascii_lowercase().into(), messages::flag(enabled.as_ref(), true))
+        let kind = upgrade_type.to_ascii_lowercase();
+        if let Some(connect) = connect_config {
+            let at = at.field("connect_config");
+            fields!(&at, connect => ConnectConfig {
+                use {}
+                accept {}
+                refuse { proxy_protocol_config, allow_post }
+            });
+            if kind != "connect" {
+                at.fault("goes with upgrade_type CONNECT only");
+            }
+        }
+        RouteUpgrade {
+            kind: kind.into(),
+            enabled: messages::flag(enabled.as_ref(), true),
+            terminates: connect_config.is_some(),
+        }
     });
     upgrades.collect()
-}
-
-pub(super) fn retry(at: &At<'_>, policy: Option<&PbRetry>) -> Option<Arc<RetryPolicy>> {
-    let policy = policy?;
-    fields!(at, policy => PbRetry {
-        use {
-            retry_on, num_retries, per_try_timeout, retry_host_predicate,
-            host_selection_retry_max_attempts, retriable_status_codes, retry_back_off,
-            retriable_headers, retriable_request_headers,
-        }
-        accept {}
-        refuse {
-            per_try_idle_timeout, retry_priority, retry_options_predicates,
-            rate_limited_retry_back_off, refresh_cluster_on_retry,
-        }
-    });
-    let mut on: Vec<Arc<str>> = Vec::new();
-    for condition in retry_on.split(',').map(str::trim).filter(|condition| !condition.is_empty()) {
-        if !RETRY_ON.contains(&condition) {
-            at.field("retry_on").fault(format!("{condition:?} is not supported"));
-        }
-        on.push(condition.into());
-    }
-    let hosts = at.field("retry_host_predicate");
-    for (index, RetryHostPredicate { name, config_type: _ }) in
-        retry_host_predicate.iter().enumerate()
-    {
-        if name != PREVIOUS_HOSTS {
-            hosts.nth(index).fault(format!("{name:?} is not supported"));
-        }
-    }
-    let status = |(index, status): (usize, &u32)| match u16::try_from(*status) {
-        Ok(status @ 100..=599) => Some(status),
-        _ => {
-            at.field("retriable_status_codes").nth(index).fault("is not a status");
-            None
-        }
-    };
-    Some(Arc::new(RetryPolicy {
-        on,
-        retries: messages::number(num_retries.as_ref()).unwrap_or(1),
-        per_try_timeout: messages::limit(
-            &at.field("per_try_timeout"),
-            per_try_timeout.as_ref(),
-            None,
-        ),
-        statuses: retriable_status_codes.iter().enumerate().filter_map(status).collect(),
-        backoff: backoff(&at.field("retry_back_off"), retry_back_off.as_ref()),
-        host_attempts: if retry_host_predicate.is_empty() {
-            0
-        } else {
-            u32::try_from(*host_selection_retry_max_attempts).unwrap_or(0).max(1)
-        },
-        response_headers: matches::headers_of(&at.field("retriable_headers"), retriable_headers),
-        request_headers: matches::headers_of(
-            &at.field("retriable_request_headers"),
-            retriable_request_headers,
-        ),
-    }))
-}
-
-fn backoff(at: &At<'_>, value: Option<&RetryBackOff>) -> Backoff {
-    let interval = |field: &str, value| {
-        messages::duration(&at.field(field), value).filter(|interval| !interval.is_zero())
-    };
-    let base = value
-        .and_then(|value| interval("base_interval", value.base_interval.as_ref()))
-        .unwrap_or(RETRY_BACKOFF);
-    let max = value
-        .and_then(|value| interval("max_interval", value.max_interval.as_ref()))
-        .unwrap_or_else(|| base.saturating_mul(RETRY_BACKOFF_FACTOR));
-    if max < base {
-        at.field("max_interval").fault("is shorter than base_interval");
-    }
-    Backoff { base, max }
 }
 
 fn redirect(at: &At<'_>, action: &RedirectAction) -> Option<Redirect> {

@@ -5,13 +5,13 @@
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3::{
-    HeaderMatcher, QueryParameterMatcher, RouteMatch as PbMatch,
+    CookieMatcher, HeaderMatcher, QueryParameterMatcher, RouteMatch as PbMatch,
     header_matcher::HeaderMatchSpecifier, query_parameter_matcher::QueryParameterMatchSpecifier,
     route_match::PathSpecifier,
 };
 
 use crate::{
-    Case, HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatcher, Text,
+    Case, CookieMatch, HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatcher, Text,
     compile::{
         at::{At, fields},
         messages,
@@ -25,9 +25,12 @@ pub(super) fn route_match(at: &At<'_>, value: Option<&PbMatch>) -> Option<RouteM
         return None;
     };
     fields!(at, value => PbMatch {
-        use { case_sensitive, headers, query_parameters, path_specifier }
+        use {
+            case_sensitive, headers, query_parameters, path_specifier, runtime_fraction, cookies,
+            grpc,
+        }
         accept {}
-        refuse { runtime_fraction, cookies, grpc, tls_context, dynamic_metadata, filter_state }
+        refuse { tls_context, dynamic_metadata, filter_state }
     });
     let case =
         if messages::flag(case_sensitive.as_ref(), true) { Case::Sensitive } else { Case::Ignored };
@@ -60,10 +63,20 @@ pub(super) fn route_match(at: &At<'_>, value: Option<&PbMatch>) -> Option<RouteM
         .iter()
         .enumerate()
         .filter_map(|(index, value)| query(&list.nth(index), value));
-    Some(RouteMatch { path: path?, headers, query: query.collect() })
+    let query = query.collect();
+    let list = at.field("cookies");
+    let cookies = cookies
+        .iter()
+        .enumerate()
+        .filter_map(|(index, value)| cookie(&list.nth(index), value))
+        .collect();
+    let fraction = runtime_fraction
+        .as_ref()
+        .map(|share| messages::runtime_fraction(&at.field("runtime_fraction"), share));
+    Some(RouteMatch { path: path?, headers, query, cookies, is_grpc: grpc.is_some(), fraction })
 }
 
-pub(super) fn headers_of(at: &At<'_>, values: &[HeaderMatcher]) -> Vec<HeaderMatch> {
+pub(in crate::compile) fn headers_of(at: &At<'_>, values: &[HeaderMatcher]) -> Vec<HeaderMatch> {
     let headers =
         values.iter().enumerate().filter_map(|(index, value)| header(&at.nth(index), value));
     headers.collect()
@@ -119,4 +132,20 @@ fn query(at: &At<'_>, value: &QueryParameterMatcher) -> Option<QueryMatch> {
         at.field("name").fault("is missing");
     }
     Some(QueryMatch { name: Arc::from(value.name.as_str()), test })
+}
+
+fn cookie(at: &At<'_>, value: &CookieMatcher) -> Option<CookieMatch> {
+    fields!(at, value => CookieMatcher {
+        use { name, string_match, invert_match }
+        accept {}
+        refuse {}
+    });
+    if name.is_empty() {
+        at.field("name").fault("is missing");
+    }
+    Some(CookieMatch {
+        name: Arc::from(name.as_str()),
+        value: messages::string_matcher(&at.field("string_match"), string_match.as_ref())?,
+        invert: *invert_match,
+    })
 }
