@@ -28,7 +28,9 @@ mod failure;
 mod filters;
 mod flight;
 mod forward;
+mod kept;
 mod link;
+mod mirror;
 mod mutate;
 mod pool;
 mod program;
@@ -38,6 +40,7 @@ mod retry;
 mod rewrite;
 mod settle;
 mod state;
+mod timeouts;
 mod trace;
 
 use std::{rc::Rc, sync::Arc};

@@ -77,6 +77,8 @@ counters! {
     HttpFramingErrors, counter, "http.downstream_cx_protocol_error", "Requests refused for their framing.";
     HttpRetries, counter, "http.upstream_rq_retry", "Requests sent again on a fresh connection.";
     HttpPoolHits, counter, "http.upstream_cx_reused", "Requests sent on a kept connection.";
+    Mirrors, counter, "http.rq_mirrored", "Copies of requests sent to mirrors.";
+    MirrorsDropped, counter, "http.rq_mirror_dropped", "Copies of requests that were not sent: no such cluster, too many at once, or too long a body.";
     LuaErrors, counter, "http.lua.errors", "Lua scripts that failed.";
     DnsQueries, counter, "dns.query_total", "DNS queries of captured workloads.";
     DnsUnknown, counter, "dns.query_unknown", "DNS queries for names that the mesh does not know.";

@@ -157,7 +157,7 @@ async fn connect(
     facts: &ConnectionFacts,
     outcome: &mut Outcome,
 ) -> Option<Upstream> {
-    let context = ConnectContext { host: None, original_dst: facts.original_dst };
+    let context = ConnectContext { original_dst: facts.original_dst, ..ConnectContext::default() };
     loop {
         outcome.attempts += 1;
         let error = match worker.connect(backend, &context).await {

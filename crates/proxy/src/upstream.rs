@@ -26,6 +26,8 @@ pub struct ConnectContext<'a> {
     pub host: Option<&'a str>,
     /// The address that the client wanted to reach: for ORIGINAL_DST clusters.
     pub original_dst: Option<SocketAddr>,
+    /// The request's hash: for clusters that choose by it.
+    pub hash: Option<u64>,
 }
 
 /// A chosen endpoint: where to connect, and the endpoint it stands for.

@@ -38,10 +38,9 @@ pub use filter::{
 };
 pub use fraction::Fraction;
 pub use http::{
-    ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert,
-    HostOptions, Http1Options, Http2Options, HttpFilter, HttpFilterKind, HttpManager, HttpOptions,
-    LuaFilter, PathOptions, RouterOptions, Routes, ServerHeader, Source, StripPort, Underscores,
-    Upgrade,
+    ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
+    Http1Options, Http2Options, HttpFilter, HttpFilterKind, HttpManager, HttpOptions, LuaFilter,
+    PathOptions, RouterOptions, Routes, ServerHeader, Source, StripPort, Underscores, Upgrade,
 };
 pub use listener::{
     ChainReason, ConnectionFacts, Direction, FilterChain, Listener, ListenerFilter,

@@ -28,9 +28,7 @@ pub use predicate::{
     is_grpc_type,
 };
 pub(crate) use predicate::{HeaderTest, QueryTest};
-pub use retry::{
-    Backoff, RateLimitedBackoff, ResetFormat, RetryNames, RetryOn, RetryPolicy,
-};
+pub use retry::{Backoff, RateLimitedBackoff, ResetFormat, RetryNames, RetryOn, RetryPolicy};
 
 use crate::{CorsPolicy, FilterOverride, FilterSetting};
 
@@ -226,7 +224,10 @@ impl<'t> Matched<'t> {
     }
 
     /// What is said of the HTTP filter of this name, the most specific first.
-    pub fn settings<'n>(&self, filter: &'n str) -> impl Iterator<Item = &'t FilterSetting> + use<'t, 'n> {
+    pub fn settings<'n>(
+        &self,
+        filter: &'n str,
+    ) -> impl Iterator<Item = &'t FilterSetting> + use<'t, 'n> {
         let all = [&self.route.filters, &self.virtual_host.filters, &self.table.filters];
         all.into_iter()
             .flatten()

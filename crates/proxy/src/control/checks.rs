@@ -62,7 +62,7 @@ fn look(listener: &Listener, settings: &Settings) -> Vec<Fault> {
 fn script_faults(manager: &HttpManager, settings: &Settings) -> Vec<(Arc<str>, String)> {
     let scripts = manager.filters.iter().filter_map(|filter| match &filter.kind {
         HttpFilterKind::Lua(lua) => Some((&filter.name, lua)),
-        HttpFilterKind::Router(_) => None,
+        _ => None,
     });
     let fault = |(name, lua): (&Arc<str>, &Arc<LuaFilter>)| {
         Some((Arc::clone(name), load(name, lua, settings).err()?))

@@ -45,8 +45,16 @@ pub(super) async fn attempt<'c>(
     let plan = course.plan;
     trace.attempts += 1;
     let original_dst = site.connection.original_dst;
-    let context = ConnectContext { original_dst, ..ConnectContext::default() };
-    let pick = site.worker.pick(plan.backend, &context).map_err(Failure::Connect)?;
+    let context = ConnectContext { original_dst, hash: course.hash, ..ConnectContext::default() };
+    let mut pick = site.worker.pick(plan.backend, &context).map_err(Failure::Connect)?;
+    // As in Envoy: after so many draws the last one is taken, tried before or not.
+    for _ in 0..course.tries.host_attempts() {
+        if !course.tried.contains(&pick.address) {
+            break;
+        }
+        pick = site.worker.pick(plan.backend, &context).map_err(Failure::Connect)?;
+    }
+    course.tried.push(pick.address.clone());
     trace.host = Some(pick.address.clone());
     if plan.forward.host == HostRewrite::Endpoint {
         let name = pick.hostname().map(|name| &**name);
@@ -103,7 +111,8 @@ async fn connect(
         site.worker.stats().inc(Counter::HttpPoolHits);
         return Ok(Link::Http1(Line { key, pooled }));
     }
-    let context = ConnectContext { host, original_dst: site.connection.original_dst };
+    let original_dst = site.connection.original_dst;
+    let context = ConnectContext { host, original_dst, hash: None };
     let upstream = site.worker.dial(backend, pick, &context).await.map_err(Failure::Connect)?;
     let pooled = Pooled { upstream, requests: 0, is_done: false };
     Ok(Link::Http1(Line { key, pooled }))

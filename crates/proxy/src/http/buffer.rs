@@ -135,10 +135,21 @@ impl Buffer {
         cx: &mut Context<'_>,
         io: &mut Io,
     ) -> Poll<io::Result<usize>> {
+        self.poll_drain_by(cx, io, |_| {})
+    }
+
+    /// Writes ready bytes once; `saw` sees those that were written.
+    pub(super) fn poll_drain_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &mut Io,
+        saw: impl FnOnce(&[u8]),
+    ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(io).poll_write(cx, self.ready()))?;
         if written == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
+        saw(&self.ready()[..written]);
         self.consume(written);
         Poll::Ready(Ok(written))
     }

@@ -48,6 +48,13 @@ pub(super) trait Client {
         trace: &mut Trace<'_>,
     ) -> Result<bool, Reply<'static>>;
 
+    /// The whole body of the request as HTTP/1 frames it by the head on the desk, when all of it has
+    /// come and is kept.
+    fn whole_body(&self, desk: &Desk) -> Option<Vec<u8>> {
+        let is_whole = desk.request_body.is_done() && desk.kept.is_whole();
+        is_whole.then(|| [desk.kept.bytes(), desk.input.ready()].concat())
+    }
+
     /// Throws away the body of a request that goes nowhere. True when all of it has come.
     fn drop_body(&mut self, desk: &mut Desk, trace: &Trace<'_>) -> bool;
 

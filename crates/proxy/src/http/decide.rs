@@ -18,6 +18,7 @@ use super::{
     reply::Reply,
     rewrite,
     state::Desk,
+    timeouts,
     trace::Trace,
 };
 use crate::{
@@ -68,7 +69,7 @@ pub(super) async fn decide<'c>(
     trace.route = Some(matched.route);
     match &matched.route.action {
         RouteAction::Forward(forward) => {
-            let plan = plan(site, &desk.request, config, matched, forward, trace)?;
+            let plan = plan(site, &mut desk.request, config, matched, forward, trace)?;
             permit_upgrade(manager, plan, upgrade.as_deref())
         }
         RouteAction::Redirect(redirect) => {
@@ -199,7 +200,7 @@ fn named<'h>(head: &'h RequestHead, header: &str) -> Option<&'h str> {
 
 fn plan<'c>(
     site: Site<'_>,
-    head: &RequestHead,
+    head: &mut RequestHead,
     config: &'c Config,
     matched: Matched<'c>,
     forward: &'c Forward,
@@ -236,6 +237,6 @@ fn plan<'c>(
         weighted,
         retry: matched.retry().map(|policy| &**policy),
         is_upgrade: false,
-        timeout: forward.timeout.filter(|limit| !limit.is_zero()),
+        timeout: timeouts::of_request(site.program, forward, head),
     })
 }

@@ -48,7 +48,7 @@ impl Connection {
         trace: &mut Trace<'c>,
         (pooled, closes): (&mut Pooled, bool),
     ) -> Result<Finish<'c>, Failure> {
-        write_request(desk, course);
+        write_request(desk);
         let now = Instant::now();
         let is_kept = pooled.requests > 0;
         let method = desk.request.method();
@@ -57,6 +57,7 @@ impl Connection {
         let mut flight = Flight::new(io, desk, &mut self.clock, (site.program.limits, method), now);
         flight.deadlines = course.deadlines;
         flight.deadlines.attempt = course.tries.per_try_timeout().map(|limit| now + limit);
+        flight.deadlines.idle_try = course.tries.per_try_idle_timeout();
         flight.response_time = course.plan.timeout;
         flight.request_end = trace.request_end;
         flight.received = trace.received;
@@ -84,7 +85,7 @@ impl Connection {
             }
         };
         course.deadlines = flight.deadlines;
-        course.is_repeatable &= !flight.has_streamed;
+        course.is_repeatable &= flight.desk.kept.is_whole();
         trace.request_end = flight.request_end;
         trace.received = flight.received;
         trace.sent = flight.sent;
@@ -94,16 +95,14 @@ impl Connection {
 }
 
 /// Serialises the request, with the first bytes of its body behind it.
-fn write_request(desk: &mut Desk, course: &mut Course<'_, '_>) {
-    // At a further try the first bytes of the body are in `up` already.
-    desk.text.clear();
-    desk.text.extend_from_slice(desk.up.bytes.get(course.head_len..).unwrap_or_default());
+fn write_request(desk: &mut Desk) {
     desk.up.clear();
     desk.request.write_to(&mut desk.up.bytes);
-    course.head_len = desk.up.bytes.len();
-    desk.up.bytes.extend_from_slice(&desk.text);
-    let first = desk.input.ready().len();
-    desk.up.bytes.extend_from_slice(desk.input.ready());
+    desk.up.bytes.extend_from_slice(desk.kept.bytes());
+    let first = desk.input.ready();
+    desk.up.bytes.extend_from_slice(first);
+    desk.kept.first(first);
+    let first = first.len();
     desk.input.consume(first);
 }
 
@@ -144,7 +143,7 @@ fn on_head<'c>(
     let values = |name: &str, each: &mut dyn FnMut(&[u8])| {
         fields.all_named(name.as_bytes()).for_each(each);
     };
-    if course.is_repeatable && !flight.has_streamed && course.tries.wants(status, values) {
+    if course.is_repeatable && flight.desk.kept.is_whole() && course.tries.wants(status, values) {
         return Err(Failure::Status);
     }
     trace.response_start = Some(Instant::now());

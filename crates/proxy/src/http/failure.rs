@@ -21,6 +21,8 @@ pub(super) enum Failure {
     Protocol,
     /// The try took longer than its own limit.
     TryTimeout,
+    /// Nothing moved in the try for longer than its own limit.
+    TryIdle,
     /// A response with a status that the policy tries again. Only ever a reason to try again.
     Status,
 }
@@ -36,6 +38,7 @@ impl Failure {
             Self::Closed { .. } => Flag::UpstreamConnectionTermination,
             Self::Protocol => Flag::UpstreamProtocolError,
             Self::TryTimeout => Flag::UpstreamRequestTimeout,
+            Self::TryIdle => Flag::StreamIdleTimeout,
             Self::Status => Flag::UpstreamRetryLimitExceeded,
         }
     }
@@ -74,6 +77,9 @@ impl Failure {
             ),
             Self::TryTimeout => {
                 told(504, "upstream_per_try_timeout", "upstream request timeout".into())
+            }
+            Self::TryIdle => {
+                told(504, "upstream_per_try_idle_timeout", "upstream request timeout".into())
             }
             Self::Status => told(503, "upstream_response", "".into()),
         }

@@ -141,6 +141,8 @@ pub(super) struct Marks {
     cors: cors::Mark,
     limited: rate_limit::Mark,
     suffering: Option<fault::Suffering>,
+    /// Cookies that keep the client at its endpoint.
+    pub(super) cookies: Vec<String>,
 }
 
 /// Where filters run: the site, and the route as far as it is known.

@@ -57,6 +57,8 @@ pub(super) enum Deadline {
     Response,
     /// One try.
     Try,
+    /// Nothing moved in one try.
+    TryIdle,
     /// The whole request.
     Request,
     /// Nothing moved.
@@ -84,6 +86,8 @@ pub(super) struct Deadlines {
     pub(super) request: Option<Instant>,
     pub(super) age: Option<Instant>,
     pub(super) idle: Option<std::time::Duration>,
+    /// Longest silence of this try.
+    pub(super) idle_try: Option<std::time::Duration>,
 }
 
 /// One try to get a response.
@@ -105,8 +109,6 @@ pub(super) struct Flight<'f> {
     pub(super) is_tunnel: bool,
     pub(super) received: u64,
     pub(super) sent: u64,
-    /// Whether body bytes have gone to the endpoint that cannot be sent again.
-    pub(super) has_streamed: bool,
     /// Whether the endpoint has taken any byte.
     pub(super) has_sent: bool,
     /// Whether any byte has come back.
@@ -150,7 +152,6 @@ impl<'f> Flight<'f> {
             is_tunnel: false,
             received: 0,
             sent: 0,
-            has_streamed: false,
             has_sent: false,
             has_reply: false,
             is_endpoint_deaf: false,
@@ -200,12 +201,11 @@ impl<'f> Flight<'f> {
         if self.is_endpoint_deaf {
             return Ok(false);
         }
-        let Desk { up, input, .. } = &mut *self.desk;
-        let is_head = !up.is_sent();
-        let written = if is_head {
+        let Desk { up, input, kept, .. } = &mut *self.desk;
+        let written = if !up.is_sent() {
             up.poll_drain(cx, self.endpoint)
         } else if !input.ready().is_empty() {
-            input.poll_drain(cx, self.endpoint)
+            input.poll_drain_by(cx, self.endpoint, |bytes| kept.more(bytes))
         } else if self.endpoint_unflushed {
             Pin::new(&mut *self.endpoint).poll_flush(cx).map_ok(|()| 0)
         } else {
@@ -220,7 +220,6 @@ impl<'f> Flight<'f> {
             Poll::Ready(Ok(len)) => {
                 self.moved += len as u64;
                 self.has_sent = true;
-                self.has_streamed |= !is_head;
                 self.endpoint_unflushed = self.endpoint.is_tls();
                 Ok(true)
             }
@@ -448,7 +447,9 @@ impl<'f> Flight<'f> {
     }
 
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Deadline> {
-        let Deadlines { response, attempt, request, age, idle } = self.deadlines;
+        let Deadlines { response, attempt, request, age, idle, idle_try } = self.deadlines;
+        let is_try = idle_try.is_some_and(|own| idle.is_none_or(|idle| own < idle));
+        let idle = if is_try { idle_try } else { idle };
         let attempt = attempt.filter(|_| !self.is_streaming);
         let fixed = earlier(earlier(response, attempt), earlier(request, age));
         loop {
@@ -468,6 +469,7 @@ impl<'f> Flight<'f> {
                 () if passed(attempt) => Deadline::Try,
                 () if passed(request) => Deadline::Request,
                 () if passed(age) => Deadline::Age,
+                () if is_try => Deadline::TryIdle,
                 () => Deadline::Idle,
             });
         }

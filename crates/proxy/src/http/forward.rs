@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use sluis_http1::{Known, Scan};
-use sluis_rules::HostRewrite;
+use sluis_rules::{Address, HostRewrite, Mirror, RequestHash, hash_of};
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -16,14 +16,15 @@ use super::{
     client::Client,
     connection::After,
     decide::Plan,
-    edge::{Site, number},
+    edge::Site,
     failure::Failure,
     flight::Deadlines,
-    mutate,
+    mirror, mutate,
     reply::Reply,
-    retry::{Next, Tries},
+    retry::{self, Next, Tries},
     rewrite,
     state::Desk,
+    timeouts,
     trace::Trace,
 };
 use crate::{access_log::Flag, stats::Counter};
@@ -41,8 +42,10 @@ pub(super) struct Course<'p, 'c> {
     pub(super) plan: &'p Plan<'c>,
     pub(super) tries: Tries<'c>,
     pub(super) deadlines: Deadlines,
-    /// Length of the head in `desk.up`; the rest is the first bytes of the body.
-    pub(super) head_len: usize,
+    /// The endpoints that were tried.
+    pub(super) tried: Vec<Address>,
+    /// What chooses the endpoint, for clusters that choose by hash.
+    pub(super) hash: Option<u64>,
     /// Whether what an endpoint got can still be sent to another.
     pub(super) is_repeatable: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
@@ -67,14 +70,26 @@ pub(super) async fn forward<'c>(
         Ok(course) => Course { owes_continue, ..course },
         Err(reply) => return Outcome::Reply(reply),
     };
+    let mut mirrors = mirror::chosen(site, plan);
+    desk.kept.restart(course.tries.may_follow() || !mirrors.is_empty());
+    copy(client, site, plan, &mut mirrors, desk);
     loop {
-        let failure = match attempt(client, site, desk, &mut course, trace).await {
-            Ok(Finish::Complete { closes }) => {
-                return Outcome::Done(client.after_response(desk, closes));
-            }
-            Ok(Finish::Broken) => return Outcome::Done(After::Drop),
-            Ok(Finish::Reply(reply)) => return Outcome::Reply(reply),
+        let tried = attempt(client, site, desk, &mut course, trace).await;
+        copy(client, site, plan, &mut mirrors, desk);
+        let failure = match tried {
             Err(failure) => failure,
+            Ok(finish) => {
+                if course.tries.are_used_up() {
+                    trace.flags.set(Flag::UpstreamRetryLimitExceeded);
+                }
+                return match finish {
+                    Finish::Complete { closes } => {
+                        Outcome::Done(client.after_response(desk, closes))
+                    }
+                    Finish::Broken => Outcome::Done(After::Drop),
+                    Finish::Reply(reply) => Outcome::Reply(reply),
+                };
+            }
         };
         let is_idempotent = trace.method.is_idempotent();
         let next = match course.is_repeatable {
@@ -93,6 +108,22 @@ pub(super) async fn forward<'c>(
         }
         desk.reply.clear();
         desk.reply_scan = Scan::default();
+    }
+}
+
+/// Sends copies to the mirrors, once the whole body has come.
+fn copy(
+    client: &impl Client,
+    site: Site<'_>,
+    plan: &Plan<'_>,
+    mirrors: &mut Vec<&Mirror>,
+    desk: &Desk,
+) {
+    if mirrors.is_empty() {
+        return;
+    }
+    if let Some(body) = client.whole_body(desk) {
+        mirror::copy(site, &client.place().worker, plan, &std::mem::take(mirrors), (desk, &body));
     }
 }
 
@@ -133,10 +164,40 @@ fn begin<'p, 'c>(
         request: from_start(nonzero(manager.request_timeout).filter(|_| !is_received)),
         age: from_start(nonzero(age)),
         idle: nonzero(plan.forward.idle_timeout.or(manager.stream_idle_timeout)),
-        attempt: None,
+        ..Deadlines::default()
     };
-    let tries = Tries::new(plan.retry, &site.facts(&desk.request));
-    Ok(Course { plan, tries, deadlines, head_len: 0, is_repeatable: true, owes_continue: false })
+    let asks = desk.request.fields.iter().any(|(name, _)| retry::is_asking(name));
+    let tries = Tries::new(plan.retry, &site.facts(&desk.request), asks);
+    if asks {
+        Tries::clean(&mut desk.request.fields);
+    }
+    let hash = hash(site, desk, plan);
+    Ok(Course {
+        plan,
+        tries,
+        deadlines,
+        tried: Vec::new(),
+        hash,
+        is_repeatable: true,
+        owes_continue: false,
+    })
+}
+
+/// What chooses the endpoint. Cookies that are made for it are kept for the response.
+fn hash(site: Site<'_>, desk: &mut Desk, plan: &Plan<'_>) -> Option<u64> {
+    if plan.forward.hash.is_empty() {
+        return None;
+    }
+    let connection = site.connection;
+    let source = match &connection.remote {
+        Address::Socket(address) => Some(address.ip()),
+        Address::Pipe(_) => None,
+    };
+    let seed = || format!("{}{}", connection.remote, connection.local);
+    let facts = site.facts(&desk.request);
+    let RequestHash { value, cookies } = hash_of(&plan.forward.hash, &facts, source, seed);
+    desk.marks.cookies = cookies;
+    value
 }
 
 pub(super) fn bad_body<'c>() -> Reply<'c> {
@@ -163,12 +224,7 @@ fn prepare(
         rewrite::host(plan, hides_envoy, None, request).map_err(|_| Unprepared)?;
     }
     rewrite::path(plan, hides_envoy, request).map_err(|_| Unprepared)?;
-    if let (Some(limit), false) = (plan.timeout, hides_envoy) {
-        let per_try = plan.retry.and_then(|policy| policy.per_try_timeout);
-        let limit = per_try.filter(|limit| !limit.is_zero()).map_or(limit, |own| own.min(limit));
-        number(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), text);
-        request.fields.set_trusted(Known::XEnvoyExpectedRqTimeoutMs, text);
-    }
+    timeouts::tell(site.program, plan, request, text);
     let expects = request.expects_continue() == Some(true);
     if expects && !site.manager().proxy_100_continue {
         request.fields.remove(Known::Expect);

@@ -28,15 +28,18 @@ pub(super) struct Program {
     pub(super) filters: Vec<Filter>,
     /// Whether no `x-envoy-*` fields of ours are sent, either way.
     pub(super) hides_envoy: bool,
+    /// Whether a timeout that a proxy before us has set is kept as it is.
+    pub(super) respects_expected_timeout: bool,
 }
 
 impl Program {
     pub(super) fn new(worker: &Worker, manager: &Arc<HttpManager>) -> Result<Self, ProgramError> {
         let mut filters = Vec::new();
-        let mut hides_envoy = false;
+        let (mut hides_envoy, mut respects_expected_timeout) = (false, false);
         for filter in &manager.filters {
             if let HttpFilterKind::Router(options) = &filter.kind {
                 hides_envoy = options.suppress_envoy_headers;
+                respects_expected_timeout = options.respects_expected_timeout;
             }
             filters.extend(Filter::new(worker, filter));
         }
@@ -47,6 +50,7 @@ impl Program {
             paths: paths(manager),
             filters,
             hides_envoy,
+            respects_expected_timeout,
         })
     }
 }

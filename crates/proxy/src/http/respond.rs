@@ -76,6 +76,9 @@ pub(super) fn dress(
             desk.response.fields.set_trusted(Known::XEnvoyAttemptCount, &desk.text);
         }
     }
+    for cookie in &desk.marks.cookies {
+        desk.response.fields.append_trusted(Known::SetCookie, cookie.as_bytes());
+    }
     if let Some(weighted) = plan.weighted {
         mutate_response(site, &weighted.mutations, desk, trace)?;
     }

@@ -61,6 +61,7 @@ pub(super) fn settle<'c>(
         }
         Event::BadResponse | Event::Head => Err(Failure::Protocol),
         Event::Late(Deadline::Try) => Err(Failure::TryTimeout),
+        Event::Late(Deadline::TryIdle) if !has_begun => Err(Failure::TryIdle),
         Event::Late(deadline) => Ok(late(deadline, seen, trace)),
     }
 }
@@ -70,7 +71,7 @@ fn late<'c>(deadline: Deadline, seen: Seen, trace: &mut Trace<'_>) -> Finish<'c>
     // Envoy's rule: who has sent the whole request has waited for us, the others made us wait.
     let status = if seen.is_request_done { 504 } else { 408 };
     let reply = match deadline {
-        Deadline::Response | Deadline::Try => {
+        Deadline::Response | Deadline::Try | Deadline::TryIdle => {
             let reply = Reply::new(504, "upstream_response_timeout");
             reply.text("upstream request timeout").flag(Flag::UpstreamRequestTimeout)
         }

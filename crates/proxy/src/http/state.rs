@@ -17,6 +17,8 @@ use tracing::warn;
 use super::{
     buffer::{Buffer, Outgoing},
     filters::Marks,
+    kept::Kept,
+    mirror::Copies,
     pool::Pool,
     program::Program,
 };
@@ -49,6 +51,8 @@ pub(super) struct Desk {
     pub(super) response_body: Body,
     /// To the client: head and what of the body came with it.
     pub(super) down: Outgoing,
+    /// What has gone to the endpoint of the request's body.
+    pub(super) kept: Kept,
     /// What filters remember of the request.
     pub(super) marks: Marks,
     /// For values under construction.
@@ -63,6 +67,7 @@ impl Desk {
         self.down.clear();
         self.reply.clear();
         self.marks = Marks::default();
+        self.kept.restart(false);
         self.reply_scan = Scan::default();
     }
 }
@@ -89,6 +94,7 @@ impl Deref for Shared {
 pub struct WorkerState {
     desks: RefCell<Desks>,
     pub(super) pool: Pool,
+    pub(super) copies: Copies,
     /// By the manager's place in memory, which the program keeps alive.
     programs: RefCell<HashMap<usize, Rc<Program>>>,
     /// By the format's place in memory, which the entry keeps alive.

@@ -8,6 +8,7 @@ mod harness;
 
 mod filters;
 mod forwarding;
+mod injected;
 mod peers;
 mod refusals;
 mod replies;

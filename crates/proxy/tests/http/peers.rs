@@ -201,6 +201,23 @@ impl Scene {
     }
 
     pub(crate) async fn with(routes: &Value, settings: &Value) -> Self {
+        Self::start(routes, settings, None).await
+    }
+
+    /// With a further cluster of one endpoint.
+    pub(crate) async fn with_cluster(
+        routes: &Value,
+        settings: &Value,
+        further: (&str, std::net::SocketAddr),
+    ) -> Self {
+        Self::start(routes, settings, Some(further)).await
+    }
+
+    async fn start(
+        routes: &Value,
+        settings: &Value,
+        further: Option<(&str, std::net::SocketAddr)>,
+    ) -> Self {
         let origin = Origin::start().await;
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("access.log");
@@ -211,11 +228,14 @@ impl Scene {
                 "explicit_http_config": {"http2_protocol_options": {}},
             },
         });
-        let clusters = json!([
+        let mut clusters = json!([
             http2,
             cluster("origin", &[origin.address()]),
             {"name": "nowhere", "type": "STATIC", "connect_timeout": "1s"},
         ]);
+        if let (Some((name, at)), Some(list)) = (further, clusters.as_array_mut()) {
+            list.push(cluster(name, &[at]));
+        }
         let proxy = Proxy::with(json!([manager(routes, &log, settings)]), clusters).await;
         Self { proxy, origin, log, _dir: dir }
     }

@@ -81,8 +81,7 @@ fn setting(at: &At<'_>, any: &Any, may_wrap: bool) -> Option<FilterSetting> {
             at.fault("can only switch the filter off");
             None
         }
-        "envoy.config.route.v3.CorsPolicy"
-        | "envoy.extensions.filters.http.cors.v3.CorsPolicy" => {
+        "envoy.config.route.v3.CorsPolicy" => {
             Some(FilterSetting::Cors(cors(at, &at.unpack(any)?)?))
         }
         "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
@@ -313,8 +312,7 @@ fn steps(at: &At<'_>, steps: &[PbStep]) -> Vec<MutationStep> {
                 out.extend(names.into_iter().map(MutationStep::Remove));
             }
             Some(PbAction::Append(edit)) => {
-                let edits =
-                    messages::header_edits(&at.field("append"), std::slice::from_ref(edit));
+                let edits = messages::header_edits(&at.field("append"), std::slice::from_ref(edit));
                 out.extend(edits.into_iter().map(MutationStep::Set));
             }
             Some(PbAction::RemoveOnMatch(by)) => {

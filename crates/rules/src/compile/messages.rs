@@ -5,23 +5,23 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use envoy_types::pb::{
     envoy::{
         config::core::v3::{
-            self as core, DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent, SocketAddress,
-            data_source::Specifier, header_value_option::HeaderAppendAction,
+            self as core, DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent,
+            SocketAddress, data_source::Specifier, header_value_option::HeaderAppendAction,
             socket_address::PortSpecifier,
         },
-        r#type::v3::{FractionalPercent, fractional_percent::DenominatorType},
         r#type::matcher::v3::{
             RegexMatchAndSubstitute, RegexMatcher, StringMatcher as PbMatcher,
             string_matcher::MatchPattern,
         },
+        r#type::v3::{FractionalPercent, fractional_percent::DenominatorType},
     },
     google::protobuf::{BoolValue, Duration as PbDuration, UInt32Value},
 };
 
 use super::at::{At, fields};
 use crate::{
-    Address, Case, Cidr, EndpointAddress, Fraction, HeaderAction, HeaderEdit, HeaderText, Pattern, Source,
-    StringMatcher, Substitution, TcpKeepalive, Text,
+    Address, Case, Cidr, EndpointAddress, Fraction, HeaderAction, HeaderEdit, HeaderText, Pattern,
+    Source, StringMatcher, Substitution, TcpKeepalive, Text,
 };
 
 /// Longest duration taken: what a timer can hold without care about overflow (100 years).

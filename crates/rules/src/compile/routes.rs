@@ -10,13 +10,11 @@ mod retry;
 use std::sync::Arc;
 
 use envoy_types::pb::{
-    envoy::{
-        config::{
-            core::v3::{HeaderValueOption, Metadata},
-            route::v3::{
-                Route as PbRoute, RouteConfiguration, VirtualHost as PbHost,
-                virtual_host::TlsRequirementType,
-            },
+    envoy::config::{
+        core::v3::{HeaderValueOption, Metadata},
+        route::v3::{
+            Route as PbRoute, RouteConfiguration, VirtualHost as PbHost,
+            virtual_host::TlsRequirementType,
         },
     },
     google::protobuf::{Struct, value::Kind as ValueKind},
@@ -71,10 +69,7 @@ pub(super) fn table(at: &At<'_>, config: &RouteConfiguration) -> Option<RouteTab
         most_specific_mutations_win: *most_specific_header_mutations_wins,
         mirrors: action::mirrors(&at.field("request_mirror_policies"), request_mirror_policies)
             .unwrap_or_default(),
-        filters: filters::overrides(
-            &at.field("typed_per_filter_config"),
-            typed_per_filter_config,
-        ),
+        filters: filters::overrides(&at.field("typed_per_filter_config"), typed_per_filter_config),
         hosts: table.ok()?,
         virtual_hosts,
     })
@@ -141,10 +136,7 @@ fn virtual_host(at: &At<'_>, host: &PbHost) -> VirtualHost {
         response_attempt_count: *include_attempt_count_in_response,
         mirrors: action::mirrors(&at.field("request_mirror_policies"), request_mirror_policies),
         cors: cors.as_ref().and_then(|cors| filters::cors(&at.field("cors"), cors)),
-        filters: filters::overrides(
-            &at.field("typed_per_filter_config"),
-            typed_per_filter_config,
-        ),
+        filters: filters::overrides(&at.field("typed_per_filter_config"), typed_per_filter_config),
         index: RouteIndex::build(&routes),
         routes,
     }
@@ -175,10 +167,7 @@ fn route(at: &At<'_>, route: &PbRoute) -> Option<Route> {
         action: action?,
         mutations,
         origin: origin(metadata.as_ref()),
-        filters: filters::overrides(
-            &at.field("typed_per_filter_config"),
-            typed_per_filter_config,
-        ),
+        filters: filters::overrides(&at.field("typed_per_filter_config"), typed_per_filter_config),
     })
 }
 

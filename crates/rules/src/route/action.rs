@@ -57,8 +57,6 @@ pub struct RouteUpgrade {
     pub kind: Arc<str>,
     /// Whether it is allowed.
     pub enabled: bool,
-    /// Whether a CONNECT ends here: its bytes go to the endpoint as they are.
-    pub terminates: bool,
 }
 
 /// How a gRPC client's `grpc-timeout` counts.

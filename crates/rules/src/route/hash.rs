@@ -55,7 +55,6 @@ pub struct RequestHash {
     pub cookies: Vec<String>,
 }
 
-
 /// Hashes a request.
 pub fn hash_of(
     policies: &[HashPolicy],

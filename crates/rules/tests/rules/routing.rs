@@ -253,13 +253,66 @@ fn tables_that_contradict_themselves_are_rejected() {
     );
     check(
         json!([{ "name": "h", "domains": ["*"], "routes": [{ "match": { "prefix": "/",
-            "runtime_fraction": { "default_value": { "numerator": 1 } } },
-            "redirect": { "https_redirect": true } }] }]),
-        "RDS t: virtual_hosts[0].routes[0].match.runtime_fraction: is not supported",
+            "tls_context": {} }, "redirect": { "https_redirect": true } }] }]),
+        "RDS t: virtual_hosts[0].routes[0].match.tls_context: is not supported",
     );
     check(
         json!([{ "name": "h", "domains": ["*"], "routes": [route("r", json!({ "safe_regex":
             { "regex": "(a" } }))] }]),
         "match.safe_regex.regex: regular expression is not accepted",
+    );
+}
+
+#[test]
+fn cookies_grpc_and_shares_are_conditions_too() {
+    let table = routes(&[
+        json!({ "prefix": "/", "cookies": [
+            { "name": "user", "string_match": { "exact": "jason" } },
+            { "name": "old", "string_match": { "exact": "yes" }, "invert_match": true } ] }),
+        json!({ "prefix": "/", "grpc": {} }),
+        json!({ "prefix": "/none", "runtime_fraction": { "default_value": { "numerator": 0 } } }),
+        json!({ "prefix": "/", "runtime_fraction": { "default_value": { "numerator": 100 } } }),
+    ]);
+    check(&table, &get("h", "/").with("cookie", "a=b; user=jason"), "h/r0");
+    check(&table, &get("h", "/").with("cookie", "user=\"jason\""), "h/r0");
+    check(&table, &get("h", "/").with("cookie", "user=jason; old=yes"), "h/r3");
+    check(&table, &get("h", "/").with("content-type", "application/grpc"), "h/r1");
+    check(&table, &get("h", "/").with("content-type", "application/grpc+proto"), "h/r1");
+    check(&table, &get("h", "/").with("content-type", "application/grpc-web"), "h/r3");
+    check(&table, &get("h", "/none"), "h/r3");
+}
+
+#[test]
+fn hashes_are_those_of_envoy() {
+    let policies = |policies: Value| {
+        let table = table(json!([{ "name": "h", "domains": ["*"], "routes": [
+            { "match": { "prefix": "/" }, "route": { "cluster": "c", "hash_policy": policies } } ] }]));
+        match &table.virtual_hosts[0].routes[0].action {
+            RouteAction::Forward(forward) => forward.hash.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let hash = |list: Value, request: &Request| {
+        let source = Some("10.0.0.1".parse().unwrap());
+        sluis_rules::hash_of(&policies(list), request, source, || "seed".to_owned())
+    };
+    // XXH64 of "abc" with seed 0, from the specification's reference implementation.
+    let abc = Some(0x44bc_2cf5_ad77_0999);
+    let header = json!({ "header": { "header_name": "x-user" } });
+    let query = json!({ "query_parameter": { "name": "q" } });
+    assert_eq!(hash(json!([header]), &get("h", "/").with("x-user", "abc")).value, abc);
+    assert_eq!(hash(json!([query]), &get("h", "/?a=1&q=abc")).value, abc);
+    assert_eq!(hash(json!([header, query]), &get("h", "/")).value, None);
+    let both = hash(json!([header, query]), &get("h", "/?q=abc").with("x-user", "abc")).value;
+    assert_eq!(both, abc.map(|hash: u64| hash.rotate_left(1) ^ hash));
+    let terminal = json!([{ "header": { "header_name": "x-user" }, "terminal": true }, query]);
+    assert_eq!(hash(terminal, &get("h", "/?q=x").with("x-user", "abc")).value, abc);
+    let cookie = json!([{ "cookie": { "name": "s", "ttl": "60s", "path": "/p" } }]);
+    assert_eq!(hash(cookie.clone(), &get("h", "/").with("cookie", "s=abc")).value, abc);
+    let made = hash(cookie, &get("h", "/"));
+    assert!(made.value.is_some());
+    assert!(
+        made.cookies[0].starts_with("s=\"")
+            && made.cookies[0].ends_with("\"; Max-Age=60; Path=/p; HttpOnly")
     );
 }

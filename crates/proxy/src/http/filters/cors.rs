@@ -27,7 +27,11 @@ impl<'c> Policies<'c> {
         });
         let typed: Vec<_> = said.collect();
         // As in Envoy: the older place counts only where the newer is empty.
-        Self(if typed.is_empty() { matched.cors().map(|policy| &**policy).collect() } else { typed })
+        Self(if typed.is_empty() {
+            matched.cors().map(|policy| &**policy).collect()
+        } else {
+            typed
+        })
     }
 
     fn text(&self, pick: impl Fn(&'c CorsPolicy) -> &'c str) -> &'c str {

@@ -57,7 +57,12 @@ impl Fault {
     }
 
     /// How long a request must wait.
-    pub(super) fn delay(&self, name: &str, stage: Stage<'_, '_>, desk: &mut Desk) -> Option<Duration> {
+    pub(super) fn delay(
+        &self,
+        name: &str,
+        stage: Stage<'_, '_>,
+        desk: &mut Desk,
+    ) -> Option<Duration> {
         let settings = self.settings(name, stage);
         let (delay, share) = settings.delay?;
         if !self.concerns(settings, stage, desk) {
@@ -135,7 +140,10 @@ impl Fault {
         settings.active_max.is_none_or(|most| self.active.get() < most)
             && settings.cluster.as_ref().is_none_or(is_to)
             && (settings.nodes.is_empty() || is_from())
-            && settings.headers.iter().all(|header| header.matches(&stage.site.facts(&desk.request)))
+            && settings
+                .headers
+                .iter()
+                .all(|header| header.matches(&stage.site.facts(&desk.request)))
     }
 }
 

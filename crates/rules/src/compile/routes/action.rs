@@ -12,8 +12,8 @@ use envoy_types::pb::envoy::config::{
         redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier},
         route::Action,
         route_action::{
-            ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
-            MaxStreamDuration, RequestMirrorPolicy, UpgradeConfig, upgrade_config::ConnectConfig,
+            ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
+            RequestMirrorPolicy, UpgradeConfig,
         },
         weighted_cluster::{ClusterWeight, cluster_weight},
     },
@@ -312,22 +312,10 @@ fn upgrades(at: &At<'_>, configs: &[UpgradeConfig]) -> Vec<RouteUpgrade> {
             refuse {}
         });
         let kind = upgrade_type.to_ascii_lowercase();
-        if let Some(connect) = connect_config {
-            let at = at.field("connect_config");
-            fields!(&at, connect => ConnectConfig {
-                use {}
-                accept {}
-                refuse { proxy_protocol_config, allow_post }
-            });
-            if kind != "connect" {
-                at.fault("goes with upgrade_type CONNECT only");
-            }
+        if connect_config.is_some() {
+            at.field("connect_config").unsupported();
         }
-        RouteUpgrade {
-            kind: kind.into(),
-            enabled: messages::flag(enabled.as_ref(), true),
-            terminates: connect_config.is_some(),
-        }
+        RouteUpgrade { kind: kind.into(), enabled: messages::flag(enabled.as_ref(), true) }
     });
     upgrades.collect()
 }

@@ -4,9 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::config::route::v3::{
     RetryPolicy as PbRetry,
-    retry_policy::{
-        RateLimitedRetryBackOff, ResetHeaderFormat, RetryBackOff, RetryHostPredicate,
-    },
+    retry_policy::{RateLimitedRetryBackOff, ResetHeaderFormat, RetryBackOff, RetryHostPredicate},
 };
 
 use super::matches;
@@ -57,8 +55,7 @@ pub(super) fn retry(at: &At<'_>, policy: Option<&PbRetry>) -> Option<Arc<RetryPo
             None
         }
     };
-    let limit =
-        |field: &str, value: Option<&_>| messages::limit(&at.field(field), value, None);
+    let limit = |field: &str, value: Option<&_>| messages::limit(&at.field(field), value, None);
     Some(Arc::new(RetryPolicy {
         on,
         retries: messages::number(num_retries.as_ref()).unwrap_or(1),
