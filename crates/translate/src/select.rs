@@ -20,6 +20,7 @@ mod inbound;
 mod listeners;
 mod lua;
 mod names;
+mod origination;
 mod outbound;
 mod outbound_http;
 mod speakers;

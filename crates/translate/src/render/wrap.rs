@@ -109,6 +109,11 @@ pub(crate) fn sds() -> ConfigSource {
     }
 }
 
+/// A text in metadata.
+pub(crate) fn text(text: &str) -> Value {
+    Value { kind: Some(Kind::StringValue(text.to_owned())) }
+}
+
 /// Istio's metadata that names the user's resource: `istio: {config: …}`.
 ///
 /// One key only: maps with several have no fixed order on the wire.

@@ -1,49 +1,66 @@
 //! The clusters of a proxy: one for each visible service, port and subset, and the built-in ones.
+//!
+//! In:    the services that the proxy sees, their endpoints and rules.
+//! Out:   [`ClusterInput`]s; each depends on its service, its rule and [`Client`], and nothing else.
+//! Never: lets traffic out without the TLS that a rule asks for: such a cluster refuses everything.
+
+mod client;
+mod locality;
+mod policy;
 
 use std::sync::Arc;
 
-use sluis_model::{EndpointAddress, MeshPort, MeshService, Policy, Rule, ServiceEndpoint};
-use sluis_resources::{
-    LoadBalancer, Location, Protocol, Resolution, SimpleLb, Subset, TrafficPolicy,
+use sluis_model::{
+    MeshPort, MeshService, MtlsMode, Policy, PolicyDefaults, Rule, ServiceEndpoint, ServiceSource,
 };
+use sluis_resources::{ClientTlsMode, Protocol, Resolution, SimpleLb, Subset};
 
+use self::client::Client;
 use super::{
     Selection,
     destination::{CLIENT_TLS, ClusterKey},
+    origination::Origination,
     outbound::owner,
-    tls::Origination,
 };
 use crate::{
-    Balance, ClientTls, ClusterInput, Discovery, EndpointInput, Fault, Role, UpstreamProtocol,
+    About, Balance, ClusterInput, ConnectionLife, Discovery, DnsFamily, Fault, Limits,
+    LocalityInput, Role, UpstreamProtocol,
 };
-
-/// The label by which an endpoint says that a sidecar of the mesh takes its connections.
-const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
 
 /// Every cluster of the proxy, in order of name.
 pub(super) fn select(selection: &mut Selection<'_>) -> Vec<ClusterInput> {
+    let client = Client::of(selection);
     let mut clusters = vec![built_in("BlackHoleCluster", Discovery::BlackHole, selection)];
     if selection.view.role == Role::Sidecar {
-        let passthrough = Discovery::OriginalDestination;
-        clusters.push(built_in("PassthroughCluster", passthrough, selection));
+        clusters.push(passthrough(selection));
     }
     for service in selection.services.clone() {
         let rule = selection.rule(&service);
         for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
             report_left_out(selection, &service, port);
-            report_http2(selection, &service, port);
-            clusters.push(one(selection, &service, port, rule.as_ref(), None));
-            for subset in rule.iter().flat_map(|rule| &rule.subsets) {
-                clusters.push(one(selection, &service, port, rule.as_ref(), Some(subset)));
+            let subsets = rule.iter().flat_map(|rule| &rule.subsets);
+            for subset in std::iter::once(None).chain(subsets.map(Some)) {
+                // Names that are resolved on demand have no endpoints to make subsets of.
+                if subset.is_some() && service.resolution == Resolution::DynamicDns {
+                    continue;
+                }
+                let wanted = Wanted {
+                    client: &client,
+                    service: &service,
+                    port,
+                    rule: rule.as_deref(),
+                    subset,
+                };
+                clusters.extend(wanted.cluster(selection));
             }
         }
     }
     for key in std::mem::take(&mut selection.client_tls_clusters) {
         let name = key.name();
-        let variant = clusters
-            .iter()
-            .find(|cluster| cluster.name == name)
-            .map(|cluster| ClusterInput { name: name + CLIENT_TLS, tls: None, ..cluster.clone() });
+        let variant = clusters.iter().find(|cluster| cluster.name == name).map(|cluster| {
+            let stat_name = format!("{name}{CLIENT_TLS};");
+            ClusterInput { name: name + CLIENT_TLS, stat_name, tls: None, ..cluster.clone() }
+        });
         clusters.extend(variant);
     }
     clusters.sort_by(|a, b| a.name.cmp(&b.name));
@@ -54,164 +71,281 @@ pub(super) fn select(selection: &mut Selection<'_>) -> Vec<ClusterInput> {
 fn built_in(name: &str, discovery: Discovery, selection: &Selection<'_>) -> ClusterInput {
     ClusterInput {
         name: name.to_owned(),
+        stat_name: format!("{name};"),
         host: String::new(),
         port: 0,
         subset: String::new(),
         discovery,
-        balance: Balance::RoundRobin,
+        dns_family: DnsFamily::V4,
+        balance: Balance::RoundRobin(None),
+        is_locality_weighted: false,
+        panic_percent: None,
+        outliers: None,
         protocol: UpstreamProtocol::Http1,
+        limits: Limits::default(),
+        connection: ConnectionLife::default(),
         tls: None,
+        is_tls_by_endpoint: false,
+        proxy_protocol: None,
         connect_timeout: selection.snapshot.mesh().connect_timeout,
-        config: None,
+        about: About::default(),
     }
 }
 
-fn one(
-    selection: &mut Selection<'_>,
-    service: &Arc<MeshService>,
-    port: &MeshPort,
-    rule: Option<&Arc<Rule>>,
-    subset: Option<&Subset>,
-) -> ClusterInput {
-    let policy = rule.map(|rule| rule.policy(subset, port.number)).unwrap_or_default();
-    let mut endpoints = selection.snapshot.endpoints(service, port).to_vec();
-    if let Some(subset) = subset {
-        endpoints.retain(|endpoint| endpoint.labels.matches(&subset.labels));
-    }
-    let balance = balance(policy.load_balancer.as_ref());
-    let is_http2 = is_http2(port);
-    let subset_name = subset.map(|subset| subset.name.clone()).unwrap_or_default();
-    let mut discovery = discovery(selection, service, &endpoints, balance);
-    let origination = Origination {
-        service,
-        port,
-        subset: &subset_name,
-        endpoints: &endpoints,
-        is_http2,
-        trust_domain: &selection.snapshot.mesh().trust_domain,
-    };
-    let tls = match originate(selection, &policy, &origination) {
-        Ok(tls) => tls,
-        Err(fault) => {
-            // Without its TLS the traffic must not leave.
-            discovery = Discovery::BlackHole;
-            let owner = rule.map(|rule| format!("DestinationRule {}", rule.object));
-            selection.faults.push(fault.of(owner.unwrap_or_default()));
-            None
-        }
-    };
-    if let Some(fault) = rule.and_then(|rule| wrapped(rule, subset)) {
-        discovery = Discovery::BlackHole;
-        selection.faults.push(*fault);
-    }
-    let key = ClusterKey { host: service.host.clone(), subset: subset_name, port: port.number };
-    let pool = policy.connection_pool.unwrap_or_default();
-    ClusterInput {
-        name: key.name(),
-        host: service.host.to_string(),
-        port: port.number,
-        subset: key.subset,
-        discovery,
-        balance,
-        protocol: if is_http2 { UpstreamProtocol::Http2 } else { UpstreamProtocol::Http1 },
-        tls,
-        connect_timeout: pool
-            .tcp
-            .connect_timeout
-            .unwrap_or(selection.snapshot.mesh().connect_timeout),
-        config: rule.map(|rule| {
-            let (namespace, name) = (&rule.object.namespace, &rule.object.name);
-            format!("/apis/networking.istio.io/v1/namespaces/{namespace}/destination-rule/{name}")
-        }),
-    }
+/// Where connections go on to where they were going.
+fn passthrough(selection: &Selection<'_>) -> ClusterInput {
+    let pool = policy::defaults(selection).connection_pool.cloned().unwrap_or_default();
+    let mesh = selection.snapshot.mesh();
+    let mut cluster =
+        built_in("PassthroughCluster", Discovery::OriginalDestination(None), selection);
+    cluster.protocol = UpstreamProtocol::AsClient;
+    cluster.limits = policy::limits(&pool, None);
+    cluster.connection = policy::connection(&pool, mesh.tcp_keepalive.as_ref());
+    cluster.connection.idle_timeout = cluster.connection.idle_timeout.or(Some(policy::IDLE));
+    cluster
 }
 
-/// The TLS of a cluster: what the rule says, else the mesh's own where the endpoints take it.
-fn originate(
-    selection: &Selection<'_>,
-    policy: &Policy,
-    origination: &Origination<'_>,
-) -> Result<Option<ClientTls>, Box<Fault>> {
-    if let Some(tls) = &policy.tls {
-        return origination.of_rule(tls).map_err(|(field, message)| {
-            Box::new(Fault::error(tls.at.clone(), message).field(field))
-        });
-    }
-    let service = origination.service;
-    let takes_mesh_tls =
-        |endpoint: &ServiceEndpoint| endpoint.labels.get(TLS_MODE_LABEL) == Some("istio");
-    let count = origination.endpoints.iter().filter(|endpoint| takes_mesh_tls(endpoint)).count();
-    if !selection.snapshot.mesh().enable_auto_mtls
-        || service.location == Location::MeshExternal
-        || count == 0
-    {
-        return Ok(None);
-    }
-    if count < origination.endpoints.len() {
-        let message = format!(
-            "only some endpoints of {} carry {TLS_MODE_LABEL}: istio; choosing TLS for each is not \
-             supported yet, so the cluster refuses all traffic",
-            service.host
-        );
-        return Err(Box::new(Fault::error(service.at.clone(), message)));
-    }
-    Ok(Some(origination.mesh(None)))
+/// One cluster to be made.
+struct Wanted<'a> {
+    client: &'a Client<'a>,
+    service: &'a Arc<MeshService>,
+    port: &'a MeshPort,
+    rule: Option<&'a Rule>,
+    subset: Option<&'a Subset>,
 }
 
-fn discovery(
-    selection: &mut Selection<'_>,
-    service: &MeshService,
-    endpoints: &[ServiceEndpoint],
-    balance: Balance,
-) -> Discovery {
-    let input = |endpoint: &ServiceEndpoint| EndpointInput {
-        address: match &endpoint.address {
-            EndpointAddress::Ip(ip) => ip.to_string(),
-            EndpointAddress::Dns(name) => name.clone(),
-            EndpointAddress::Unix(path) => path.clone(),
-        },
-        port: match &endpoint.address {
-            EndpointAddress::Unix(_) => None,
-            _ => Some(endpoint.port),
-        },
-        weight: endpoint.weight,
-    };
-    match service.resolution {
-        _ if balance == Balance::Passthrough => Discovery::OriginalDestination,
-        Resolution::None => Discovery::OriginalDestination,
-        Resolution::Static => Discovery::Eds(endpoints.iter().map(input).collect()),
-        Resolution::Dns => Discovery::Dns(endpoints.iter().map(input).collect()),
-        Resolution::DnsRoundRobin => match endpoints {
-            [] => Discovery::BlackHole,
-            [one] => Discovery::LogicalDns(input(one)),
-            [first, ..] => {
-                let message = "DNS_ROUND_ROBIN takes one endpoint: the others get no traffic";
-                selection.faults.push(
-                    Fault::warning(service.at.clone(), message)
-                        .of(format!("ServiceEntry {}", service.object))
-                        .field("spec.resolution"),
-                );
-                Discovery::LogicalDns(input(first))
+impl Wanted<'_> {
+    /// The cluster; `None` for one whose names nobody gives, as in Istio.
+    fn cluster(&self, selection: &mut Selection<'_>) -> Option<ClusterInput> {
+        let (service, port) = (self.service, self.port);
+        let policy = self.policy(policy::defaults(selection));
+        let pool = policy.connection_pool.clone().unwrap_or_default();
+        let mesh = selection.snapshot.mesh();
+        let protocol = policy::protocol(port, &pool, mesh, self.client.is_sidecar());
+        let all = selection.snapshot.endpoints(service, port);
+        let tls = self.tls(selection, &policy, &all, protocol == UpstreamProtocol::Http2);
+        let endpoints: Vec<&ServiceEndpoint> =
+            all.iter().filter(|endpoint| self.is_wanted(endpoint)).collect();
+        let setting = policy::locality(policy.load_balancer.as_ref(), mesh);
+        let has_outliers = policy.outlier_detection.is_some();
+        let marks = |endpoint: &ServiceEndpoint| match &policy.tls {
+            Some(tls) => tls.mode == ClientTlsMode::IstioMutual,
+            None => tls.as_ref().is_ok_and(|tls| tls.1) && takes_mesh_tls(selection, endpoint),
+        };
+        let groups = self.client.localities(&endpoints, setting.as_ref(), has_outliers, marks);
+        let (tls, is_tls_by_endpoint, discovery) = match tls {
+            Ok((tls, by_endpoint)) => {
+                let discovery = self.discovery(selection, &policy, groups)?;
+                (tls, by_endpoint, discovery)
             }
-        },
-        Resolution::DynamicDns => {
-            let message = "DYNAMIC_DNS is not supported yet: the cluster refuses all traffic";
-            selection.faults.push(
-                Fault::error(service.at.clone(), message)
-                    .of(format!("ServiceEntry {}", service.object))
-                    .field("spec.resolution"),
-            );
-            Discovery::BlackHole
+            Err(fault) => {
+                // Without its TLS the traffic must not leave.
+                let owner = self.rule.map(|rule| format!("DestinationRule {}", rule.object));
+                selection.faults.push(fault.of(owner.unwrap_or_default()));
+                (None, false, Discovery::BlackHole)
+            }
+        };
+        let subset = self.subset.map(|subset| subset.name.clone()).unwrap_or_default();
+        let key = ClusterKey { host: service.host.clone(), subset, port: port.number };
+        let mesh = selection.snapshot.mesh();
+        Some(ClusterInput {
+            name: key.name(),
+            stat_name: format!("{};", key.name()),
+            host: service.host.to_string(),
+            port: port.number,
+            subset: key.subset,
+            dns_family: self.client.dns_family(),
+            balance: policy::balance(policy.load_balancer.as_ref()),
+            is_locality_weighted: setting.as_ref().is_some_and(|setting| {
+                !setting.distribute.is_empty()
+                    || (has_outliers
+                        && !(setting.failover.is_empty() && setting.failover_priority.is_empty()))
+            }),
+            panic_percent: policy
+                .outlier_detection
+                .as_ref()
+                .map(|outliers| outliers.min_health_percent.unwrap_or(0)),
+            outliers: policy.outlier_detection.as_ref().map(policy::outliers),
+            protocol,
+            limits: policy::limits(&pool, self.retry_budget()),
+            connection: policy::connection(&pool, mesh.tcp_keepalive.as_ref()),
+            tls,
+            is_tls_by_endpoint,
+            proxy_protocol: policy.proxy_protocol.map(policy::proxy_protocol),
+            connect_timeout: pool.tcp.connect_timeout.unwrap_or(mesh.connect_timeout),
+            about: self.about(&policy),
+            discovery,
+        })
+    }
+
+    fn policy(&self, defaults: PolicyDefaults<'_>) -> Policy {
+        match self.rule {
+            Some(rule) => rule.policy_over(defaults, self.subset, self.port.number),
+            None => Policy::of_mesh(defaults),
+        }
+    }
+
+    fn retry_budget(&self) -> Option<crate::RetryBudget> {
+        None
+    }
+
+    /// Whether an endpoint is of the subset.
+    fn is_wanted(&self, endpoint: &ServiceEndpoint) -> bool {
+        self.subset.is_none_or(|subset| endpoint.labels.matches(&subset.labels))
+    }
+
+    /// The TLS of the cluster, and whether each endpoint decides on it: what the rule says, else the
+    /// mesh's own.
+    fn tls(
+        &self,
+        selection: &Selection<'_>,
+        policy: &Policy,
+        endpoints: &[ServiceEndpoint],
+        is_http2: bool,
+    ) -> Result<(Option<crate::ClientTls>, bool), Box<Fault>> {
+        let subset = self.subset.map(|subset| subset.name.as_str()).unwrap_or_default();
+        let origination = Origination {
+            service: self.service,
+            port: self.port,
+            subset,
+            endpoints,
+            is_http2,
+            mesh: selection.snapshot.mesh(),
+            rule: self.rule,
+            is_gateway: !self.client.is_sidecar(),
+        };
+        if let Some(tls) = &policy.tls {
+            let tls = origination.of_rule(tls).map_err(|(field, message)| {
+                Box::new(Fault::error(tls.at.clone(), message).field(field))
+            })?;
+            return Ok((tls, false));
+        }
+        let namespace = self.service.namespace();
+        let mode = selection.snapshot.mtls(namespace, &sluis_nouns::Labels::new()).mode();
+        if !selection.snapshot.mesh().enable_auto_mtls
+            || self.service.location == sluis_resources::Location::MeshExternal
+            || mode == MtlsMode::Disable
+        {
+            return Ok((None, false));
+        }
+        if self.keeps_destination(policy) {
+            // The endpoint is not known beforehand, so all must take it.
+            let all = !endpoints.is_empty()
+                && endpoints.iter().all(|endpoint| takes_mesh_tls(selection, endpoint));
+            return Ok((all.then(|| origination.mesh_tls(None)), false));
+        }
+        Ok((Some(origination.mesh_tls(None)), true))
+    }
+
+    /// Whether connections go where the client was going.
+    fn keeps_destination(&self, policy: &Policy) -> bool {
+        let is_passthrough =
+            policy.load_balancer.as_ref().is_some_and(|lb| lb.simple == SimpleLb::Passthrough);
+        is_passthrough || (self.service.resolution == Resolution::None && self.client.is_sidecar())
+    }
+
+    fn discovery(
+        &self,
+        selection: &mut Selection<'_>,
+        policy: &Policy,
+        groups: Vec<LocalityInput>,
+    ) -> Option<Discovery> {
+        let service = self.service;
+        if self.keeps_destination(policy) {
+            return Some(Discovery::OriginalDestination(self.target_override()));
+        }
+        match service.resolution {
+            // A gateway has no original destination: it takes the endpoints that are written.
+            Resolution::None | Resolution::Static => Some(Discovery::Eds(groups.into())),
+            Resolution::Dns | Resolution::DnsRoundRobin if groups.is_empty() => {
+                let message = format!("{} has no name to resolve: no traffic", service.host);
+                let fault = Fault::warning(service.at.clone(), message).of(owner(service));
+                selection.faults.push(fault.field("spec.endpoints"));
+                None
+            }
+            Resolution::Dns => Some(Discovery::Dns(groups.into())),
+            Resolution::DnsRoundRobin => {
+                Some(Discovery::LogicalDns(self.one_name(selection, groups).into()))
+            }
+            Resolution::DynamicDns => self.dynamic(selection),
+        }
+    }
+
+    /// The port in place of the client's, for a service whose destination is kept.
+    fn target_override(&self) -> Option<u16> {
+        let is_entry = self.service.source == ServiceSource::Entry;
+        match &self.port.target {
+            sluis_model::PortTarget::Number(target) if is_entry && *target != self.port.number => {
+                Some(*target)
+            }
+            _ => None,
+        }
+    }
+
+    /// The first of the names: a logical name has one.
+    fn one_name(
+        &self,
+        selection: &mut Selection<'_>,
+        mut groups: Vec<LocalityInput>,
+    ) -> Vec<LocalityInput> {
+        let count: usize = groups.iter().map(|group| group.endpoints.len()).sum();
+        if count > 1 {
+            let message = "DNS_ROUND_ROBIN takes one endpoint: the others get no traffic";
+            let fault = Fault::warning(self.service.at.clone(), message).of(owner(self.service));
+            selection.faults.push(fault.field("spec.resolution"));
+        }
+        groups.truncate(1);
+        for group in &mut groups {
+            group.endpoints.truncate(1);
+            group.priority = 0;
+            group.weight = group.endpoints.iter().map(|endpoint| endpoint.weight).sum();
+        }
+        groups
+    }
+
+    /// The names below a wildcard, resolved as clients ask for them. Only protocols that carry the
+    /// name can be served so.
+    fn dynamic(&self, selection: &mut Selection<'_>) -> Option<Discovery> {
+        let service = self.service;
+        if self.port.protocol.is_http() || self.port.protocol.is_tls() {
+            return Some(Discovery::DynamicDns(service.host.to_string()));
+        }
+        let message = format!(
+            "port {} is {}, which names no host: DYNAMIC_DNS takes HTTP and TLS",
+            self.port.number, self.port.protocol
+        );
+        let fault = Fault::error(self.port.at.clone(), message).of(owner(service));
+        selection.faults.push(fault.field("spec.ports.protocol"));
+        Some(Discovery::BlackHole)
+    }
+
+    fn about(&self, policy: &Policy) -> About {
+        let service = self.service;
+        let name = match service.source {
+            ServiceSource::Platform => service.object.name.to_string(),
+            ServiceSource::Entry => service.host.to_string(),
+        };
+        let mode = policy.tls.as_ref().map(|tls| tls.mode);
+        About {
+            config: self.rule.map(|rule| {
+                let (namespace, name) = (&rule.object.namespace, &rule.object.name);
+                format!(
+                    "/apis/networking.istio.io/v1/namespaces/{namespace}/destination-rule/{name}"
+                )
+            }),
+            service: Some((service.host.to_string(), name, service.namespace().to_owned())),
+            is_external: self.subset.is_none()
+                && service.location == sluis_resources::Location::MeshExternal,
+            keeps_alpn: matches!(mode, Some(ClientTlsMode::Simple | ClientTlsMode::Mutual)),
         }
     }
 }
 
-fn balance(written: Option<&LoadBalancer>) -> Balance {
-    match written.map(|balancer| balancer.simple) {
-        None | Some(SimpleLb::Unspecified | SimpleLb::LeastRequest) => Balance::LeastRequest,
-        Some(SimpleLb::RoundRobin) => Balance::RoundRobin,
-        Some(SimpleLb::Random) => Balance::Random,
-        Some(SimpleLb::Passthrough) => Balance::Passthrough,
+/// Whether an endpoint takes the mesh's TLS: it has a sidecar, and no policy turns TLS off there.
+fn takes_mesh_tls(selection: &Selection<'_>, endpoint: &ServiceEndpoint) -> bool {
+    endpoint.takes_mesh_tls && {
+        let mtls = selection.snapshot.mtls(&endpoint.workload.namespace, &endpoint.labels);
+        mtls.of_port(endpoint.port) != MtlsMode::Disable
     }
 }
 
@@ -221,44 +355,4 @@ fn report_left_out(selection: &mut Selection<'_>, service: &MeshService, port: &
         let fault = Fault::warning(left_out.at, left_out.why).of(left_out.resource);
         selection.faults.push(fault.field("spec.address"));
     }
-}
-
-/// Our own data plane speaks HTTP/1.1 only; what serves this proxy is not known here.
-fn report_http2(selection: &mut Selection<'_>, service: &MeshService, port: &MeshPort) {
-    if is_http2(port) {
-        let message = format!(
-            "{} needs HTTP/2, which sluis-proxy does not speak yet: a real Envoy does",
-            port.protocol
-        );
-        let fault = Fault::warning(port.at.clone(), message).of(owner(service));
-        selection.faults.push(fault.field(format!("spec.ports[{}]", port.name)));
-    }
-}
-
-fn is_http2(port: &MeshPort) -> bool {
-    matches!(port.protocol, Protocol::Http2 | Protocol::Grpc)
-}
-
-/// What a rule puts around the connections of a cluster and is not carried out. Connections without
-/// it would go another way than the user wants, so there are none.
-fn wrapped(rule: &Rule, subset: Option<&Subset>) -> Option<Box<Fault>> {
-    let of_subset = subset.and_then(|subset| {
-        let path = format!("spec.subsets[{}].trafficPolicy", subset.name);
-        Some((path, subset.traffic_policy.as_ref()?))
-    });
-    let of_rule = rule.policy.as_ref().map(|policy| ("spec.trafficPolicy".to_owned(), policy));
-    let written = |policy: &TrafficPolicy| {
-        policy
-            .tunnel
-            .as_ref()
-            .map(|_| "tunnel")
-            .or(policy.proxy_protocol.as_ref().map(|_| "proxyProtocol"))
-    };
-    let (path, field, at) = of_subset
-        .into_iter()
-        .chain(of_rule)
-        .find_map(|(path, policy)| Some((path, written(policy)?, &policy.at)))?;
-    let message = "not supported yet: the cluster refuses all traffic";
-    let fault = Fault::error(at.clone(), message).of(format!("DestinationRule {}", rule.object));
-    Some(Box::new(fault.field(format!("{path}.{field}"))))
 }

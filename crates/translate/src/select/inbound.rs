@@ -330,6 +330,7 @@ fn cluster(selection: &Selection<'_>, number: u16, served: &Served) -> InboundCl
             address: Ipv4Addr::LOCALHOST.to_string(),
             port: Some(number),
             weight: 1,
+            ..EndpointInput::default()
         }),
     };
     let rule = selection.rule(service);

@@ -1,24 +1,21 @@
-//! TLS settings of Gateways and DestinationRules, in terms of SDS names and verified names.
+//! TLS settings of Gateways, in terms of SDS names and verified names; those of clusters are in
+//! `origination`.
 //!
-//! In:    what users wrote, and the service that it is for.
-//! Out:   [`ServerTls`] or [`ClientTls`]; a reason when it cannot be carried out.
+//! In:    what users wrote.
+//! Out:   [`ServerTls`]; a reason when it cannot be carried out.
 //! Never: falls back to plain text, or to less verification than was asked for.
 
-use sluis_model::{MeshPort, MeshService, ServiceEndpoint};
 use sluis_nouns::{HostPattern, TrustDomain};
 use sluis_resources::{
-    ClientTls as RuleTls, ClientTlsMode, MESH_CERTIFICATE_FILES, MESH_ROOTS_FILE, MeshConfig,
-    Server, ServerTls as GatewayTls, ServerTlsMode, TlsFiles, TlsVersion as WrittenVersion,
+    MESH_CERTIFICATE_FILES, MESH_ROOTS_FILE, MeshConfig, Server, ServerTls as GatewayTls,
+    ServerTlsMode, TlsFiles, TlsVersion as WrittenVersion,
 };
 
-use crate::{ClientTls, NameMatch, ServerTls, TlsVersion};
+use crate::{NameMatch, ServerTls, TlsVersion};
 
 /// The SDS names of the mesh's own certificate and roots.
-const MESH_CERTIFICATE: &str = "default";
-const MESH_ROOTS: &str = "ROOTCA";
-
-/// The SDS name of the operating system's roots.
-const SYSTEM_ROOTS: &str = "file-root:system";
+pub(super) const MESH_CERTIFICATE: &str = "default";
+pub(super) const MESH_ROOTS: &str = "ROOTCA";
 
 /// Why TLS settings cannot be carried out: the field, and what is wrong.
 pub(super) type Refusal = (&'static str, String);
@@ -112,7 +109,7 @@ fn certificate(files: &TlsFiles) -> Result<String, Refusal> {
     Ok(certificate_name(certificate, key))
 }
 
-fn certificate_name(certificate: &str, key: &str) -> String {
+pub(super) fn certificate_name(certificate: &str, key: &str) -> String {
     if (certificate, key) == MESH_CERTIFICATE_FILES {
         MESH_CERTIFICATE.to_owned()
     } else {
@@ -120,7 +117,7 @@ fn certificate_name(certificate: &str, key: &str) -> String {
     }
 }
 
-fn root_name(path: &str) -> String {
+pub(super) fn root_name(path: &str) -> String {
     if path == MESH_ROOTS_FILE { MESH_ROOTS.to_owned() } else { format!("file-root:{path}") }
 }
 
@@ -134,127 +131,7 @@ fn version(written: WrittenVersion, default: TlsVersion) -> TlsVersion {
     }
 }
 
-/// What a cluster originates for a service.
-#[derive(Clone, Copy)]
-pub(super) struct Origination<'a> {
-    pub(super) service: &'a MeshService,
-    pub(super) port: &'a MeshPort,
-    pub(super) subset: &'a str,
-    pub(super) endpoints: &'a [ServiceEndpoint],
-    pub(super) is_http2: bool,
-    pub(super) trust_domain: &'a TrustDomain,
-}
-
-impl Origination<'_> {
-    /// What a DestinationRule's `tls` asks for; `None` for plain text.
-    pub(super) fn of_rule(&self, tls: &RuleTls) -> Result<Option<ClientTls>, Refusal> {
-        if tls.credential_name.is_some() {
-            let message = "not supported yet: the cluster refuses all traffic";
-            return Err(("tls.credentialName", message.to_owned()));
-        }
-        if tls.ca_crl.is_some() {
-            let message = "not supported yet: the cluster refuses all traffic";
-            return Err(("tls.caCrl", message.to_owned()));
-        }
-        match tls.mode {
-            ClientTlsMode::Disable => Ok(None),
-            ClientTlsMode::IstioMutual => Ok(Some(self.mesh(Some(tls)))),
-            ClientTlsMode::Simple => Ok(Some(self.verified(tls, None))),
-            ClientTlsMode::Mutual => {
-                let (Some(certificate), Some(key)) = (&tls.client_certificate, &tls.private_key)
-                else {
-                    let message =
-                        "certificate and key are both needed: the cluster refuses all traffic";
-                    return Err(("tls.clientCertificate", message.to_owned()));
-                };
-                Ok(Some(self.verified(tls, Some(certificate_name(certificate, key)))))
-            }
-        }
-    }
-
-    /// TLS to a server that is verified by its names.
-    ///
-    /// Istio verifies no name where an `sni` is written without `subjectAltNames`, and where opaque
-    /// bytes are wrapped without an `sni`. Any certificate of a public CA would pass; so here the
-    /// `sni` is verified in the first case, and sent and verified as the service's host in the second.
-    fn verified(&self, tls: &RuleTls, certificate: Option<String>) -> ClientTls {
-        let is_verified = tls.insecure_skip_verify != Some(true);
-        let mut sni = tls.sni.clone().unwrap_or_default();
-        if sni.is_empty() && !self.speaks_http() {
-            sni = self.service.host.exact().unwrap_or_default().to_owned();
-        }
-        let written = match tls.subject_alt_names.as_slice() {
-            [] => &self.service.subject_alt_names,
-            _ => &tls.subject_alt_names,
-        };
-        let mut names: Vec<NameMatch> = written.iter().cloned().map(NameMatch::Exact).collect();
-        let is_sni_auto = sni.is_empty();
-        let is_name_check_auto = is_sni_auto && names.is_empty() && is_verified;
-        if names.is_empty() && !is_sni_auto {
-            names.push(NameMatch::Exact(sni.clone()));
-        }
-        let roots = tls.ca_certificates.as_deref().map_or(SYSTEM_ROOTS.to_owned(), root_name);
-        ClientTls {
-            certificate,
-            roots: is_verified.then_some(roots),
-            sni,
-            names: if is_verified { names } else { Vec::new() },
-            is_sni_auto,
-            is_name_check_auto,
-            alpn: self.is_http2.then(|| "h2".to_owned()).into_iter().collect(),
-        }
-    }
-
-    /// Mutual TLS of the mesh.
-    pub(super) fn mesh(&self, tls: Option<&RuleTls>) -> ClientTls {
-        let (host, port, subset) = (&self.service.host, self.port.number, self.subset);
-        let sni = tls
-            .and_then(|tls| tls.sni.clone())
-            .unwrap_or_else(|| format!("outbound_.{port}_.{subset}_.{host}"));
-        let written = tls.map(|tls| tls.subject_alt_names.as_slice()).unwrap_or_default();
-        let mut names: Vec<NameMatch> = written.iter().cloned().map(NameMatch::Exact).collect();
-        if names.is_empty() {
-            names = self.accounts();
-        }
-        let mut alpn = vec!["istio-peer-exchange".to_owned(), "istio".to_owned()];
-        alpn.extend(self.is_http2.then(|| "h2".to_owned()));
-        ClientTls {
-            certificate: Some(MESH_CERTIFICATE.to_owned()),
-            roots: Some(MESH_ROOTS.to_owned()),
-            sni,
-            names,
-            is_sni_auto: false,
-            is_name_check_auto: false,
-            alpn,
-        }
-    }
-
-    /// The identities of the endpoints; any of the trust domain where one is not known.
-    fn accounts(&self) -> Vec<NameMatch> {
-        let domain = self.trust_domain;
-        let mut names: Vec<NameMatch> = self
-            .endpoints
-            .iter()
-            .map(|endpoint| match &endpoint.account {
-                Some((namespace, account)) => {
-                    NameMatch::Exact(format!("spiffe://{domain}/ns/{namespace}/sa/{account}"))
-                }
-                None => in_domain(domain),
-            })
-            .collect();
-        names.sort();
-        names.dedup();
-        if names.is_empty() { vec![in_domain(domain)] } else { names }
-    }
-
-    /// Whether requests can be read where the TLS begins: the port says HTTP, or HTTPS that a gateway
-    /// originates.
-    fn speaks_http(&self) -> bool {
-        self.port.protocol.is_http() || self.port.protocol.is_tls()
-    }
-}
-
-fn in_domain(trust_domain: &TrustDomain) -> NameMatch {
+pub(super) fn in_domain(trust_domain: &TrustDomain) -> NameMatch {
     NameMatch::UriPrefix(format!("spiffe://{trust_domain}/"))
 }
 
