@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use sluis_nouns::{HostPattern, Labels, ObjectName, SourceRef};
 use sluis_resources::{
     ClientTls, ConnectionPool, DestinationRule, ExportTo, LoadBalancer, Meta, OutlierDetection,
-    PortTrafficPolicy, ProxyProtocolVersion, Subset, TrafficPolicy, Tunnel,
+    PortTrafficPolicy, ProxyProtocolVersion, RetryBudget, Subset, TrafficPolicy, Tunnel,
 };
 
 use crate::SERVICE_DOMAIN;
@@ -49,6 +49,8 @@ pub struct Policy {
     pub tls: Option<ClientTls>,
     /// `proxyProtocol`.
     pub proxy_protocol: Option<ProxyProtocolVersion>,
+    /// `retryBudget`.
+    pub retry_budget: Option<RetryBudget>,
 }
 
 /// Sections of the mesh configuration that hold where a rule has none (`defaultTrafficPolicy`).
@@ -130,7 +132,10 @@ impl Rule {
             return policy;
         };
         match level(over, port) {
-            Some(level) => Policy { proxy_protocol: policy.proxy_protocol, ..of_port(level) },
+            Some(level) => {
+                let (proxy_protocol, retry_budget) = (policy.proxy_protocol, policy.retry_budget);
+                Policy { proxy_protocol, retry_budget, ..of_port(level) }
+            }
             None => {
                 let over = of_whole(over);
                 Policy {
@@ -139,6 +144,7 @@ impl Rule {
                     outlier_detection: over.outlier_detection.or(policy.outlier_detection),
                     tls: over.tls.or(policy.tls),
                     proxy_protocol: over.proxy_protocol.or(policy.proxy_protocol),
+                    retry_budget: over.retry_budget.or(policy.retry_budget),
                 }
             }
         }
@@ -186,6 +192,7 @@ fn of_port(level: &PortTrafficPolicy) -> Policy {
         outlier_detection: level.outlier_detection.clone(),
         tls: level.tls.clone(),
         proxy_protocol: None,
+        retry_budget: None,
     }
 }
 
@@ -196,6 +203,7 @@ fn of_whole(policy: &TrafficPolicy) -> Policy {
         outlier_detection: policy.outlier_detection.clone(),
         tls: policy.tls.clone(),
         proxy_protocol: policy.proxy_protocol,
+        retry_budget: policy.retry_budget,
     }
 }
 

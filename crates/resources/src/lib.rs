@@ -27,8 +27,8 @@ pub use kinds::core::{
 pub use kinds::destination_rule::{
     ConnectionPool, ConsistentHash, CookieHash, DestinationRule, H2UpgradePolicy, HashKey,
     HttpPool, Keepalive, LoadBalancer, LocalityDistribution, LocalityFailover, LocalitySetting,
-    OutlierDetection, PortTrafficPolicy, ProxyProtocolVersion, RingAlgorithm, SimpleLb, Subset,
-    TcpKeepalive, TcpPool, TrafficPolicy, Tunnel, TunnelMethod, Warmup,
+    OutlierDetection, PortTrafficPolicy, ProxyProtocolVersion, RetryBudget, RingAlgorithm,
+    SimpleLb, Subset, TcpKeepalive, TcpPool, TrafficPolicy, Tunnel, TunnelMethod, Warmup,
 };
 pub use kinds::envoy_filter::{
     ApplyTo, ClusterMatch, EnvoyFilter, FilterChainMatch, FilterClass, FilterMatch, ListenerMatch,

@@ -55,6 +55,19 @@ pub struct TrafficPolicy {
     pub tunnel: Option<Tunnel>,
     /// `proxyProtocol.version`.
     pub proxy_protocol: Option<ProxyProtocolVersion>,
+    /// `retryBudget`.
+    pub retry_budget: Option<RetryBudget>,
+}
+
+/// `retryBudget`: retries in proportion to requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// `percent` of the requests; `None` means 20 %.
+    pub percent: Option<Percent>,
+    /// `budgetInterval` over which requests are counted; `None` means those at this moment.
+    pub interval: Option<Duration>,
+    /// `minRetryConcurrency`: retries that are always possible; `None` and 0 mean 3.
+    pub min_concurrency: Option<u32>,
 }
 
 /// One of `portLevelSettings`.

@@ -8,8 +8,8 @@ use super::{read_fields, read_names};
 use crate::kinds::destination_rule::{
     ConnectionPool, ConsistentHash, CookieHash, DestinationRule, H2UpgradePolicy, HashKey,
     HttpPool, Keepalive, LoadBalancer, LocalityDistribution, LocalityFailover, LocalitySetting,
-    OutlierDetection, PortTrafficPolicy, ProxyProtocolVersion, RingAlgorithm, SimpleLb, Subset,
-    TcpKeepalive, TcpPool, TrafficPolicy, Tunnel, TunnelMethod, Warmup,
+    OutlierDetection, PortTrafficPolicy, ProxyProtocolVersion, RetryBudget, RingAlgorithm,
+    SimpleLb, Subset, TcpKeepalive, TcpPool, TrafficPolicy, Tunnel, TunnelMethod, Warmup,
 };
 use crate::value::{Fields, OpenDuration};
 
@@ -35,6 +35,7 @@ read_fields! {
     Keepalive => keepalive,
     OutlierDetection => outlier_detection,
     Tunnel => tunnel,
+    RetryBudget => retry_budget,
     ProxyProtocol => proxy_protocol,
 }
 
@@ -89,8 +90,6 @@ fn subset(fields: &mut Fields<'_, '_>) -> Option<Subset> {
 }
 
 fn traffic_policy(fields: &mut Fields<'_, '_>) -> Option<TrafficPolicy> {
-    fields.unsupported(&["retryBudget"]);
-    fields.not_carried_out(&["outlierDetection"]);
     Some(TrafficPolicy {
         at: fields.at(),
         load_balancer: fields.opt("loadBalancer"),
@@ -100,11 +99,19 @@ fn traffic_policy(fields: &mut Fields<'_, '_>) -> Option<TrafficPolicy> {
         port_level: fields.or_default("portLevelSettings"),
         tunnel: fields.opt("tunnel"),
         proxy_protocol: fields.opt("proxyProtocol").map(|ProxyProtocol(version)| version),
+        retry_budget: fields.opt("retryBudget"),
+    })
+}
+
+fn retry_budget(fields: &mut Fields<'_, '_>) -> Option<RetryBudget> {
+    Some(RetryBudget {
+        percent: fields.opt("percent"),
+        interval: fields.opt("budgetInterval"),
+        min_concurrency: fields.opt("minRetryConcurrency"),
     })
 }
 
 fn port_traffic_policy(fields: &mut Fields<'_, '_>) -> Option<PortTrafficPolicy> {
-    fields.not_carried_out(&["outlierDetection"]);
     let port = fields.req("port").map(|Port(number)| number);
     let policy = PortTrafficPolicy {
         at: fields.at(),
@@ -120,12 +127,6 @@ fn port_traffic_policy(fields: &mut Fields<'_, '_>) -> Option<PortTrafficPolicy>
 fn load_balancer(fields: &mut Fields<'_, '_>) -> Option<LoadBalancer> {
     fields.at_most_one(&["simple", "consistentHash"]);
     fields.unsupported(&["backendUtilization", "zoneAwareLbSetting"]);
-    fields.not_carried_out(&[
-        "consistentHash",
-        "localityLbSetting",
-        "warmup",
-        "warmupDurationSecs",
-    ]);
     let old = fields.opt("warmupDurationSecs").map(|duration| Warmup {
         duration,
         minimum_percent: None,
@@ -240,12 +241,6 @@ fn connection_pool(fields: &mut Fields<'_, '_>) -> Option<ConnectionPool> {
 }
 
 fn tcp_pool(fields: &mut Fields<'_, '_>) -> Option<TcpPool> {
-    fields.not_carried_out(&[
-        "maxConnections",
-        "tcpKeepalive",
-        "maxConnectionDuration",
-        "idleTimeout",
-    ]);
     Some(TcpPool {
         max_connections: fields.opt("maxConnections"),
         connect_timeout: fields.opt("connectTimeout"),
@@ -261,17 +256,6 @@ pub(super) fn tcp_keepalive(fields: &mut Fields<'_, '_>) -> Option<TcpKeepalive>
 }
 
 fn http_pool(fields: &mut Fields<'_, '_>) -> Option<HttpPool> {
-    fields.not_carried_out(&[
-        "http1MaxPendingRequests",
-        "http2MaxRequests",
-        "maxRequestsPerConnection",
-        "maxRetries",
-        "idleTimeout",
-        "h2UpgradePolicy",
-        "useClientProtocol",
-        "maxConcurrentStreams",
-        "http2KeepAlive",
-    ]);
     Some(HttpPool {
         http1_max_pending_requests: fields.opt("http1MaxPendingRequests"),
         http2_max_requests: fields.opt("http2MaxRequests"),

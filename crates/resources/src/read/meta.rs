@@ -50,6 +50,7 @@ pub(super) fn known_annotations(kind: Kind) -> &'static [&'static str] {
         ],
         Kind::AuthorizationPolicy => &[DRY_RUN],
         Kind::EnvoyFilter => &["sluis.dev/lua-globals"],
+        Kind::DestinationRule => &["sluis.dev/verify-name"],
         Kind::Service => &["networking.istio.io/exportTo"],
         _ => &[],
     }

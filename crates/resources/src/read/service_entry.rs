@@ -160,7 +160,6 @@ pub(super) fn workload_fields(fields: &mut Fields<'_, '_>) -> Option<WorkloadEnt
             value.fault::<()>("a unix socket has no ports");
         }
     }
-    fields.not_carried_out(&["network", "locality"]);
     let network: Option<String> = fields.opt("network");
     Some(WorkloadEntry {
         address,

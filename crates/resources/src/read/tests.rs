@@ -120,11 +120,12 @@ fn faults_name_file_line_column_resource_and_field() {
     );
     check(
         "DestinationRule",
-        "host: a\ntrafficPolicy: {retryBudget: {}, tls: {mode: SIMPEL}}\n",
+        "host: a\ntrafficPolicy: {loadBalancer: {backendUtilization: {}}, tls: {mode: SIMPEL}}\n",
         &[
-            "f.yaml:7:32: error: DestinationRule default/x: spec.trafficPolicy.retryBudget: this \
-             field is known, but not supported",
-            "f.yaml:7:48: error: DestinationRule default/x: spec.trafficPolicy.tls.mode: \
+            "f.yaml:7:54: error: DestinationRule default/x: \
+             spec.trafficPolicy.loadBalancer.backendUtilization: this field is known, but not \
+             supported",
+            "f.yaml:7:71: error: DestinationRule default/x: spec.trafficPolicy.tls.mode: \
              \"SIMPEL\" is none of DISABLE, SIMPLE, MUTUAL, ISTIO_MUTUAL (did you mean \
              \"SIMPLE\"?)",
         ],

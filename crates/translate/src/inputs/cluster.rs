@@ -230,8 +230,8 @@ impl Default for Limits {
 /// Retries in proportion to requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RetryBudget {
-    /// The share of requests that may be retries, in millionths of a percent.
-    pub percent_millionths: u32,
+    /// The share of requests that may be retries, in millionths.
+    pub share_millionths: u32,
     /// The time over which requests are counted; `None` for those at this moment.
     pub interval: Option<Duration>,
     /// Retries that are always possible.

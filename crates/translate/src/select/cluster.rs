@@ -167,7 +167,7 @@ impl Wanted<'_> {
                 .map(|outliers| outliers.min_health_percent.unwrap_or(0)),
             outliers: policy.outlier_detection.as_ref().map(policy::outliers),
             protocol,
-            limits: policy::limits(&pool, self.retry_budget()),
+            limits: policy::limits(&pool, policy.retry_budget.map(policy::retry_budget)),
             connection: policy::connection(&pool, mesh.tcp_keepalive.as_ref()),
             tls,
             is_tls_by_endpoint,
@@ -183,10 +183,6 @@ impl Wanted<'_> {
             Some(rule) => rule.policy_over(defaults, self.subset, self.port.number),
             None => Policy::of_mesh(defaults),
         }
-    }
-
-    fn retry_budget(&self) -> Option<crate::RetryBudget> {
-        None
     }
 
     /// Whether an endpoint is of the subset.

@@ -69,18 +69,6 @@ fn what_rules_do_not_carry_out_is_said() {
         let spec = format!("host: a\ntrafficPolicy: {{{more}}}");
         check("DestinationRule", &spec, &format!("spec.trafficPolicy.{path}"), message);
     };
-    check(
-        "loadBalancer: {consistentHash: {useSourceIp: true}}",
-        "loadBalancer.consistentHash",
-        YET,
-    );
-    check("loadBalancer: {localityLbSetting: {}}", "loadBalancer.localityLbSetting", YET);
-    check("loadBalancer: {warmup: {duration: 1s}}", "loadBalancer.warmup", YET);
-    let limit = "connectionPool: {tcp: {maxConnections: 1}}";
-    check(limit, "connectionPool.tcp.maxConnections", YET);
-    let limit = "connectionPool: {http: {http2MaxRequests: 1}}";
-    check(limit, "connectionPool.http.http2MaxRequests", YET);
-    check("outlierDetection: {}", "outlierDetection", YET);
     check("tls: {sni: a}", "tls.sni", HERE);
     check("tls: {mode: SIMPLE, privateKey: /k}", "tls.privateKey", HERE);
     let skip = "tls: {mode: ISTIO_MUTUAL, insecureSkipVerify: true}";
@@ -101,8 +89,6 @@ fn what_servers_and_entries_do_not_carry_out_is_said() {
     server(&format!("{{mode: SIMPLE, {pair}, subjectAltNames: [a]}}"), "subjectAltNames", HERE);
     server(&format!("{{mode: SIMPLE, {old}}}"), "serverCertificate", MESH);
     server("{privateKey: /k}", "privateKey", HERE);
-    check("WorkloadEntry", "address: 127.0.0.1\nlocality: eu", "spec.locality", YET);
-    check("WorkloadEntry", "network: net", "spec.network", YET);
     let selector = "hosts: [a.b]\nworkloadSelector: {labels: {a: b}}";
     check("ServiceEntry", selector, "spec.workloadSelector", HERE);
     let port = "{number: 1, name: a, protocol: TCP, targetPort: 2}";

@@ -113,7 +113,7 @@ pub(super) fn limits(limits: &Limits) -> CircuitBreakers {
             max_retries: wrap::number(limits.retries_max),
             retry_budget: limits.retry_budget.map(|budget| thresholds::RetryBudget {
                 budget_percent: Some(Percent {
-                    value: f64::from(budget.percent_millionths) / PER_PERCENT,
+                    value: f64::from(budget.share_millionths) / PER_PERCENT,
                 }),
                 budget_interval: budget.interval.map(wrap::duration),
                 min_retry_concurrency: wrap::number(budget.retries_min),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use sluis_model::{MeshPort, PolicyDefaults};
 use sluis_resources::{
     ConnectionPool, H2UpgradePolicy, LoadBalancer, LocalitySetting, MeshConfig, OutlierDetection,
-    Protocol, ProxyProtocolVersion, RingAlgorithm, SimpleLb, TcpKeepalive as WrittenKeepalive,
-    Warmup,
+    Protocol, ProxyProtocolVersion, RetryBudget as WrittenBudget, RingAlgorithm, SimpleLb,
+    TcpKeepalive as WrittenKeepalive, Warmup,
 };
 
 use super::super::Selection;
@@ -103,6 +103,19 @@ pub(super) fn limits(pool: &ConnectionPool, retry_budget: Option<RetryBudget>) -
         requests_max: limit(pool.http.http2_max_requests),
         retries_max: limit(pool.http.max_retries),
         retry_budget,
+    }
+}
+
+/// Retries in proportion to requests, with Istio's defaults.
+pub(super) fn retry_budget(written: WrittenBudget) -> RetryBudget {
+    /// 20 %, in millionths.
+    const SHARE: u32 = 200_000;
+    /// Retries that are always possible.
+    const RETRIES_MIN: u32 = 3;
+    RetryBudget {
+        share_millionths: written.percent.map_or(SHARE, sluis_nouns::Percent::millionths),
+        interval: written.interval,
+        retries_min: written.min_concurrency.filter(|count| *count > 0).unwrap_or(RETRIES_MIN),
     }
 }
 
