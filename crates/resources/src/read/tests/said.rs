@@ -28,7 +28,6 @@ fn policies_that_nobody_would_enforce_are_errors() {
     }
 }
 
-const YET: &str = "this field is known, and not carried out yet";
 const NONE: &str = "this field is known, and has no effect here";
 const HERE: &str = "this has no effect: ";
 const MESH: &str = "this path stands for the mesh's own certificate";
