@@ -45,8 +45,6 @@ pub struct ProxyNode {
     pub takes_dns: bool,
     /// `INTERCEPTION_MODE`.
     pub interception: Interception,
-    /// `GENERATOR: grpc`: a gRPC library that is its own proxy.
-    pub is_grpc: bool,
     /// The unix socket through which the workload's connections come.
     pub capture_pipe: Option<String>,
     /// Everything else that changes the output.
@@ -81,9 +79,9 @@ impl ProxyNode {
                 Some("NONE") => Interception::None,
                 _ => Interception::Redirect,
             },
-            is_grpc: text("GENERATOR").as_deref() == Some("grpc"),
             capture_pipe: text("SLUIS_CAPTURE_PIPE"),
             facts: NodeFacts {
+                is_grpc: text("GENERATOR").as_deref() == Some("grpc"),
                 istio_version: text("ISTIO_VERSION").unwrap_or_default(),
                 cluster_id: text("CLUSTER_ID").unwrap_or_default(),
                 network: text("NETWORK").unwrap_or_default(),

@@ -151,6 +151,7 @@ pub(crate) fn claimed_view(
     let account = node.account.as_deref().unwrap_or(ACCOUNT_DEFAULT);
     let capture = match (id.role, &node.capture_pipe, node.interception) {
         (Role::Gateway, ..) => Capture::None,
+        _ if node.facts.is_grpc => Capture::None,
         (Role::Sidecar, Some(path), _) => pipe(path)?,
         (Role::Sidecar, None, Interception::Redirect) => Capture::Redirect,
         (Role::Sidecar, None, Interception::None) => Capture::None,

@@ -33,6 +33,8 @@ use crate::Fault;
 pub struct Inputs {
     /// What the mesh configuration says to every proxy.
     pub mesh: MeshInputs,
+    /// The proxy is a gRPC library.
+    pub is_grpc: bool,
     /// The capturing listener, when the proxy is a sidecar.
     pub outbound: Option<OutboundInputs>,
     /// What the workload receives; `None` when it receives nothing, and for gateways.

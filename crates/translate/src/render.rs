@@ -6,6 +6,7 @@
 
 mod access_log;
 mod cluster;
+mod grpc;
 mod inbound;
 mod listener;
 mod patch;
@@ -68,6 +69,9 @@ pub fn render(inputs: &Inputs) -> Rendered {
     }
     let mut faults = inputs.faults.clone();
     patch::apply(inputs, &mut set, &mut faults);
+    if inputs.is_grpc {
+        set = grpc::adapt(&set, &mut faults);
+    }
     Rendered { set, faults }
 }
 

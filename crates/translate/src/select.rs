@@ -76,6 +76,7 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
     selection.faults.retain(|fault| seen.insert(fault.clone()));
     Inputs {
         mesh: mesh(snapshot.mesh()),
+        is_grpc: view.node.is_grpc,
         outbound,
         inbound,
         listeners,

@@ -33,6 +33,8 @@ pub struct ProxyView {
 /// output. Everything is empty for a proxy that has said nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NodeFacts {
+    /// `GENERATOR: grpc`: the proxy is a gRPC library, which takes API listeners by name.
+    pub is_grpc: bool,
     /// `ISTIO_VERSION`; `EnvoyFilter` may match it.
     pub istio_version: String,
     /// `CLUSTER_ID`.
