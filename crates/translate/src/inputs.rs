@@ -12,6 +12,7 @@ mod listener;
 mod mesh;
 mod patch;
 mod route;
+mod secret;
 mod tls;
 
 pub use cluster::*;
@@ -20,6 +21,7 @@ pub use listener::*;
 pub use mesh::*;
 pub use patch::*;
 pub use route::*;
+pub use secret::*;
 pub use tls::*;
 
 use std::{hash::Hash, net::IpAddr};
@@ -45,6 +47,8 @@ pub struct Inputs {
     pub routes: Vec<RouteTable>,
     /// The clusters, in order of name.
     pub clusters: Vec<ClusterInput>,
+    /// The secrets that listeners and clusters name and the control plane sends, in order of name.
+    pub secrets: Vec<SecretInput>,
     /// The names that the proxy's resolver answers; `None` when it answers none.
     pub names: Option<Vec<NameInput>>,
     /// The `EnvoyFilter` patches that apply to this proxy, in order of application.

@@ -12,6 +12,8 @@ mod listener;
 mod patch;
 mod route;
 mod route_policy;
+mod secret;
+mod server_tls;
 mod tls;
 mod wrap;
 
@@ -52,6 +54,7 @@ pub fn render(inputs: &Inputs) -> Rendered {
                 .iter()
                 .map(|input| (&input.name, listener::listener(input, &inputs.mesh))),
         ),
+        secrets: named(inputs.secrets.iter().map(|input| (&input.name, secret::secret(input)))),
         routes: named(inputs.routes.iter().map(|input| (&input.name, route::table(input)))),
         names: inputs.names.as_deref().map(|names| Arc::new(name_table(names))),
         ..ResourceSet::default()

@@ -23,10 +23,15 @@ mod names;
 mod origination;
 mod outbound;
 mod outbound_http;
+mod secrets;
+mod server_tls;
 mod speakers;
 mod tls;
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use sluis_model::{MeshService, Scope, Snapshot};
 use sluis_nouns::{HostPattern, Labels};
@@ -55,6 +60,7 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
         scope,
         services,
         client_tls_clusters: Vec::new(),
+        askers: BTreeMap::new(),
         faults: Vec::new(),
     };
     let (outbound, (listeners, routes)) = match view.role {
@@ -70,6 +76,7 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
         Role::Gateway => None,
     };
     let clusters = cluster::select(&mut selection);
+    let secrets = secrets::select(&mut selection, &listeners, &clusters);
     let patches = envoy_filter::select(&mut selection);
     let names = view.dns.then(|| names::select(&selection));
     let mut seen = HashSet::new();
@@ -82,6 +89,7 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
         listeners,
         routes,
         clusters,
+        secrets,
         names,
         patches,
         faults: selection.faults,
@@ -98,6 +106,8 @@ struct Selection<'a> {
     services: Vec<Arc<MeshService>>,
     /// The clusters of which a variant without TLS of its own is needed; see `destination`.
     client_tls_clusters: Vec<destination::ClusterKey>,
+    /// Who asked for which secret first, by its SDS name.
+    askers: BTreeMap<String, secrets::Asker>,
     faults: Vec<Fault>,
 }
 

@@ -26,8 +26,11 @@ use envoy_types::pb::envoy::{
         core::v3::{ApiConfigSource, GrpcService, Node, grpc_service},
         listener::v3::{Listener, filter},
     },
-    extensions::filters::network::http_connection_manager::v3::{
-        HttpConnectionManager, http_connection_manager::RouteSpecifier,
+    extensions::{
+        filters::network::http_connection_manager::v3::{
+            HttpConnectionManager, http_connection_manager::RouteSpecifier,
+        },
+        transport_sockets::tls::v3::{Secret, secret},
     },
 };
 use serde::Deserialize;
@@ -131,6 +134,17 @@ fn shown(rendered: &Rendered) -> Value {
         let names: BTreeMap<&String, &Vec<String>> =
             names.table.iter().map(|(name, info)| (name, &info.ips)).collect();
         kinds.insert("names".into(), serde_json::to_value(names).unwrap());
+    }
+    if !set.secrets.is_empty() {
+        let kind = |secret: &Secret| match &secret.r#type {
+            Some(secret::Type::TlsCertificate(_)) => "certificate",
+            Some(secret::Type::ValidationContext(roots)) if roots.crl.is_some() => "roots, CRL",
+            Some(secret::Type::ValidationContext(_)) => "roots",
+            _ => "other",
+        };
+        let secrets: BTreeMap<&String, &str> =
+            set.secrets.iter().map(|(name, secret)| (name, kind(secret))).collect();
+        kinds.insert("secrets".into(), serde_json::to_value(secrets).unwrap());
     }
     let faults = rendered.faults.iter().map(|fault| Value::String(fault.to_string()));
     kinds.insert("faults".into(), faults.collect());

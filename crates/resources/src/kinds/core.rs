@@ -80,7 +80,7 @@ pub struct Secret {
 }
 
 /// A secret's bytes. Neither `Debug` nor `Display` shows them.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SecretValue(Vec<u8>);
 
 impl SecretValue {

@@ -3,14 +3,23 @@
 /// The TLS that a gateway terminates.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerTls {
-    /// The SDS name of the certificate: `file-cert:CERT~KEY`, `default`.
-    pub certificate: String,
+    /// The SDS names of the certificates, of another key type each: `file-cert:CERT~KEY`, `default`,
+    /// `kubernetes://NAME`.
+    pub certificates: Vec<String>,
     /// The SDS name of the roots for client certificates; `None` when none is asked for.
     pub client_roots: Option<String>,
     /// Whether a client certificate is demanded.
     pub is_client_required: bool,
     /// The names of which a client certificate must hold one; empty for any.
     pub client_names: Vec<NameMatch>,
+    /// The keys of which a client certificate must hold one: base64 SHA-256; empty for any.
+    pub client_keys: Vec<String>,
+    /// The client certificates that are accepted: hexadecimal SHA-256; empty for any.
+    pub client_hashes: Vec<String>,
+    /// The path of a list of client certificates that were taken back.
+    pub crl: Option<String>,
+    /// Whether a client certificate may come from anybody.
+    pub is_client_untrusted: bool,
     /// The protocols offered by ALPN.
     pub alpn: Vec<String>,
     /// The oldest TLS version accepted.
@@ -19,6 +28,8 @@ pub struct ServerTls {
     pub version_max: TlsVersion,
     /// Cipher suites, in OpenSSL's spelling; empty for the defaults.
     pub ciphers: Vec<String>,
+    /// Key exchange curves; empty for the defaults.
+    pub curves: Vec<String>,
 }
 
 /// A TLS protocol version.

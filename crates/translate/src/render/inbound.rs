@@ -60,7 +60,7 @@ use sluis_envoy::pack;
 use super::{
     access_log, cluster,
     listener::{self, BLACK_HOLE},
-    tls, wrap,
+    server_tls, wrap,
 };
 use crate::{
     InboundChain, InboundCluster, InboundHandler, InboundListener, InboundPool, InboundProtocol,
@@ -198,7 +198,7 @@ fn filter_chain(input: &InboundChain, mesh: &MeshInputs) -> FilterChain {
         name: input.name.clone(),
         filter_chain_match: (claims != FilterChainMatch::default()).then_some(claims),
         filters: vec![filter],
-        transport_socket: input.tls.as_ref().map(tls::downstream),
+        transport_socket: input.tls.as_ref().map(server_tls::downstream),
         metadata: wrap::metadata(input.config.as_deref()),
         ..FilterChain::default()
     }

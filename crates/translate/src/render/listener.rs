@@ -48,7 +48,7 @@ use envoy_types::pb::{
 use prost::Name;
 use sluis_envoy::pack;
 
-use super::{access_log, route::PASSTHROUGH, route_policy, tls, wrap};
+use super::{access_log, route::PASSTHROUGH, route_policy, server_tls, wrap};
 use crate::{
     Capture, ChainInput, Handler, HeaderChanges, ListenerInput, MeshInputs, Normalization,
     OutboundInputs, OutboundPolicy, Target, TcpOptions,
@@ -169,7 +169,7 @@ fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
         name: input.name.clone(),
         filter_chain_match: (claims != FilterChainMatch::default()).then_some(claims),
         filters: vec![filter],
-        transport_socket: input.tls.as_ref().map(tls::downstream),
+        transport_socket: input.tls.as_ref().map(server_tls::downstream),
         metadata: wrap::metadata(input.config.as_deref()),
         ..FilterChain::default()
     }

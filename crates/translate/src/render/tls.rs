@@ -18,8 +18,8 @@ use envoy_types::pb::{
             proxy_protocol::v3::ProxyProtocolUpstreamTransport,
             raw_buffer::v3::RawBuffer,
             tls::v3::{
-                CertificateValidationContext, CommonTlsContext, DownstreamTlsContext,
-                SdsSecretConfig, SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
+                CertificateValidationContext, CommonTlsContext, SdsSecretConfig,
+                SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
                 common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
                 subject_alt_name_matcher::SanType,
                 tls_parameters::TlsProtocol,
@@ -33,28 +33,7 @@ use prost::Name;
 use sluis_envoy::pack;
 
 use super::wrap;
-use crate::{ClientTls, ClusterInput, NameMatch, ProxyProtocol, ServerTls, TlsVersion};
-
-/// The socket of a chain that terminates TLS.
-pub(crate) fn downstream(tls: &ServerTls) -> TransportSocket {
-    let params = TlsParameters {
-        tls_minimum_protocol_version: version(tls.version_min).into(),
-        tls_maximum_protocol_version: version(tls.version_max).into(),
-        cipher_suites: tls.ciphers.clone(),
-        ..TlsParameters::default()
-    };
-    socket(&DownstreamTlsContext {
-        common_tls_context: Some(CommonTlsContext {
-            tls_params: (params != TlsParameters::default()).then_some(params),
-            tls_certificate_sds_secret_configs: vec![secret(&tls.certificate)],
-            alpn_protocols: tls.alpn.clone(),
-            validation_context_type: validation(tls.client_roots.as_deref(), &tls.client_names),
-            ..CommonTlsContext::default()
-        }),
-        require_client_certificate: wrap::boolean(tls.is_client_required),
-        ..DownstreamTlsContext::default()
-    })
-}
+use crate::{ClientTls, ClusterInput, NameMatch, ProxyProtocol, TlsVersion};
 
 /// The sockets of a cluster: one for all endpoints, or one for each kind of endpoint.
 pub(crate) fn sockets(
@@ -150,7 +129,7 @@ fn verified(roots: &str, tls: &ClientTls) -> ValidationContextType {
     })
 }
 
-fn socket<M: Name>(context: &M) -> TransportSocket {
+pub(super) fn socket<M: Name>(context: &M) -> TransportSocket {
     named("envoy.transport_sockets.tls", context)
 }
 
@@ -162,27 +141,16 @@ fn named<M: Name>(name: &str, context: &M) -> TransportSocket {
 }
 
 /// A secret by name: those with a scheme come from the control plane, the others from beside the proxy.
-fn secret(name: &str) -> SdsSecretConfig {
-    let source = if name.contains("://") { wrap::ads() } else { wrap::sds() };
+pub(super) fn secret(name: &str) -> SdsSecretConfig {
+    let source = if name.contains("://") { wrap::ads_secrets() } else { wrap::sds() };
     SdsSecretConfig { name: name.to_owned(), sds_config: Some(source) }
-}
-
-fn validation(roots: Option<&str>, names: &[NameMatch]) -> Option<ValidationContextType> {
-    Some(ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-        default_validation_context: Some(CertificateValidationContext {
-            match_typed_subject_alt_names: names.iter().map(subject_alt_name).collect(),
-            ..CertificateValidationContext::default()
-        }),
-        validation_context_sds_secret_config: Some(secret(roots?)),
-        ..CombinedCertificateValidationContext::default()
-    }))
 }
 
 fn nothing() -> CertificateValidationContext {
     CertificateValidationContext::default()
 }
 
-fn subject_alt_name(name: &NameMatch) -> SubjectAltNameMatcher {
+pub(super) fn subject_alt_name(name: &NameMatch) -> SubjectAltNameMatcher {
     let (kind, pattern) = match name {
         NameMatch::UriPrefix(prefix) => (SanType::Uri, MatchPattern::Prefix(prefix.clone())),
         NameMatch::Exact(text) => {
@@ -203,7 +171,7 @@ fn subject_alt_name(name: &NameMatch) -> SubjectAltNameMatcher {
     }
 }
 
-fn version(version: TlsVersion) -> TlsProtocol {
+pub(super) fn version(version: TlsVersion) -> TlsProtocol {
     match version {
         TlsVersion::Auto => TlsProtocol::TlsAuto,
         TlsVersion::V1_0 => TlsProtocol::TlSv10,

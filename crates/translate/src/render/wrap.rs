@@ -86,6 +86,12 @@ pub(crate) fn ads() -> ConfigSource {
     }
 }
 
+/// The same, for secrets: after Envoy's own time limit a listener serves its other chains without one
+/// that does not come, as in Istio.
+pub(crate) fn ads_secrets() -> ConfigSource {
+    ConfigSource { initial_fetch_timeout: None, ..ads() }
+}
+
 /// The configuration source "the secrets' own server beside the proxy".
 pub(crate) fn sds() -> ConfigSource {
     let envoy_grpc = grpc_service::EnvoyGrpc {

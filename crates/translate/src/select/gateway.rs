@@ -15,7 +15,10 @@ use sluis_resources::{
     Gateway, GatewayHost, GatewayRef, HostScope, Server, ServerTlsMode, VirtualService,
 };
 
-use super::{Selection, config_path, gateway_bytes, gateway_http, listeners::Listeners, tls};
+use super::{
+    Selection, config_path, gateway_bytes, gateway_http, listeners::Listeners, secrets, server_tls,
+    tls,
+};
 use crate::{ChainInput, Fault, Handler, ListenerInput, RouteTable, ServerTls};
 
 /// One server of a Gateway, on one port of the proxy.
@@ -203,8 +206,18 @@ fn terminated(
     is_http: bool,
 ) -> Option<ServerTls> {
     let written = serving.server.tls.as_ref()?;
-    match tls::server(written, is_http, selection.snapshot.mesh()) {
-        Ok(tls) => Some(tls),
+    match server_tls::server(written, is_http, selection.snapshot.mesh()) {
+        Ok(tls) => {
+            for name in tls.certificates.iter().chain(&tls.client_roots) {
+                let meta = serving.gateway.meta();
+                selection.askers.entry(name.clone()).or_insert_with(|| secrets::Asker {
+                    resource: format!("{} {}", meta.kind, meta.name),
+                    at: written.at.clone(),
+                    field: "spec.servers.tls.credentialName".to_owned(),
+                });
+            }
+            Some(tls)
+        }
         Err((field, message)) => {
             refuse(selection, serving, field, message);
             None
