@@ -25,6 +25,7 @@ mod outbound;
 mod outbound_http;
 mod secrets;
 mod server_tls;
+mod sni_dnat;
 mod speakers;
 mod tls;
 
@@ -75,7 +76,10 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
         Role::Sidecar => inbound::select(&mut selection),
         Role::Gateway => None,
     };
-    let clusters = cluster::select(&mut selection);
+    let mut clusters = cluster::select(&mut selection);
+    if view.role == Role::Gateway {
+        clusters.extend(sni_dnat::clusters(&selection, &clusters));
+    }
     let secrets = secrets::select(&mut selection, &listeners, &clusters);
     let patches = envoy_filter::select(&mut selection);
     let names = view.dns.then(|| names::select(&selection));

@@ -197,13 +197,9 @@ fn equal_inputs_give_equal_bytes() {
     }
 }
 
-/// Cases with features that the data plane does not carry out yet; it refuses them by name.
-const AHEAD: [&str; 2] = ["fields", "http"];
-
 #[test]
 fn our_own_data_plane_takes_every_case() {
-    let is_ahead = |case: &PathBuf| AHEAD.iter().any(|ahead| case.ends_with(ahead));
-    for case in cases().into_iter().filter(|case| !is_ahead(case)) {
+    for case in cases() {
         let proxies = proxies(&case);
         for (label, rendered) in translate(&case) {
             if !proxies[&label].ours {

@@ -12,7 +12,7 @@ use std::{
 use sluis_model::{Owned, SERVICE_DOMAIN};
 use sluis_nouns::HostPattern;
 use sluis_resources::{
-    Gateway, GatewayHost, GatewayRef, HostScope, Server, ServerTlsMode, VirtualService,
+    Gateway, GatewayHost, GatewayRef, HostScope, Key, Kind, Server, ServerTlsMode, VirtualService,
 };
 
 use super::{
@@ -86,7 +86,29 @@ pub(super) fn select(selection: &mut Selection<'_>) -> (Vec<ListenerInput>, Vec<
         }
     }
     let tables = tables.into_values().map(gateway_http::finish).collect();
-    (listeners.finish(true, None), tables)
+    let mut listeners = listeners.finish(true, None);
+    let own = own_address(selection);
+    for listener in listeners.iter_mut().filter(|listener| listener.address == own) {
+        listener.name = wildcard_name(selection, listener.port);
+    }
+    listeners.sort_by(|a, b| a.name.cmp(&b.name));
+    (listeners, tables)
+}
+
+/// Where servers without a `bind` listen: everywhere, as in Istio; on one machine with others, a
+/// workload keeps to its own address.
+fn own_address(selection: &Selection<'_>) -> IpAddr {
+    let view = selection.view;
+    let key = Key { kind: Kind::WorkloadEntry, name: view.name.clone() };
+    match selection.snapshot.get(&key) {
+        Some(_) => view.address,
+        None => view.wildcard(),
+    }
+}
+
+/// Istio's name for the listener of servers without a `bind`, whatever address stands for "all" here.
+fn wildcard_name(selection: &Selection<'_>, port: u16) -> String {
+    format!("{}_{port}", selection.view.wildcard())
 }
 
 /// Whether two servers can share a port: plain HTTP with plain HTTP, and TLS with TLS.
@@ -121,7 +143,8 @@ fn serving<'a>(
 ) -> Option<Serving<'a>> {
     let view = selection.view;
     let address = match server.bind.as_deref().map(str::parse::<IpAddr>) {
-        None => view.address,
+        None => own_address(selection),
+        Some(Ok(address)) if address.is_unspecified() => own_address(selection),
         Some(Ok(address)) => address,
         Some(Err(_)) => {
             let fault =
@@ -173,14 +196,14 @@ fn serve(
             if listeners.has(serving.address, serving.port) {
                 return;
             }
-            vec![http_chain(serving, name, None)]
+            vec![http_chain(selection, serving, name, None)]
         }
         Treatment::Https => match terminated(selection, serving, true) {
             None => return,
             Some(tls) => {
                 let name = gateway_http::table_name(serving);
                 gateway_http::add_server(selection, serving, &name, tables);
-                vec![http_chain(serving, name, Some(tls))]
+                vec![http_chain(selection, serving, name, Some(tls))]
             }
         },
         Treatment::TerminatedBytes => match terminated(selection, serving, false) {
@@ -225,12 +248,21 @@ fn terminated(
     }
 }
 
-fn http_chain(serving: &Serving<'_>, routes: String, tls: Option<ServerTls>) -> ChainInput {
+fn http_chain(
+    selection: &Selection<'_>,
+    serving: &Serving<'_>,
+    routes: String,
+    tls: Option<ServerTls>,
+) -> ChainInput {
     let is_https = tls.is_some();
     let server_names = if is_https { tls::server_names(serving.server) } else { Vec::new() };
     let own = serving.server.name.clone().filter(|name| is_https && !name.is_empty());
-    let stat_prefix =
-        own.unwrap_or_else(|| format!("outbound_{}_{};", serving.address, serving.port));
+    let listener = if serving.address == own_address(selection) {
+        wildcard_name(selection, serving.port)
+    } else {
+        format!("{}_{}", serving.address, serving.port)
+    };
+    let stat_prefix = own.unwrap_or_else(|| format!("outbound_{listener};"));
     ChainInput {
         name: routes.clone(),
         server_names,

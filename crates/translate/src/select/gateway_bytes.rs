@@ -13,9 +13,8 @@ use sluis_resources::{GatewayRef, L4Destination, Meta, VirtualService};
 
 use super::{
     Selection, config_path,
-    destination::ClusterKey,
     gateway::{Serving, bound_virtual_services, refuse_softly},
-    names_gateway, tls,
+    names_gateway, sni_dnat, tls,
 };
 use crate::{ChainInput, Fault, Handler, HeaderChanges, ServerTls, Target};
 
@@ -107,7 +106,7 @@ pub(super) fn passthrough(selection: &mut Selection<'_>, serving: &Serving<'_>) 
 /// the server name.
 pub(super) fn automatic(selection: &mut Selection<'_>, serving: &Serving<'_>) -> Vec<ChainInput> {
     let mut chains = Vec::new();
-    for (name, key) in selection.sni_clusters(&[serving.server]) {
+    for (name, key) in sni_dnat::names(selection, serving.server) {
         let handler = Handler::Tcp {
             targets: vec![target(name.clone())],
             stat_prefix: name.clone(),
@@ -188,43 +187,4 @@ fn report_labels(
         .field(format!("spec.{part}.match.sourceLabels"))
         .help("an AuthorizationPolicy on the gateway can tell clients by their identity");
     selection.fault(owned.meta(), fault);
-}
-
-/// The server name of a service's port and subset, and the name of the cluster that it leads to.
-fn sni(key: &ClusterKey) -> String {
-    format!("outbound_.{}_.{}_.{}", key.port, key.subset, key.host)
-}
-
-impl Selection<'_> {
-    /// The clusters of servers with `AUTO_PASSTHROUGH`, by name: one for each port and subset of each
-    /// service of the mesh under a host of the servers.
-    pub(super) fn sni_clusters(
-        &self,
-        servers: &[&sluis_resources::Server],
-    ) -> Vec<(String, ClusterKey)> {
-        let mut found = Vec::new();
-        for service in &self.services {
-            let is_served = servers
-                .iter()
-                .flat_map(|server| &server.hosts)
-                .any(|host| host.host.covers(&service.host));
-            if !is_served || service.location == sluis_resources::Location::MeshExternal {
-                continue;
-            }
-            let rule = self.rule(service);
-            let subsets = rule.iter().flat_map(|rule| &rule.subsets).map(|one| one.name.clone());
-            let subsets: Vec<String> = std::iter::once(String::new()).chain(subsets).collect();
-            for port in &service.ports {
-                if port.protocol == sluis_resources::Protocol::Udp {
-                    continue;
-                }
-                found.extend(subsets.iter().map(|subset| {
-                    let host = service.host.clone();
-                    let key = ClusterKey { host, subset: subset.clone(), port: port.number };
-                    (sni(&key), key)
-                }));
-            }
-        }
-        found
-    }
 }

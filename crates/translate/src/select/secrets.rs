@@ -66,7 +66,14 @@ pub(super) fn select(
         wanted.extend(tls.certificates.iter().map(|name| (name.as_str(), false)));
         wanted.extend(tls.client_roots.iter().map(|name| (name.as_str(), true)));
     }
-    for tls in clusters.iter().filter_map(|one| one.tls.as_ref()) {
+    for cluster in clusters {
+        let Some(tls) = &cluster.tls else { continue };
+        let named = tls.certificate.iter().chain(&tls.roots).filter(|name| name.contains("://"));
+        for name in named {
+            if let Some(asker) = rule(selection, cluster.about.config.as_deref()) {
+                selection.askers.entry(name.clone()).or_insert(asker);
+            }
+        }
         wanted.extend(tls.certificate.iter().map(|name| (name.as_str(), false)));
         wanted.extend(tls.roots.iter().map(|name| (name.as_str(), true)));
     }
@@ -78,6 +85,15 @@ pub(super) fn select(
         }
     }
     secrets
+}
+
+/// The DestinationRule of a cluster, by its path in metadata: `…/NAMESPACE/destination-rule/NAME`.
+fn rule(selection: &Selection<'_>, config: Option<&str>) -> Option<Asker> {
+    let mut path = config?.rsplit('/');
+    let (name, _, namespace) = (path.next()?, path.next()?, path.next()?);
+    let key = Key { kind: Kind::DestinationRule, name: ObjectName::new(namespace, name) };
+    let at = selection.snapshot.get(&key)?.meta.at.clone();
+    Some(Asker { resource: key.to_string(), at, field: "tls.credentialName".to_owned() })
 }
 
 fn report(selection: &mut Selection<'_>, name: &str, message: String) {
