@@ -12,7 +12,7 @@ use std::{
 
 use sluis_nouns::{HostPattern, Labels, ObjectName};
 use sluis_resources::{
-    EnvoyFilter, Gateway, Key, MeshConfig, Resource, VirtualService, WorkloadAddress,
+    EnvoyFilter, ExportTo, Gateway, Key, MeshConfig, Resource, VirtualService, WorkloadAddress,
 };
 
 use crate::{MeshService, Owned, Rule, ServiceSource, Workload, index::Index, is_exported};
@@ -194,12 +194,27 @@ impl Snapshot {
         self.index.gateways.iter().filter(move |gateway| labels.matches(&gateway.spec().selector))
     }
 
-    /// The virtual services that a namespace sees, the oldest first.
+    /// The virtual services that a namespace sees, in Istio's order of precedence: its own that only
+    /// it sees, those that others export to it by name, then what everybody sees; the oldest first
+    /// among each.
     pub fn virtual_services(&self, viewer: &str) -> impl Iterator<Item = &Owned<VirtualService>> {
         let default = &self.index.mesh.default_virtual_service_export_to;
-        self.index.virtual_services.iter().filter(move |owned| {
-            is_exported(&owned.spec().export_to, default, &owned.meta().name.namespace, viewer)
-        })
+        let mut visible: Vec<_> = self
+            .index
+            .virtual_services
+            .iter()
+            .filter_map(|owned| {
+                let home = &*owned.meta().name.namespace;
+                let export_to = &owned.spec().export_to;
+                let is_seen = is_exported(export_to, default, home, viewer);
+                let effective = if export_to.is_empty() { default } else { export_to };
+                let is_public = effective.is_empty() || effective.contains(&ExportTo::All);
+                is_seen.then_some(((is_public, home != viewer && !is_public), owned))
+            })
+            .collect();
+        // The sort is stable: the oldest stays first.
+        visible.sort_by_key(|(rank, _)| *rank);
+        visible.into_iter().map(|(_, owned)| owned)
     }
 
     /// The `EnvoyFilter`s for a proxy, in order of application: by priority, those of the root
