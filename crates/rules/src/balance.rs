@@ -2,45 +2,62 @@
 //!
 //! In:    the endpoints of a cluster with their health, and a [`Draw`] of the caller's randomness.
 //! Out:   the endpoint's place in the list, or why there is none.
-//! Never: counts requests or draws random numbers itself.
+//! Never: counts requests or draws random numbers itself; allocates while it chooses, but for the
+//!        first choices after the endpoints have changed.
+//!
+//! Start at [`Balancer::pick`]: subset, then priority and health ([`load`]), then locality and
+//! endpoint ([`spread`]). All of it places and shares as Envoy does.
 
-use crate::{Cluster, Endpoint, EndpointAddress, Health, LbPolicy};
+mod edf;
+mod load;
+mod spread;
+mod subset;
+mod table;
 
-/// Healthy endpoints count this much, in percent, when priorities share the traffic: a priority
-/// with 72 % of its endpoints healthy still gets everything. Envoy's default.
-const OVERPROVISIONING: u64 = 140;
-
-/// Longest cycle of a weighted round robin. Beyond it weights are rounded to shares of the cycle;
-/// each endpoint keeps at least one turn.
-const CYCLE_MAX: u64 = 1024;
+pub use self::edf::Turns;
+use self::{spread::Spread, subset::SubsetSpreads};
+use crate::{Cluster, EndpointAddress, Endpoints, Health, Labels, LbPolicy};
 
 /// What the caller brings to one choice.
 #[derive(Debug)]
 pub struct Draw<'d> {
     /// A number drawn uniformly from all `u64`.
     pub random: u64,
-    /// A counter that the caller keeps per cluster (and worker): it is advanced by one.
-    pub turn: &'d mut u64,
+    /// The request's hash, for clusters that choose by hash; without one they choose at random.
+    pub hash: Option<u64>,
+    /// The metadata that the endpoint must have, for clusters with subsets.
+    pub labels: Option<&'d Labels>,
+    /// How often an endpoint has been chosen for this request and not been wanted.
+    pub attempt: u32,
+    /// What the caller keeps per balancer (and worker).
+    pub turns: &'d mut Turns,
+}
+
+/// What is known of an endpoint beside its configuration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Observed {
+    /// Its health as seen from here; it can only worsen what the control plane says.
+    pub health: Health,
+    /// Its part of its weight, from 0 to 1, while it is new (slow start).
+    pub share: f64,
+    /// Whether nobody has asked for its health yet, although somebody will.
+    pub is_pending: bool,
+}
+
+impl From<Health> for Observed {
+    fn from(health: Health) -> Self {
+        Self { health, share: 1.0, is_pending: false }
+    }
 }
 
 /// Endpoints ready to be chosen from. Build it anew when endpoints or their health change.
 #[derive(Clone, Debug, Default)]
 pub struct Balancer {
-    priorities: Vec<Priority>,
-    policy: Option<LbPolicy>,
-}
-
-/// The endpoints of one priority that may be chosen.
-#[derive(Clone, Debug)]
-struct Priority {
-    /// Its part of the traffic, in percent of the total.
-    load: u64,
-    /// Places in the cluster's list.
-    eligible: Vec<usize>,
-    /// The sums of weights up to and including each; for random choices.
-    sums: Vec<u64>,
-    /// Places in `eligible` in the order of a round robin.
-    cycle: Vec<u32>,
+    all: Spread,
+    subsets: Option<SubsetSpreads>,
+    /// Slots of [`Turns`] that are used.
+    slots: usize,
+    is_provided: bool,
 }
 
 /// Why no endpoint was chosen.
@@ -48,50 +65,54 @@ struct Priority {
 pub enum NoEndpoint {
     /// The cluster has no endpoints at all (as `BlackHoleCluster`).
     Empty,
-    /// None is healthy, and the cluster does not panic.
+    /// None is healthy, and the cluster does not panic; or the subset does not exist.
     NoneHealthy,
     /// The cluster has nothing to choose from: it goes to the original destination.
     ClusterProvided,
+}
+
+/// One endpoint as the balancer sees it.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    place: u32,
+    health: Health,
+    share: f64,
+    is_excluded: bool,
 }
 
 impl Balancer {
     /// Prepares the choice among a cluster's endpoints.
     ///
     /// `endpoints` is the cluster's list, resolved; endpoints that are still names are left out.
-    /// `health` may worsen what the control plane says, by place in the list.
+    /// `observe` tells what is known of each, by place in the list.
     #[must_use]
-    pub fn new(
+    pub fn new<O: Into<Observed>>(
         cluster: &Cluster,
-        endpoints: &[Endpoint],
-        health: impl Fn(usize) -> Health,
+        endpoints: &Endpoints,
+        observe: impl Fn(usize) -> O,
     ) -> Self {
         if cluster.policy == LbPolicy::ClusterProvided {
-            return Self { priorities: Vec::new(), policy: Some(cluster.policy) };
+            return Self { is_provided: true, ..Self::default() };
         }
-        let mut levels: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.priority).collect();
-        levels.sort_unstable();
-        levels.dedup();
-        let members = |level: u32| {
-            (0..endpoints.len()).filter(move |at| {
-                endpoints[*at].priority == level
-                    && matches!(endpoints[*at].address, EndpointAddress::Fixed(_))
+        let members: Vec<Member> = (0..endpoints.list.len())
+            .filter(|at| matches!(endpoints.list[*at].address, EndpointAddress::Fixed(_)))
+            .map(|at| {
+                let seen = observe(at).into();
+                Member {
+                    place: at as u32,
+                    health: worse(endpoints.list[at].health, seen.health),
+                    share: seen.share,
+                    is_excluded: cluster.ignores_new_hosts && seen.is_pending,
+                }
             })
-        };
-        let state = |at: usize| worse(endpoints[at].health, health(at));
-        let groups: Vec<Group> = levels
-            .iter()
-            .map(|level| Group::new(members(*level), &state))
-            .filter(|group| !group.all.is_empty())
             .collect();
-        let loads = loads(&groups);
-        let panics = u64::from(cluster.panic_threshold);
-        let priorities = groups
-            .into_iter()
-            .zip(loads)
-            .filter(|(_, load)| *load > 0)
-            .map(|(group, load)| Priority::new(load, group.eligible(panics), endpoints))
-            .collect();
-        Self { priorities, policy: Some(cluster.policy) }
+        let mut slots = 0;
+        let all = Spread::new(cluster, endpoints, &members, &mut slots);
+        let subsets = cluster
+            .subsets
+            .as_ref()
+            .map(|config| SubsetSpreads::new(config, cluster, endpoints, &members, &mut slots));
+        Self { all, subsets, slots, is_provided: false }
     }
 
     /// Chooses an endpoint; `in_flight` says how many requests an endpoint has under way.
@@ -104,171 +125,25 @@ impl Balancer {
         draw: &mut Draw<'_>,
         in_flight: impl Fn(usize) -> u32,
     ) -> Result<usize, NoEndpoint> {
-        let policy = match self.policy {
-            None => return Err(NoEndpoint::Empty),
-            Some(LbPolicy::ClusterProvided) => return Err(NoEndpoint::ClusterProvided),
-            Some(policy) => policy,
+        if self.is_provided {
+            return Err(NoEndpoint::ClusterProvided);
+        }
+        if self.all.is_empty() {
+            return Err(NoEndpoint::Empty);
+        }
+        draw.turns.fit(self.slots);
+        let spread = match &self.subsets {
+            Some(subsets) => subsets.find(draw.labels, &self.all).ok_or(NoEndpoint::NoneHealthy)?,
+            None => &self.all,
         };
-        let priority = self.priority(draw.random).ok_or(NoEndpoint::Empty)?;
-        if priority.eligible.is_empty() {
-            return Err(NoEndpoint::NoneHealthy);
-        }
-        let turn = *draw.turn;
-        *draw.turn = turn.wrapping_add(1);
-        let place = match policy {
-            LbPolicy::Random => priority.draw(mix(draw.random)),
-            LbPolicy::LeastRequest { choices } => {
-                let mut random = draw.random;
-                (0..choices.max(1))
-                    .map(|_| {
-                        random = mix(random);
-                        priority.draw(random)
-                    })
-                    .min_by_key(|place| in_flight(priority.eligible[*place]))
-                    .expect("at least one is drawn")
-            }
-            LbPolicy::RoundRobin | LbPolicy::ClusterProvided => priority.turn(turn),
-        };
-        Ok(priority.eligible[place])
+        spread.pick(draw, &in_flight).ok_or(NoEndpoint::NoneHealthy)
     }
 
-    fn priority(&self, random: u64) -> Option<&Priority> {
-        let total: u64 = self.priorities.iter().map(|priority| priority.load).sum();
-        if self.priorities.len() <= 1 {
-            return self.priorities.first();
-        }
-        // Other bits than those that the endpoint is drawn by.
-        let mut rest = (random >> 32) % total.max(1);
-        self.priorities.iter().find(|priority| {
-            let here = rest < priority.load;
-            rest = rest.saturating_sub(priority.load);
-            here
-        })
+    /// Whether an endpoint would be chosen, without choosing it.
+    #[must_use]
+    pub fn has_endpoint(&self) -> bool {
+        self.is_provided || self.all.has_endpoint()
     }
-}
-
-/// The endpoints of one priority by health.
-struct Group {
-    all: Vec<usize>,
-    healthy: Vec<usize>,
-    degraded: Vec<usize>,
-}
-
-impl Group {
-    fn new(members: impl Iterator<Item = usize>, state: &impl Fn(usize) -> Health) -> Self {
-        let mut group = Self { all: Vec::new(), healthy: Vec::new(), degraded: Vec::new() };
-        for at in members {
-            group.all.push(at);
-            match state(at) {
-                Health::Healthy => group.healthy.push(at),
-                Health::Degraded => group.degraded.push(at),
-                Health::Unhealthy => {}
-            }
-        }
-        group
-    }
-
-    /// How much of the whole traffic this priority can take, in percent.
-    fn availability(&self) -> u64 {
-        let usable = (self.healthy.len() + self.degraded.len()) as u64;
-        (usable * OVERPROVISIONING / self.all.len().max(1) as u64).min(100)
-    }
-
-    fn eligible(self, panic_threshold: u64) -> Vec<usize> {
-        let percent = self.healthy.len() as u64 * 100 / self.all.len().max(1) as u64;
-        if percent < panic_threshold {
-            self.all
-        } else if self.healthy.is_empty() {
-            self.degraded
-        } else {
-            self.healthy
-        }
-    }
-}
-
-/// Each priority takes what it can of what those before it left; with too little in all, the parts
-/// grow in proportion, and with nothing the first takes everything.
-fn loads(groups: &[Group]) -> Vec<u64> {
-    let total: u64 = groups.iter().map(Group::availability).sum();
-    if total == 0 {
-        return groups.iter().enumerate().map(|(at, _)| if at == 0 { 100 } else { 0 }).collect();
-    }
-    let mut left = total.min(100);
-    groups
-        .iter()
-        .map(|group| {
-            let load = group.availability().min(left);
-            left -= load;
-            load
-        })
-        .collect()
-}
-
-impl Priority {
-    fn new(load: u64, eligible: Vec<usize>, endpoints: &[Endpoint]) -> Self {
-        let weights: Vec<u64> =
-            eligible.iter().map(|at| u64::from(endpoints[*at].weight.max(1))).collect();
-        let sums = weights
-            .iter()
-            .scan(0u64, |sum, weight| {
-                *sum += weight;
-                Some(*sum)
-            })
-            .collect();
-        Self { load, sums, cycle: cycle(&weights), eligible }
-    }
-
-    /// The place of the endpoint on turn.
-    fn turn(&self, turn: u64) -> usize {
-        if self.cycle.is_empty() {
-            return (turn % self.eligible.len() as u64) as usize;
-        }
-        self.cycle[(turn % self.cycle.len() as u64) as usize] as usize
-    }
-
-    /// A place drawn in proportion to weight.
-    fn draw(&self, random: u64) -> usize {
-        let total = self.sums.last().copied().unwrap_or(1).max(1);
-        let at = random % total;
-        self.sums.partition_point(|sum| *sum <= at)
-    }
-}
-
-/// The order of a smooth weighted round robin; empty when all weights are equal.
-///
-/// Each turn every endpoint gains its weight, the one with the most is taken and loses the total:
-/// weights 5, 1, 1 give a a b a c a a rather than a a a a a b c.
-fn cycle(weights: &[u64]) -> Vec<u32> {
-    let Some(first) = weights.first() else { return Vec::new() };
-    if weights.iter().all(|weight| weight == first) {
-        return Vec::new();
-    }
-    let divisor = weights.iter().copied().fold(0, gcd).max(1);
-    let mut weights: Vec<u64> = weights.iter().map(|weight| weight / divisor).collect();
-    let total: u64 = weights.iter().sum();
-    let most = CYCLE_MAX.max(weights.len() as u64);
-    if total > most {
-        for weight in &mut weights {
-            *weight = (u128::from(*weight) * u128::from(most) / u128::from(total)).max(1) as u64;
-        }
-    }
-    let total = weights.iter().sum::<u64>() as i64;
-    let mut current = vec![0i64; weights.len()];
-    (0..total)
-        .map(|_| {
-            for (value, weight) in current.iter_mut().zip(&weights) {
-                *value += *weight as i64;
-            }
-            // The first of equals: `max_by_key` would take the last.
-            let best = (0..current.len()).rev().max_by_key(|at| current[*at]).unwrap_or(0);
-            current[best] -= total;
-            best as u32
-        })
-        .collect()
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Another number from a drawn one (the finaliser of splitmix64).

@@ -6,9 +6,13 @@
 
 mod access_log;
 mod at;
+mod balance;
+mod checks;
 mod cluster;
+mod dns;
 mod endpoints;
 mod filters;
+mod hop;
 mod http;
 mod listener;
 mod messages;
@@ -144,11 +148,11 @@ impl Build<'_> {
 
     /// Gives a cluster the endpoints that come by EDS; the last good ones if those are rejected.
     fn with_endpoints(&mut self, shape: Shape) -> Cluster {
-        let Shape { mut cluster, sockets, locality_weighted } = shape;
+        let Shape { mut cluster, sockets } = shape;
         let Discovery::Eds { service } = cluster.discovery.clone() else { return cluster };
         let Some(message) = self.set.endpoints.get(&*service) else { return cluster };
         let compile = |report: &Report, message: &ClusterLoadAssignment| {
-            let list = endpoints::endpoints(&report.root(), message, &sockets, locality_weighted);
+            let list = endpoints::endpoints(&report.root(), message, &sockets);
             // A name would have to be resolved, which EDS does not do.
             for (index, endpoint) in list.list.iter().enumerate() {
                 if let crate::EndpointAddress::Name { host, .. } = &endpoint.address {

@@ -15,6 +15,7 @@ mod compile;
 mod fault;
 mod filter;
 mod fraction;
+mod hash;
 mod http;
 mod listener;
 mod matcher;
@@ -25,10 +26,12 @@ mod tls;
 
 pub use access_log::{AccessLog, Comparison, JsonFormat, LogFilter, LogFormat, LogSink};
 pub use address::{Address, Cidr};
-pub use balance::{Balancer, Draw, NoEndpoint};
+pub use balance::{Balancer, Draw, NoEndpoint, Observed, Turns};
 pub use cluster::{
-    CircuitLimits, Cluster, Discovery, DnsFamily, Endpoint, EndpointAddress, Endpoints, Health,
-    LbPolicy, TcpKeepalive, UpstreamProtocol,
+    CircuitLimits, Cluster, Discovery, DnsFamily, DnsOptions, DynamicForward, Endpoint,
+    EndpointAddress, Endpoints, Fallback, GrpcProbe, HashFunction, Health, HealthCheck, Hop,
+    HttpProbe, HttpProxyHop, Labels, LbPolicy, Limits, Outlier, Probe, ProbeAddress, ProxyProtocol,
+    Reach, RetryBudget, Selector, SlowStart, Subsets, TcpKeepalive, TcpProbe, UpstreamProtocol,
 };
 pub use compile::{Compiled, compile};
 pub use fault::Fault;
@@ -37,6 +40,7 @@ pub use filter::{
     HealthCheckFilter, LocalRateLimit, MutationFilter, MutationStep, TokenBucket,
 };
 pub use fraction::Fraction;
+pub use hash::{join as join_hashes, xx64};
 pub use http::{
     ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
     Http1Options, Http2Options, HttpFilter, HttpFilterKind, HttpManager, HttpOptions, LuaFilter,

@@ -1,62 +1,56 @@
 //! The balancer: whom it chooses, and when it chooses nobody.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::*;
-use crate::{Address, CircuitLimits, Discovery, DnsFamily, HttpOptions, UpstreamProtocol};
+use crate::{Address, Endpoint, Fallback, HashFunction, Selector, Subsets};
 
 fn cluster(policy: LbPolicy, panic_threshold: u8) -> Cluster {
-    Cluster {
-        name: "c".into(),
-        discovery: Discovery::Static,
-        endpoints: Arc::default(),
-        policy,
-        panic_threshold,
-        connect_timeout: Duration::from_secs(1),
-        tls: None,
-        auto_sni: false,
-        auto_san_validation: false,
-        protocol: UpstreamProtocol::Http1,
-        http: HttpOptions::default(),
-        limits: CircuitLimits::default(),
-        bind_source: None,
-        tcp_keepalive: None,
-        dns_family: DnsFamily::All,
-        dns_refresh: Duration::from_secs(5),
-        respect_dns_ttl: false,
-        buffer_limit: 1,
-    }
+    Cluster { policy, panic_threshold, ..Cluster::new("c") }
 }
 
 /// One endpoint per (weight, priority, health).
-fn endpoints(list: &[(u32, u32, Health)]) -> Vec<Endpoint> {
-    let endpoint = |(port, (weight, priority, health)): (u16, &(u32, u32, Health))| Endpoint {
-        address: EndpointAddress::Fixed(Address::Socket(([127, 0, 0, 1], port).into())),
-        hostname: None,
-        weight: *weight,
-        priority: *priority,
-        health: *health,
-        locality: Arc::default(),
-        tls: None,
+fn endpoints(list: &[(u32, u32, Health)]) -> Endpoints {
+    let endpoint = |(port, (weight, priority, health)): (u16, &(u32, u32, Health))| {
+        let address = Address::Socket(([127, 0, 0, 1], port).into());
+        Endpoint {
+            weight: *weight,
+            priority: *priority,
+            health: *health,
+            ..Endpoint::new(EndpointAddress::Fixed(address))
+        }
     };
-    (1..).zip(list).map(endpoint).collect()
+    Endpoints { list: (1..).zip(list).map(endpoint).collect(), ..Endpoints::default() }
+}
+
+const LEAST: LbPolicy = LbPolicy::LeastRequest { choices: 2, bias: 1.0, is_full_scan: false };
+
+/// How often each of the endpoints is picked in 1000 picks.
+fn counts(cluster: &Cluster, endpoints: &Endpoints, labels: Option<&Labels>) -> Vec<u32> {
+    let balancer = Balancer::new(cluster, endpoints, |_| Health::Healthy);
+    let mut counts = vec![0; endpoints.list.len()];
+    let (mut turns, mut random) = (Turns::new(7), 1);
+    for _ in 0..1000 {
+        random = mix(random);
+        let mut draw = Draw { random, hash: None, labels, attempt: 0, turns: &mut turns };
+        counts[balancer.pick(&mut draw, |_| 0).unwrap()] += 1;
+    }
+    counts
 }
 
 const UP: Health = Health::Healthy;
 const DOWN: Health = Health::Unhealthy;
 
-/// How often each of the endpoints is picked in 1000 picks.
+/// The same for a cluster of this policy and panic threshold.
 fn shares(policy: LbPolicy, panic: u8, list: &[(u32, u32, Health)]) -> Vec<u32> {
-    let endpoints = endpoints(list);
-    let balancer = Balancer::new(&cluster(policy, panic), &endpoints, |_| Health::Healthy);
-    let mut counts = vec![0; list.len()];
-    let (mut turn, mut random) = (0, 1);
-    for _ in 0..1000 {
-        random = mix(random);
-        let mut draw = Draw { random, turn: &mut turn };
-        counts[balancer.pick(&mut draw, |_| 0).unwrap()] += 1;
-    }
-    counts
+    counts(&cluster(policy, panic), &endpoints(list), None)
+}
+
+fn pick(cluster: &Cluster, endpoints: &Endpoints, hash: u64) -> Result<usize, NoEndpoint> {
+    let balancer = Balancer::new(cluster, endpoints, |_| Health::Healthy);
+    let turns = &mut Turns::new(0);
+    let mut draw = Draw { random: 1, hash: Some(hash), labels: None, attempt: 0, turns };
+    balancer.pick(&mut draw, |_| 0)
 }
 
 #[track_caller]
@@ -75,10 +69,10 @@ fn round_robin_gives_each_endpoint_its_turn() {
 fn weights_are_shares_and_turns_are_spread() {
     let list = [(5, 0, UP), (1, 0, UP), (4, 0, UP)];
     assert_eq!(shares(LbPolicy::RoundRobin, 50, &list), [500, 100, 400]);
-    check_near(&shares(LbPolicy::Random, 50, &list), &[500, 100, 400]);
-    assert_eq!(cycle(&[5, 1, 1]), [0, 0, 1, 0, 2, 0, 0]);
-    assert_eq!(cycle(&[3, 3]), [0u32; 0]);
-    assert!(cycle(&[u64::from(u32::MAX), 1]).len() <= 1025);
+    // As in Envoy, a random choice does not look at weights.
+    check_near(&shares(LbPolicy::Random, 50, &list), &[333, 333, 333]);
+    // Idle endpoints are chosen by weight alone.
+    assert_eq!(shares(LEAST, 50, &list), [500, 100, 400]);
 }
 
 #[test]
@@ -106,12 +100,11 @@ fn the_next_priority_takes_what_the_first_cannot() {
 #[test]
 fn the_least_loaded_of_two_is_taken() {
     let endpoints = endpoints(&[(1, 0, UP), (1, 0, UP)]);
-    let policy = LbPolicy::LeastRequest { choices: 2 };
-    let balancer = Balancer::new(&cluster(policy, 50), &endpoints, |_| Health::Healthy);
-    let (mut turn, mut random, mut busy) = (0, 1, 0);
+    let balancer = Balancer::new(&cluster(LEAST, 50), &endpoints, |_| Health::Healthy);
+    let (mut turns, mut random, mut busy) = (Turns::new(0), 1, 0);
     for _ in 0..1000 {
         random = mix(random);
-        let mut draw = Draw { random, turn: &mut turn };
+        let mut draw = Draw { random, hash: None, labels: None, attempt: 0, turns: &mut turns };
         busy += u32::from(balancer.pick(&mut draw, |at| if at == 0 { 9 } else { 0 }) == Ok(0));
     }
     // Only when the busy one is drawn twice.
@@ -120,13 +113,12 @@ fn the_least_loaded_of_two_is_taken() {
 
 #[test]
 fn no_endpoint_has_a_reason() {
-    let pick = |policy, list: &[(u32, u32, Health)]| {
-        let balancer = Balancer::new(&cluster(policy, 0), &endpoints(list), |_| Health::Healthy);
-        balancer.pick(&mut Draw { random: 1, turn: &mut 0 }, |_| 0)
+    let of = |policy, list: &[(u32, u32, Health)]| {
+        pick(&cluster(policy, 0), &endpoints(list), 1)
     };
-    assert_eq!(pick(LbPolicy::RoundRobin, &[]), Err(NoEndpoint::Empty));
-    assert_eq!(pick(LbPolicy::RoundRobin, &[(1, 0, DOWN)]), Err(NoEndpoint::NoneHealthy));
-    assert_eq!(pick(LbPolicy::ClusterProvided, &[]), Err(NoEndpoint::ClusterProvided));
+    assert_eq!(of(LbPolicy::RoundRobin, &[]), Err(NoEndpoint::Empty));
+    assert_eq!(of(LbPolicy::RoundRobin, &[(1, 0, DOWN)]), Err(NoEndpoint::NoneHealthy));
+    assert_eq!(of(LbPolicy::ClusterProvided, &[]), Err(NoEndpoint::ClusterProvided));
 }
 
 #[test]
@@ -135,6 +127,99 @@ fn a_local_observation_can_only_worsen_health() {
     let cluster = cluster(LbPolicy::RoundRobin, 0);
     let balancer =
         Balancer::new(&cluster, &endpoints, |at| if at == 0 { DOWN } else { Health::Healthy });
-    let picked = balancer.pick(&mut Draw { random: 1, turn: &mut 0 }, |_| 0);
-    assert_eq!(picked, Err(NoEndpoint::NoneHealthy));
+    let turns = &mut Turns::new(0);
+    let mut draw = Draw { random: 1, hash: None, labels: None, attempt: 0, turns };
+    assert_eq!(balancer.pick(&mut draw, |_| 0), Err(NoEndpoint::NoneHealthy));
+}
+
+#[test]
+fn a_new_endpoint_gets_its_share_little_by_little() {
+    let endpoints = endpoints(&[(1, 0, UP), (1, 0, UP)]);
+    let seen = |at| Observed { share: if at == 1 { 0.25 } else { 1.0 }, ..UP.into() };
+    let balancer = Balancer::new(&cluster(LbPolicy::RoundRobin, 50), &endpoints, seen);
+    let (mut turns, mut new) = (Turns::new(0), 0);
+    for random in 0..1000 {
+        let mut draw = Draw { random, hash: None, labels: None, attempt: 0, turns: &mut turns };
+        new += u32::from(balancer.pick(&mut draw, |_| 0) == Ok(1));
+    }
+    check_near(&[new], &[200]);
+}
+
+#[test]
+fn localities_share_by_their_weights_and_a_weak_one_gives_up_a_part() {
+    let mut endpoints = endpoints(&[(1, 0, UP), (1, 0, UP), (1, 0, DOWN), (1, 0, UP)]);
+    for (endpoint, (locality, weight)) in
+        endpoints.list.iter_mut().zip([("a", 3), ("b", 1), ("b", 1), ("c", 0)])
+    {
+        (endpoint.locality, endpoint.locality_weight) = (locality.into(), weight);
+    }
+    let cluster = Cluster { locality_weighted: true, ..cluster(LbPolicy::RoundRobin, 0) };
+    // Half of `b` is healthy: its weight counts 70 %.
+    check_near(&counts(&cluster, &endpoints, None), &[811, 189, 0, 0]);
+}
+
+#[test]
+fn degraded_endpoints_get_what_the_healthy_ones_cannot_take() {
+    let list = [(1, 0, UP), (1, 0, Health::Degraded), (1, 0, DOWN), (1, 0, DOWN)];
+    // Each stands for 35 % of a total of 70 %.
+    check_near(&shares(LbPolicy::RoundRobin, 0, &list), &[500, 500, 0, 0]);
+}
+
+#[test]
+fn subsets_hold_the_endpoints_with_the_metadata_that_is_asked_for() {
+    let mut endpoints = endpoints(&[(1, 0, UP), (1, 0, UP), (1, 0, UP)]);
+    let labels = |version: &str| -> Labels { [("version".into(), version.into())].into() };
+    for (endpoint, version) in endpoints.list.iter_mut().zip(["1", "2", "2"]) {
+        endpoint.labels = labels(version);
+    }
+    let with = |fallback| {
+        let selectors =
+            vec![Selector { keys: vec!["version".into()], fallback: None, fewer: Vec::new() }];
+        let subsets = Subsets { selectors, fallback, default: labels("1") };
+        let subsets = Some(Arc::new(subsets));
+        Cluster { subsets, ..cluster(LbPolicy::RoundRobin, 50) }
+    };
+    let any = with(Fallback::Any);
+    assert_eq!(counts(&any, &endpoints, Some(&labels("2"))), [0, 500, 500]);
+    check_near(&counts(&any, &endpoints, Some(&labels("3"))), &[333, 333, 333]);
+    check_near(&counts(&any, &endpoints, None), &[333, 333, 333]);
+    assert_eq!(counts(&with(Fallback::Default), &endpoints, None), [1000, 0, 0]);
+    assert_eq!(pick(&with(Fallback::None), &endpoints, 1), Err(NoEndpoint::NoneHealthy));
+}
+
+#[test]
+fn a_key_stays_with_its_endpoint_when_another_comes() {
+    let ring = LbPolicy::RingHash {
+        min: 1024,
+        max: 8 << 20,
+        function: HashFunction::Xx,
+        by_hostname: false,
+    };
+    let maglev = LbPolicy::Maglev { slots: 65537, by_hostname: false };
+    for policy in [ring, maglev] {
+        let cluster = cluster(policy, 50);
+        let three = endpoints(&[(1, 0, UP), (1, 0, UP), (1, 0, UP)]);
+        let four = endpoints(&[(1, 0, UP), (1, 0, UP), (1, 0, UP), (1, 0, UP)]);
+        let (a, b) =
+            (Balancer::new(&cluster, &three, |_| UP), Balancer::new(&cluster, &four, |_| UP));
+        let mut moved = 0;
+        for key in 0..1000_u32 {
+            let hash = crate::xx64(&key.to_le_bytes());
+            let of = |balancer: &Balancer| {
+                let turns = &mut Turns::new(0);
+                let draw =
+                    &mut Draw { random: 1, hash: Some(hash), labels: None, attempt: 0, turns };
+                balancer.pick(draw, |_| 0).unwrap()
+            };
+            moved += u32::from(of(&a) != of(&b));
+        }
+        check_near(&[moved], &[250]);
+    }
+}
+
+#[test]
+fn hashes_are_those_of_the_reference_implementations() {
+    assert_eq!(crate::xx64(b"foo"), 3728699739546630719);
+    assert_eq!(crate::hash::murmur2(b"foo"), 9631199822919835226);
+    assert_eq!(crate::hash::murmur2(b"foobarbaz_qux"), crate::hash::murmur2(b"foobarbaz_qux"));
 }

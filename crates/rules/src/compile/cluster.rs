@@ -2,7 +2,7 @@
 
 #![expect(deprecated, reason = "deprecated fields must be looked at to be refused or understood")]
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use envoy_types::pb::{
     envoy::{
@@ -10,21 +10,23 @@ use envoy_types::pb::{
             cluster::v3::{
                 CircuitBreakers, Cluster as PbCluster, UpstreamConnectionOptions,
                 circuit_breakers::Thresholds,
+                circuit_breakers::thresholds::RetryBudget as PbBudget,
                 cluster::{
-                    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily,
-                    EdsClusterConfig, LbConfig, LbPolicy as PbPolicy, LeastRequestLbConfig,
-                    OriginalDstLbConfig, TransportSocketMatch,
-                    common_lb_config::LocalityConfigSpecifier,
+                    ClusterDiscoveryType, DiscoveryType, LbConfig, OriginalDstLbConfig,
+                    TransportSocketMatch,
                 },
             },
             core::v3::{BindConfig, UpstreamHttpProtocolOptions},
             endpoint::v3::ClusterLoadAssignment,
         },
-        extensions::upstreams::http::v3::{
-            HttpProtocolOptions as Extension,
-            http_protocol_options::{
-                AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions,
-                UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
+        extensions::{
+            clusters::original_dst::v3::OriginalDstCluster,
+            upstreams::http::v3::{
+                HttpProtocolOptions as Extension,
+                http_protocol_options::{
+                    AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions,
+                    UseDownstreamHttpConfig, explicit_http_config::ProtocolConfig,
+                },
             },
         },
     },
@@ -32,44 +34,43 @@ use envoy_types::pb::{
 };
 
 use super::{
-    at::{At, fields, refuse},
-    endpoints, http, messages, tls,
+    at::{At, fields, message_of},
+    balance, checks, dns, endpoints,
+    hop::{self, Transport},
+    http, messages,
 };
 use crate::{
-    CircuitLimits, Cluster, Discovery, DnsFamily, HttpOptions, LbPolicy, TcpKeepalive,
-    UpstreamProtocol, UpstreamTls,
+    CircuitLimits, Cluster, Discovery, DnsOptions, HttpOptions, LbPolicy, Limits, RetryBudget,
+    TcpKeepalive, UpstreamProtocol,
 };
 
 /// The key under which a cluster's HTTP options are.
 const HTTP_EXTENSION: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const DNS_REFRESH: Duration = Duration::from_secs(5);
-const BUFFER_LIMIT: u32 = 1 << 20;
+/// The request header that Envoy's ORIGINAL_DST clusters read when none is named.
+const ORIGINAL_DST_HEADER: &str = "x-envoy-original-dst-host";
 
 /// A cluster without the endpoints that come by EDS.
 pub(super) struct Shape {
     pub(super) cluster: Cluster,
     pub(super) sockets: Sockets,
-    /// Whether localities share the traffic by their own weights.
-    pub(super) locality_weighted: bool,
 }
 
-/// TLS by endpoint: the first match that fits, else the cluster's own.
+/// The transport by endpoint: the first match that fits, else the cluster's own.
 pub(super) struct Sockets {
     matches: Vec<SocketMatch>,
-    default: Option<Arc<UpstreamTls>>,
+    default: Transport,
 }
 
-/// The metadata that an endpoint must have, and TLS towards such endpoints.
+/// The metadata that an endpoint must have, and the transport towards such endpoints.
 struct SocketMatch {
     wanted: Vec<(String, String)>,
-    tls: Option<Arc<UpstreamTls>>,
+    transport: Transport,
 }
 
 impl Sockets {
-    /// TLS for an endpoint with this metadata.
-    pub(super) fn of(&self, metadata: Option<&Struct>) -> Option<Arc<UpstreamTls>> {
+    /// The transport for an endpoint with this metadata.
+    pub(super) fn of(&self, metadata: Option<&Struct>) -> Transport {
         let has = |key: &String, value: &String| {
             let found = metadata.and_then(|all| all.fields.get(key)).and_then(|v| v.kind.as_ref());
             matches!(found, Some(ValueKind::StringValue(text)) if text == value)
@@ -77,7 +78,7 @@ impl Sockets {
         self.matches
             .iter()
             .find(|entry| entry.wanted.iter().all(|(key, value)| has(key, value)))
-            .map_or_else(|| self.default.clone(), |entry| entry.tls.clone())
+            .map_or_else(|| self.default.clone(), |entry| entry.transport.clone())
     }
 }
 
@@ -86,37 +87,41 @@ impl Sockets {
 pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
     fields!(at, value => PbCluster {
         use {
-            transport_socket_matches, name, eds_cluster_config, connect_timeout,
-            per_connection_buffer_limit_bytes, lb_policy, load_assignment,
-            max_requests_per_connection, circuit_breakers, upstream_http_protocol_options,
-            common_http_protocol_options, http_protocol_options, http2_protocol_options,
-            typed_extension_protocol_options, dns_refresh_rate, respect_dns_ttl, dns_lookup_family,
-            upstream_bind_config, common_lb_config, transport_socket, protocol_selection,
-            upstream_connection_options, cluster_discovery_type, lb_config,
+            transport_socket_matches, name, connect_timeout, per_connection_buffer_limit_bytes,
+            load_assignment, max_requests_per_connection, circuit_breakers,
+            upstream_http_protocol_options, common_http_protocol_options, http_protocol_options,
+            http2_protocol_options, typed_extension_protocol_options, upstream_bind_config,
+            transport_socket, protocol_selection, upstream_connection_options, health_checks,
+            outlier_detection, close_connections_on_host_health_failure,
         }
-        // Names, statistics, and how eagerly things that we do not have are done.
+        // Looked at by `discovery`, `dns` and `balance`; names, statistics, and how eagerly things
+        // that we do not have are done.
         accept {
-            alt_stat_name, stats_matcher, metadata, track_timeout_budgets, track_cluster_stats,
+            eds_cluster_config, cluster_discovery_type, lb_config, lb_policy, common_lb_config,
+            lb_subset_config, load_balancing_policy, dns_refresh_rate, respect_dns_ttl,
+            dns_lookup_family, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
+            typed_dns_resolver_config, dns_failure_refresh_rate, dns_jitter, metadata,
+            alt_stat_name, stats_matcher, track_timeout_budgets, track_cluster_stats,
             lrs_report_endpoint_metrics, wait_for_warm_on_init, cleanup_interval,
-            close_connections_on_host_health_failure, ignore_health_on_host_removal,
-            dns_failure_refresh_rate, dns_jitter,
+            ignore_health_on_host_removal,
         }
         refuse {
-            transport_socket_matcher, per_connection_buffer_high_watermark_timeout, health_checks,
-            dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
-            typed_dns_resolver_config, outlier_detection, lb_subset_config, filters,
-            load_balancing_policy, lrs_server, upstream_config, preconnect_policy,
+            transport_socket_matcher, per_connection_buffer_high_watermark_timeout, filters,
+            lrs_server, upstream_config, preconnect_policy,
             connection_pool_per_downstream_connection, queuing_policies,
         }
     });
-    let discovery = discovery(at, name, cluster_discovery_type, eds_cluster_config, lb_config);
-    let policy = policy(at, *lb_policy, lb_config.as_ref());
+    let mut cluster = Cluster::new(name);
+    cluster.dns = dns::options(at, value);
+    let discovery = discovery(at, value, &mut cluster.dns);
+    let choice = balance::choice(at, value);
     let sockets = sockets(at, transport_socket_matches, transport_socket.as_ref());
-    let (panic_threshold, locality_weighted) =
-        common_lb(&at.field("common_lb_config"), common_lb_config.as_ref());
-    let (discovery, policy, sockets) = (discovery?, policy?, sockets?);
-    if (policy == LbPolicy::ClusterProvided) != matches!(discovery, Discovery::OriginalDst { .. }) {
-        at.field("lb_policy").fault("CLUSTER_PROVIDED and ORIGINAL_DST go together only");
+    let (discovery, choice, sockets) = (discovery?, choice?, sockets?);
+    let is_provided =
+        matches!(discovery, Discovery::OriginalDst { .. } | Discovery::DynamicForward(_));
+    if (choice.policy == LbPolicy::ClusterProvided) != is_provided {
+        let message = "CLUSTER_PROVIDED and ORIGINAL_DST (or a dynamic cluster) go together only";
+        at.field("lb_policy").fault(message);
     }
     let mut protocol = Protocol::default();
     protocol.deprecated(at, common_http_protocol_options.as_ref(), http_protocol_options.as_ref());
@@ -131,16 +136,21 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
     }
     protocol.upstream(at, upstream_http_protocol_options.as_ref());
     protocol.extensions(at, typed_extension_protocol_options);
+    let timeout = messages::duration(&at.field("connect_timeout"), connect_timeout.as_ref());
     let mut cluster = Cluster {
-        name: name.as_str().into(),
         discovery,
-        endpoints: Arc::default(),
-        policy,
-        panic_threshold,
-        connect_timeout: messages::duration(&at.field("connect_timeout"), connect_timeout.as_ref())
-            .filter(|timeout| !timeout.is_zero())
-            .unwrap_or(CONNECT_TIMEOUT),
-        tls: sockets.default.clone(),
+        policy: choice.policy,
+        slow_start: choice.slow_start,
+        subsets: choice.subsets,
+        locality_weighted: choice.locality_weighted,
+        panic_threshold: choice.panic_threshold,
+        ignores_new_hosts: choice.ignores_new_hosts,
+        closes_on_failure: *close_connections_on_host_health_failure,
+        outlier: checks::outlier(&at.field("outlier_detection"), outlier_detection.as_ref()),
+        health_checks: checks::health_checks(&at.field("health_checks"), health_checks),
+        connect_timeout: timeout.filter(|t| !t.is_zero()).unwrap_or(cluster.connect_timeout),
+        tls: sockets.default.tls.clone(),
+        hop: sockets.default.hop,
         auto_sni: protocol.auto_sni,
         auto_san_validation: protocol.auto_san_validation,
         protocol: protocol.version,
@@ -151,23 +161,18 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
             &at.field("upstream_connection_options"),
             upstream_connection_options.as_ref(),
         ),
-        dns_family: dns_family(at, *dns_lookup_family),
-        dns_refresh: messages::duration(&at.field("dns_refresh_rate"), dns_refresh_rate.as_ref())
-            .filter(|rate| !rate.is_zero())
-            .unwrap_or(DNS_REFRESH),
-        respect_dns_ttl: *respect_dns_ttl,
         buffer_limit: messages::number(per_connection_buffer_limit_bytes.as_ref())
-            .unwrap_or(BUFFER_LIMIT),
+            .unwrap_or(cluster.buffer_limit),
+        ..cluster
     };
-    inline_endpoints(at, &mut cluster, &sockets, locality_weighted, load_assignment.as_ref());
-    Some(Shape { cluster, sockets, locality_weighted })
+    inline_endpoints(at, &mut cluster, &sockets, load_assignment.as_ref());
+    Some(Shape { cluster, sockets })
 }
 
 fn inline_endpoints(
     at: &At<'_>,
     cluster: &mut Cluster,
     sockets: &Sockets,
-    locality_weighted: bool,
     assignment: Option<&ClusterLoadAssignment>,
 ) {
     let at = &at.field("load_assignment");
@@ -180,7 +185,7 @@ fn inline_endpoints(
         at.fault("does not go with this kind of discovery");
         return;
     }
-    let endpoints = endpoints::endpoints(at, assignment, sockets, locality_weighted);
+    let endpoints = endpoints::endpoints(at, assignment, sockets);
     let named = endpoints
         .list
         .iter()
@@ -194,17 +199,11 @@ fn inline_endpoints(
     cluster.endpoints = Arc::new(endpoints);
 }
 
-fn discovery(
-    at: &At<'_>,
-    name: &str,
-    kind: &Option<ClusterDiscoveryType>,
-    eds: &Option<EdsClusterConfig>,
-    lb: &Option<LbConfig>,
-) -> Option<Discovery> {
-    if name.is_empty() {
+fn discovery(at: &At<'_>, cluster: &PbCluster, options: &mut DnsOptions) -> Option<Discovery> {
+    if cluster.name.is_empty() {
         at.field("name").fault("is missing");
     }
-    let kind = match kind {
+    let kind = match &cluster.cluster_discovery_type {
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(kind)) => match DiscoveryType::try_from(*kind) {
             Ok(kind) => kind,
@@ -214,11 +213,15 @@ fn discovery(
             }
         },
         Some(ClusterDiscoveryType::ClusterType(custom)) => {
-            let message = format!("{:?} is not supported", custom.name);
-            at.field("cluster_type").fault(message);
-            return None;
+            let at = at.field("cluster_type");
+            let Some(any) = &custom.typed_config else {
+                at.fault(format!("{:?} is not supported", custom.name));
+                return None;
+            };
+            return custom_discovery(&at.field("typed_config"), any, cluster, options);
         }
     };
+    let eds = cluster.eds_cluster_config.as_ref();
     if kind != DiscoveryType::Eds && eds.is_some() {
         at.field("eds_cluster_config").fault("does not go with this kind of discovery");
     }
@@ -227,66 +230,73 @@ fn discovery(
         DiscoveryType::StrictDns => Discovery::StrictDns,
         DiscoveryType::LogicalDns => Discovery::LogicalDns,
         DiscoveryType::Eds => {
-            let service = eds.as_ref().map(|eds| eds.service_name.as_str());
-            let service = service.filter(|service| !service.is_empty()).unwrap_or(name);
+            let service = eds.map(|eds| eds.service_name.as_str());
+            let service = service.filter(|service| !service.is_empty()).unwrap_or(&cluster.name);
             Discovery::Eds { service: service.into() }
         }
-        DiscoveryType::OriginalDst => {
-            let port_override = match lb {
-                Some(LbConfig::OriginalDstLbConfig(config)) => {
-                    original_dst(&at.field("original_dst_lb_config"), config)
-                }
-                _ => None,
-            };
-            Discovery::OriginalDst { port_override }
-        }
+        DiscoveryType::OriginalDst => match &cluster.lb_config {
+            Some(LbConfig::OriginalDstLbConfig(config)) => {
+                original_dst(&at.field("original_dst_lb_config"), config)
+            }
+            _ => Discovery::OriginalDst { port_override: None, header: None },
+        },
     })
 }
 
-fn original_dst(at: &At<'_>, config: &OriginalDstLbConfig) -> Option<u16> {
-    fields!(at, config => OriginalDstLbConfig {
-        use { upstream_port_override }
-        accept {}
-        // The client must not choose the address by a header.
-        refuse { use_http_header, http_header_name, metadata_key }
-    });
-    let port = messages::number(upstream_port_override.as_ref())?;
-    let port = u16::try_from(port).map_err(|_| {
-        at.field("upstream_port_override").fault("is not a port number");
-    });
-    port.ok().filter(|port| *port != 0)
+fn custom_discovery(
+    at: &At<'_>,
+    any: &Any,
+    cluster: &PbCluster,
+    options: &mut DnsOptions,
+) -> Option<Discovery> {
+    match message_of(any) {
+        "envoy.extensions.clusters.dns.v3.DnsCluster" => {
+            let (dns, is_logical) = dns::cluster(at, any)?;
+            *options = dns;
+            Some(if is_logical { Discovery::LogicalDns } else { Discovery::StrictDns })
+        }
+        "envoy.extensions.clusters.original_dst.v3.OriginalDstCluster" => {
+            let OriginalDstCluster {
+                use_http_header,
+                http_header_name,
+                upstream_port_override,
+                metadata_key,
+            } = at.unpack(any)?;
+            let config = OriginalDstLbConfig {
+                use_http_header,
+                http_header_name,
+                upstream_port_override,
+                metadata_key,
+            };
+            Some(original_dst(at, &config))
+        }
+        "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig" => {
+            let dynamic = dns::dynamic_cluster(at, any, cluster)?;
+            *options = dynamic.dns.clone();
+            Some(Discovery::DynamicForward(Arc::new(dynamic)))
+        }
+        other => {
+            at.fault(format!("cluster type {other} is not supported"));
+            None
+        }
+    }
 }
 
-fn policy(at: &At<'_>, policy: i32, config: Option<&LbConfig>) -> Option<LbPolicy> {
-    let policy = match PbPolicy::try_from(policy) {
-        Ok(PbPolicy::RoundRobin) => LbPolicy::RoundRobin,
-        Ok(PbPolicy::LeastRequest) => LbPolicy::LeastRequest { choices: 2 },
-        Ok(PbPolicy::Random) => LbPolicy::Random,
-        Ok(PbPolicy::ClusterProvided) => LbPolicy::ClusterProvided,
-        _ => {
-            at.field("lb_policy").unsupported();
-            return None;
-        }
-    };
-    match (policy, config) {
-        (LbPolicy::RoundRobin, Some(LbConfig::RoundRobinLbConfig(config))) => {
-            let at = at.field("round_robin_lb_config");
-            refuse(&at, "slow_start_config", &config.slow_start_config);
-        }
-        (LbPolicy::LeastRequest { .. }, Some(LbConfig::LeastRequestLbConfig(config))) => {
-            let at = at.field("least_request_lb_config");
-            fields!(&at, config => LeastRequestLbConfig {
-                use { choice_count }
-                accept {}
-                refuse { active_request_bias, slow_start_config }
-            });
-            let choices = messages::number(choice_count.as_ref()).unwrap_or(2);
-            return Some(LbPolicy::LeastRequest { choices: choices.clamp(2, 10) });
-        }
-        (_, None) | (LbPolicy::ClusterProvided, Some(LbConfig::OriginalDstLbConfig(_))) => {}
-        _ => at.field("lb_config").fault("does not go with the lb_policy"),
-    }
-    Some(policy)
+fn original_dst(at: &At<'_>, config: &OriginalDstLbConfig) -> Discovery {
+    fields!(at, config => OriginalDstLbConfig {
+        use { upstream_port_override, use_http_header, http_header_name }
+        accept {}
+        refuse { metadata_key }
+    });
+    let port = messages::number(upstream_port_override.as_ref()).unwrap_or(0);
+    let port = u16::try_from(port).unwrap_or_else(|_| {
+        at.field("upstream_port_override").fault("is not a port number");
+        0
+    });
+    let name = if http_header_name.is_empty() { ORIGINAL_DST_HEADER } else { http_header_name };
+    let header =
+        use_http_header.then(|| messages::header_name(&at.field("http_header_name"), name));
+    Discovery::OriginalDst { port_override: (port != 0).then_some(port), header }
 }
 
 fn sockets(
@@ -294,7 +304,7 @@ fn sockets(
     matches: &[TransportSocketMatch],
     default: Option<&envoy_types::pb::envoy::config::core::v3::TransportSocket>,
 ) -> Option<Sockets> {
-    let default = tls::upstream(&at.field("transport_socket"), default);
+    let default = hop::transport(&at.field("transport_socket"), default);
     let field = at.field("transport_socket_matches");
     let mut compiled = Vec::new();
     for (index, entry) in matches.iter().enumerate() {
@@ -309,62 +319,66 @@ fn sockets(
         });
         let wanted: Vec<_> = wanted.collect();
         let socket = entry.transport_socket.as_ref();
-        if let Some(tls) = tls::upstream(&at.field("transport_socket"), socket) {
-            compiled.push(SocketMatch { wanted, tls });
+        if let Some(transport) = hop::transport(&at.field("transport_socket"), socket) {
+            compiled.push(SocketMatch { wanted, transport });
         }
     }
     Some(Sockets { matches: compiled, default: default? })
 }
 
-/// The panic threshold, and whether localities have weights.
-fn common_lb(at: &At<'_>, config: Option<&CommonLbConfig>) -> (u8, bool) {
-    let Some(config) = config else { return (50, false) };
-    fields!(at, config => CommonLbConfig {
-        use { healthy_panic_threshold, locality_config_specifier }
-        // When updates are merged, and what happens to connections of endpoints that leave.
-        accept {
-            update_merge_window, ignore_new_hosts_until_first_hc,
-            close_connections_on_host_set_change,
+fn limits(at: &At<'_>, breakers: Option<&CircuitBreakers>) -> Limits {
+    let mut limits = Limits::default();
+    let Some(breakers) = breakers else { return limits };
+    let place = at.field("thresholds");
+    for (index, thresholds) in breakers.thresholds.iter().enumerate() {
+        let found = thresholds_of(&place.nth(index), thresholds);
+        match thresholds.priority {
+            0 => limits.default = found,
+            1 => limits.high = found,
+            _ => place.nth(index).field("priority").unsupported(),
         }
-        refuse { consistent_hashing_lb_config, override_host_status }
-    });
-    let threshold = healthy_panic_threshold.as_ref().map_or(50.0, |percent| percent.value);
-    if !(0.0..=100.0).contains(&threshold) {
-        at.field("healthy_panic_threshold").fault("is not between 0 and 100");
     }
-    let weighted = match locality_config_specifier {
-        None => false,
-        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => true,
-        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
-            at.field("zone_aware_lb_config").unsupported();
-            false
+    let place = at.field("per_host_thresholds");
+    for (index, thresholds) in breakers.per_host_thresholds.iter().enumerate() {
+        // Envoy counts nothing else per endpoint.
+        let connections = messages::number(thresholds.max_connections.as_ref());
+        let only = Thresholds {
+            priority: thresholds.priority,
+            max_connections: thresholds.max_connections,
+            ..Thresholds::default()
+        };
+        if *thresholds != only {
+            place.nth(index).fault("may only hold max_connections");
         }
-    };
-    (threshold.clamp(0.0, 100.0) as u8, weighted)
+        limits.host_connections = connections.or(limits.host_connections);
+    }
+    limits
 }
 
-fn limits(at: &At<'_>, breakers: Option<&CircuitBreakers>) -> CircuitLimits {
+fn thresholds_of(at: &At<'_>, thresholds: &Thresholds) -> CircuitLimits {
+    fields!(at, thresholds => Thresholds {
+        use { max_connections, max_pending_requests, max_requests, max_retries, retry_budget }
+        // Statistics, and a bound on pools: we have one per worker.
+        accept { priority, track_remaining, max_connection_pools }
+        refuse {}
+    });
     let mut limits = CircuitLimits::default();
-    let Some(breakers) = breakers else { return limits };
-    refuse(at, "per_host_thresholds", &breakers.per_host_thresholds);
-    for (index, thresholds) in breakers.thresholds.iter().enumerate() {
-        let at = at.field("thresholds");
-        fields!(&at.nth(index), thresholds => Thresholds {
-            use { priority, max_connections, max_pending_requests, max_requests, max_retries }
-            // Statistics, and a bound on pools: we have one per worker.
-            accept { track_remaining, max_connection_pools }
-            refuse { retry_budget }
+    let set = |limit: &mut u32, value: Option<u32>| *limit = value.unwrap_or(*limit);
+    set(&mut limits.connections, messages::number(max_connections.as_ref()));
+    set(&mut limits.pending, messages::number(max_pending_requests.as_ref()));
+    set(&mut limits.requests, messages::number(max_requests.as_ref()));
+    set(&mut limits.retries, messages::number(max_retries.as_ref()));
+    limits.retry_budget = retry_budget.as_ref().map(|budget| {
+        fields!(&at.field("retry_budget"), budget => PbBudget {
+            use { budget_percent, min_retry_concurrency }
+            accept {}
+            refuse { budget_interval }
         });
-        // No route asks for the high priority: routes that do are refused.
-        if *priority != 0 {
-            continue;
+        RetryBudget {
+            percent: budget_percent.as_ref().map_or(20.0, |percent| percent.value),
+            min: messages::number(min_retry_concurrency.as_ref()).unwrap_or(3),
         }
-        let set = |limit: &mut u32, value: Option<u32>| *limit = value.unwrap_or(*limit);
-        set(&mut limits.connections, messages::number(max_connections.as_ref()));
-        set(&mut limits.pending, messages::number(max_pending_requests.as_ref()));
-        set(&mut limits.requests, messages::number(max_requests.as_ref()));
-        set(&mut limits.retries, messages::number(max_retries.as_ref()));
-    }
+    });
     limits
 }
 
@@ -392,20 +406,6 @@ fn connection_options(
         refuse { happy_eyeballs_config }
     });
     messages::keepalive(tcp_keepalive.as_ref())
-}
-
-fn dns_family(at: &At<'_>, family: i32) -> DnsFamily {
-    match DnsLookupFamily::try_from(family) {
-        Ok(DnsLookupFamily::Auto) => DnsFamily::V6Preferred,
-        Ok(DnsLookupFamily::V4Only) => DnsFamily::V4Only,
-        Ok(DnsLookupFamily::V6Only) => DnsFamily::V6Only,
-        Ok(DnsLookupFamily::V4Preferred) => DnsFamily::V4Preferred,
-        Ok(DnsLookupFamily::All) => DnsFamily::All,
-        Err(_) => {
-            at.field("dns_lookup_family").unsupported();
-            DnsFamily::All
-        }
-    }
 }
 
 /// What the several places for HTTP options say together.

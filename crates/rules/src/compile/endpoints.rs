@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::{
-    core::v3::HealthStatus,
-    endpoint::v3::{
-        ClusterLoadAssignment, Endpoint as PbEndpoint, LbEndpoint, LocalityLbEndpoints,
-        cluster_load_assignment::Policy, lb_endpoint::HostIdentifier,
+use envoy_types::pb::{
+    envoy::config::{
+        core::v3::HealthStatus,
+        endpoint::v3::{
+            ClusterLoadAssignment, Endpoint as PbEndpoint, LbEndpoint, LocalityLbEndpoints,
+            cluster_load_assignment::Policy, lb_endpoint::HostIdentifier,
+        },
     },
+    google::protobuf::value::Kind as ValueKind,
 };
 
 use super::{
     at::{At, fields},
+    balance, checks,
     cluster::Sockets,
     messages,
 };
@@ -20,52 +24,54 @@ use crate::{Endpoint, Endpoints, Health};
 /// Metadata under which an endpoint says which transport socket it wants.
 const SOCKET_METADATA: &str = "envoy.transport_socket_match";
 
-/// The only factor that the balancer knows; Envoy's default.
-const OVERPROVISIONING: u32 = 140;
-
-/// Steps into which the share of a locality is cut among its endpoints.
-const LOCALITY_STEPS: u64 = 1 << 16;
+/// Metadata under which an endpoint says which subsets it belongs to, and by what it is placed.
+const BALANCE_METADATA: &str = "envoy.lb";
 
 pub(super) fn endpoints(
     at: &At<'_>,
     assignment: &ClusterLoadAssignment,
     sockets: &Sockets,
-    locality_weighted: bool,
 ) -> Endpoints {
     fields!(at, assignment => ClusterLoadAssignment {
         use { endpoints, policy }
         accept { cluster_name }
         refuse { named_endpoints }
     });
+    let mut compiled = Endpoints::default();
     if let Some(policy) = policy {
         let at = at.field("policy");
         fields!(&at, policy => Policy {
-            use { overprovisioning_factor }
-            accept {}
-            refuse { drop_overloads, endpoint_stale_after, weighted_priority_health }
+            use { overprovisioning_factor, drop_overloads, weighted_priority_health }
+            // What was sent holds until something else is sent.
+            accept { endpoint_stale_after }
+            refuse {}
         });
-        if messages::number(overprovisioning_factor.as_ref()).unwrap_or(OVERPROVISIONING)
-            != OVERPROVISIONING
-        {
-            at.field("overprovisioning_factor").unsupported();
+        compiled.overprovisioning = messages::positive(
+            &at.field("overprovisioning_factor"),
+            overprovisioning_factor.as_ref(),
+            compiled.overprovisioning,
+        );
+        compiled.weighted_health = *weighted_priority_health;
+        for drop in drop_overloads {
+            let Some(fraction) = &drop.drop_percentage else { continue };
+            let scale = match fraction.denominator {
+                0 => 10_000,
+                1 => 100,
+                _ => 1,
+            };
+            let millionths = fraction.numerator.saturating_mul(scale).min(1_000_000);
+            compiled.drops.push((drop.category.as_str().into(), millionths));
         }
     }
     let field = at.field("endpoints");
-    let mut list = Vec::new();
     for (index, group) in endpoints.iter().enumerate() {
-        locality(&field.nth(index), group, sockets, locality_weighted, &mut list);
+        locality(&field.nth(index), group, sockets, &mut compiled.list);
     }
-    list.sort_by_key(|endpoint| endpoint.priority);
-    Endpoints { list }
+    compiled.list.sort_by_key(|endpoint| endpoint.priority);
+    compiled
 }
 
-fn locality(
-    at: &At<'_>,
-    group: &LocalityLbEndpoints,
-    sockets: &Sockets,
-    weighted: bool,
-    list: &mut Vec<Endpoint>,
-) {
+fn locality(at: &At<'_>, group: &LocalityLbEndpoints, sockets: &Sockets, list: &mut Vec<Endpoint>) {
     fields!(at, group => LocalityLbEndpoints {
         use { locality, lb_endpoints, load_balancing_weight, priority }
         accept { metadata, proximity }
@@ -77,28 +83,18 @@ fn locality(
             parts.into_iter().map(String::as_str).take_while(|part| !part.is_empty()).collect();
         parts.join("/").into()
     });
-    let first = list.len();
+    let share = messages::number(load_balancing_weight.as_ref()).unwrap_or(0);
     let field = at.field("lb_endpoints");
     for (index, entry) in lb_endpoints.iter().enumerate() {
         let at = field.nth(index);
         if let Some(endpoint) = endpoint(&at, entry, sockets) {
-            list.push(Endpoint { priority: *priority, locality: Arc::clone(&name), ..endpoint });
+            list.push(Endpoint {
+                priority: *priority,
+                locality: Arc::clone(&name),
+                locality_weight: share,
+                ..endpoint
+            });
         }
-    }
-    if !weighted {
-        return;
-    }
-    // A locality without a weight gets nothing when localities are weighted.
-    let Some(share) = messages::number(load_balancing_weight.as_ref()).filter(|share| *share > 0)
-    else {
-        list.truncate(first);
-        return;
-    };
-    let total: u64 = list[first..].iter().map(|endpoint| u64::from(endpoint.weight)).sum();
-    for endpoint in &mut list[first..] {
-        let weight = u128::from(endpoint.weight) * u128::from(share) * u128::from(LOCALITY_STEPS);
-        let weight = weight / u128::from(total.max(1));
-        endpoint.weight = u32::try_from(weight).unwrap_or(u32::MAX).max(1);
     }
 }
 
@@ -125,23 +121,33 @@ fn endpoint(at: &At<'_>, entry: &LbEndpoint, sockets: &Sockets) -> Option<Endpoi
     };
     let place = at.field("endpoint");
     fields!(&place, host => PbEndpoint {
-        use { address, hostname }
-        // There is no active health checking: clusters that ask for it are refused.
-        accept { health_check_config, observability_name }
+        use { address, hostname, health_check_config }
+        accept { observability_name }
         refuse { additional_addresses }
     });
-    let wanted = metadata.as_ref().and_then(|all| all.filter_metadata.get(SOCKET_METADATA));
+    let of = |key| metadata.as_ref().and_then(|all| all.filter_metadata.get(key));
+    let transport = sockets.of(of(SOCKET_METADATA));
+    let balance = of(BALANCE_METADATA);
+    let hash_key = balance.and_then(|all| all.fields.get("hash_key")?.kind.as_ref());
     Some(Endpoint {
-        address: messages::endpoint_address(&place.field("address"), address.as_ref())?,
         hostname: (!hostname.is_empty()).then(|| hostname.as_str().into()),
         weight: messages::positive(
             &at.field("load_balancing_weight"),
             load_balancing_weight.as_ref(),
             1,
         ),
-        priority: 0,
         health,
-        locality: Arc::default(),
-        tls: sockets.of(wanted),
+        labels: balance::labels(balance),
+        hash_key: match hash_key {
+            Some(ValueKind::StringValue(key)) => Some(key.as_str().into()),
+            _ => None,
+        },
+        tls: transport.tls,
+        hop: transport.hop,
+        probe: checks::probe_address(
+            &place.field("health_check_config"),
+            health_check_config.as_ref(),
+        ),
+        ..Endpoint::new(messages::endpoint_address(&place.field("address"), address.as_ref())?)
     })
 }

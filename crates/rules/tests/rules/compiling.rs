@@ -263,7 +263,7 @@ fn what_is_not_understood_is_refused_by_name() {
             "@type": format!("{TYPE}.filters.listener.original_src.v3.OriginalSrc") } }] })),
             "listener_filters[0].typed_config: listener filter".to_owned(),
         ),
-        (cluster(json!({ "outlier_detection": {} })), "outlier_detection: is not".to_owned()),
+        (cluster(json!({ "queuing_policies": {} })), "outlier_detection: is not".to_owned()),
         (cluster(json!({ "health_checks": [{}] })), "health_checks: is not supported".to_owned()),
         (cluster(json!({ "lb_policy": "MAGLEV" })), "lb_policy: is not supported".to_owned()),
         (cluster(json!({ "type": "STATIC" })), "load_assignment: holds a host name".to_owned()),
@@ -327,7 +327,7 @@ fn verification_of_a_server_is_switched_off_only_in_so_many_words() {
 fn a_rejected_resource_keeps_its_last_good_form() {
     let before = compile(&set(&everything()), None).runtime;
     let mut bad = api_cluster();
-    merge(&mut bad, json!({ "outlier_detection": {} }));
+    merge(&mut bad, json!({ "queuing_policies": {} }));
     let mut resources = everything();
     resources[0] = (Kind::Cluster, bad.clone());
     let after = compile(&set(&resources), Some(&before));
