@@ -12,17 +12,28 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::Deref,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
+
+use arc_swap::ArcSwap;
 
 use sluis_rules::{
     AccessLog, Address, Balancer, Cluster, Direction, DownstreamTls, EndpointAddress, Endpoints,
-    FilterChain, Listener, Network, Runtime, TcpProxy, TcpTarget, UpstreamTls,
+    FilterChain, Listener, Network, Observed, Runtime, TcpProxy, TcpTarget, UpstreamTls,
 };
 use sluis_tls::{ClientTls, Clock, SecretStore, ServerTls};
 use tracing::warn;
 
-use crate::{access_log::Logs, bound::BoundSet, buckets::Buckets};
+use crate::{
+    access_log::Logs,
+    bound::BoundSet,
+    buckets::Buckets,
+    hosts::{Group, Host},
+};
 
 /// The cluster that Istio puts last in a listener when destinations that nobody declared are
 /// allowed (`outboundTrafficPolicy: ALLOW_ANY`).
@@ -51,7 +62,12 @@ pub struct Backend {
     cluster: Arc<Cluster>,
     /// The endpoints, with names replaced by addresses.
     pub endpoints: Arc<Endpoints>,
-    pub(crate) balancer: Balancer,
+    /// What the process knows of each endpoint, in the same order; `None` for one without address.
+    pub(crate) hosts: Vec<Option<Arc<Host>>>,
+    /// What is under way.
+    pub(crate) group: Arc<Group>,
+    /// The choice as things are: made anew when an endpoint's health changes.
+    choice: ArcSwap<Choice>,
     /// TLS by the settings' place in memory, which the cluster keeps alive.
     tls: HashMap<usize, ClientTls>,
 }
@@ -65,16 +81,82 @@ impl Deref for Backend {
     }
 }
 
+/// A balancer, with a number that no other has.
+#[derive(Debug)]
+pub(crate) struct Choice {
+    pub(crate) number: u64,
+    pub(crate) balancer: Balancer,
+}
+
+impl Choice {
+    fn new(cluster: &Cluster, endpoints: &Endpoints, hosts: &[Option<Arc<Host>>]) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let now = Instant::now();
+        let observe = |place: usize| match &hosts[place] {
+            Some(host) => host.observed(cluster.slow_start.as_ref(), now),
+            None => Observed::from(endpoints.list[place].health),
+        };
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { number, balancer: Balancer::new(cluster, endpoints, observe) }
+    }
+}
+
+/// The hosts of endpoints, those that are known taken over.
+fn hosts(
+    cluster: &Cluster,
+    endpoints: &Endpoints,
+    before: Option<&Arc<Backend>>,
+) -> Vec<Option<Arc<Host>>> {
+    let known: HashMap<&Address, &Arc<Host>> = before
+        .iter()
+        .flat_map(|before| before.hosts.iter().flatten())
+        .map(|host| (host.address(), host))
+        .collect();
+    let is_checked = !cluster.health_checks.is_empty();
+    let was_checked = before.is_some_and(|before| !before.health_checks.is_empty());
+    let host = |endpoint: &sluis_rules::Endpoint| {
+        let EndpointAddress::Fixed(address) = &endpoint.address else { return None };
+        let is_checked = is_checked && !endpoint.probe.is_disabled;
+        Some(match known.get(address) {
+            Some(host) if is_checked == was_checked => Arc::clone(host),
+            Some(host) if was_checked => {
+                host.unwatch();
+                Arc::clone(host)
+            }
+            _ => Arc::new(Host::new(address.clone(), is_checked)),
+        })
+    };
+    endpoints.list.iter().map(host).collect()
+}
+
 impl Backend {
-    fn new(cluster: &Arc<Cluster>, endpoints: Arc<Endpoints>, store: &SecretStore) -> Self {
+    fn new(
+        cluster: &Arc<Cluster>,
+        endpoints: Arc<Endpoints>,
+        store: &SecretStore,
+        before: Option<&Arc<Self>>,
+    ) -> Self {
+        let hosts = hosts(cluster, &endpoints, before);
+        let choice = ArcSwap::from_pointee(Choice::new(cluster, &endpoints, &hosts));
+        let group = before.map(|before| Arc::clone(&before.group)).unwrap_or_default();
         let list = &endpoints.list;
-        let balancer = Balancer::new(cluster, list, |place| list[place].health);
         let mut tls = HashMap::new();
         for settings in list.iter().filter_map(|e| e.tls.as_ref()).chain(&cluster.tls) {
             tls.entry(place_of(settings)).or_insert_with(|| client_tls(cluster, settings, store));
         }
         let tls = tls.into_iter().filter_map(|(at, made)| Some((at, made?))).collect();
-        Self { cluster: Arc::clone(cluster), endpoints, balancer, tls }
+        Self { cluster: Arc::clone(cluster), endpoints, hosts, group, choice, tls }
+    }
+
+    /// The choice as things are.
+    pub(crate) fn choice(&self) -> arc_swap::Guard<Arc<Choice>> {
+        self.choice.load()
+    }
+
+    /// Makes the choice anew, because an endpoint's health has changed. Not for data threads.
+    pub(crate) fn rebalance(&self) {
+        let choice = Choice::new(&self.cluster, &self.endpoints, &self.hosts);
+        self.choice.store(Arc::new(choice));
     }
 
     /// The cluster as compiled.
@@ -145,12 +227,13 @@ impl Config {
             .iter()
             .map(|(name, cluster)| {
                 let endpoints = resolved(cluster, &resolve);
-                let before = self.backends.get(name).filter(|before| {
+                let before = self.backends.get(name);
+                let same = before.filter(|before| {
                     Arc::ptr_eq(&before.cluster, cluster) && before.endpoints == endpoints
                 });
-                let backend = before
+                let backend = same
                     .cloned()
-                    .unwrap_or_else(|| Arc::new(Backend::new(cluster, endpoints, store)));
+                    .unwrap_or_else(|| Arc::new(Backend::new(cluster, endpoints, store, before)));
                 (Arc::clone(name), backend)
             })
             .collect();
@@ -178,6 +261,11 @@ impl Config {
             backends,
             server_tls,
         }
+    }
+
+    /// All clusters.
+    pub(crate) fn backends(&self) -> impl Iterator<Item = &Arc<Backend>> {
+        self.backends.values()
     }
 
     /// A cluster by name, ready for use.

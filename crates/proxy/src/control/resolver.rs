@@ -50,10 +50,10 @@ impl Resolver {
         let mut before = std::mem::take(&mut *entries);
         let now = Instant::now();
         for cluster in clusters {
-            let refresh = cluster.dns_refresh.max(REFRESH_MIN);
+            let refresh = cluster.dns.refresh.max(REFRESH_MIN);
             for endpoint in &cluster.endpoints.list {
                 let EndpointAddress::Name { host, .. } = &endpoint.address else { continue };
-                let key = (Arc::clone(host), cluster.dns_family);
+                let key = (Arc::clone(host), cluster.dns.family);
                 let known = entries.remove(&key).or_else(|| before.remove(&key));
                 let entry = match known {
                     Some(known) => Entry { refresh: known.refresh.min(refresh), ..known },
@@ -73,7 +73,7 @@ impl Resolver {
 
     /// The addresses of a name, as this cluster wants them; empty while they are unknown.
     pub(crate) fn addresses(&self, cluster: &Cluster, host: &str) -> Vec<IpAddr> {
-        let key = (Arc::from(host), cluster.dns_family);
+        let key = (Arc::from(host), cluster.dns.family);
         self.entries.borrow().get(&key).map(|entry| entry.addresses.clone()).unwrap_or_default()
     }
 
