@@ -10,7 +10,10 @@
 pub(crate) mod admin;
 mod checks;
 pub(crate) mod handoff;
+mod health;
+mod outlier;
 pub(crate) mod resolver;
+mod watches;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +30,7 @@ use sluis_xds::{Subscriptions, Update};
 use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
-use self::{checks::unusable, resolver::Resolver};
+use self::{checks::unusable, resolver::Resolver, watches::Watches};
 use crate::{
     bound::bind_all,
     config::{Config, chains},
@@ -63,6 +66,7 @@ pub(crate) struct Control {
     /// Until when new listeners wait.
     warm_by: Option<Instant>,
     is_ready: bool,
+    watches: Watches,
 }
 
 /// What a control thread is made of.
@@ -95,6 +99,7 @@ impl Control {
             listeners: BTreeMap::new(),
             warm_by: None,
             is_ready: false,
+            watches: Watches::default(),
         };
         for secret in control.wanted.secrets.values() {
             control.store.put(secret).map_err(|error| vec![error.to_string()])?;
@@ -266,11 +271,12 @@ impl Control {
         compile(&set, Some(&self.compiled)).runtime
     }
 
-    fn send(&self, runtime: &Arc<Runtime>) -> Vec<String> {
+    fn send(&mut self, runtime: &Arc<Runtime>) -> Vec<String> {
         let before = Arc::clone(&self.config.borrow());
         let (bound, errors) = bind_all(runtime, &before.bound, before.settings.workers);
         let resolve = |cluster: &_, host: &str| self.resolver.addresses(cluster, host);
         let next = before.next(Arc::clone(runtime), resolve, &self.store, bound);
+        self.watches.follow(next.backends());
         self.config.send_replace(Arc::new(next));
         let texts = errors.iter().map(|error| error.to_string()).collect::<Vec<_>>();
         texts.iter().for_each(|error| warn!("{error}"));

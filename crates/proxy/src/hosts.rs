@@ -21,10 +21,10 @@ use std::{
 use sluis_rules::{Address, Health, Observed, SlowStart};
 use tokio::sync::Notify;
 
-pub(crate) use self::monitor::{Alarm, Ejection};
 use self::monitor::Monitor;
-pub use self::usage::{ConnectionPermit, Permit, Priority};
+pub(crate) use self::monitor::{Alarm, Ejection};
 use self::usage::Usage;
+pub use self::usage::{ConnectionPermit, Permit, Priority};
 
 /// Taken out for bad answers.
 const EJECTED: u8 = 1;
@@ -39,7 +39,7 @@ pub struct Group {
     usage: [Usage; 2],
     /// Wakes the control thread when an endpoint rang.
     pub(crate) alarm: Notify,
-    /// Whether anything was sent since somebody looked.
+    /// Whether anything was ever sent.
     traffic: AtomicBool,
     /// Requests refused because a limit was reached.
     pub(crate) overflows: AtomicU64,
@@ -62,9 +62,9 @@ pub struct Host {
 }
 
 impl Group {
-    /// Whether anything was sent since the last time this was asked.
-    pub(crate) fn had_traffic(&self) -> bool {
-        self.traffic.swap(false, Ordering::Relaxed)
+    /// Whether anything was ever sent.
+    pub(crate) fn has_traffic(&self) -> bool {
+        self.traffic.load(Ordering::Relaxed)
     }
 }
 
@@ -100,6 +100,10 @@ impl Host {
 
     pub(crate) fn is_failed(&self) -> bool {
         self.has(FAILED)
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.has(PENDING)
     }
 
     fn has(&self, flag: u8) -> bool {

@@ -17,7 +17,7 @@ pub mod conn;
 mod control;
 pub mod drain;
 mod gates;
-mod hosts;
+pub mod hosts;
 pub mod http;
 mod inspect;
 pub mod log_sink;

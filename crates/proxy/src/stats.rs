@@ -65,6 +65,9 @@ counters! {
     UpstreamCxTotal, counter, "upstream_cx_total", "Connections to endpoints that were opened.";
     UpstreamCxConnectFail, counter, "upstream_cx_connect_fail", "Connections to endpoints that failed, TLS included.";
     UpstreamCxConnectTimeout, counter, "upstream_cx_connect_timeout", "Connections to endpoints that took too long.";
+    UpstreamCxOverflow, counter, "upstream_cx_overflow", "Connections not opened because the cluster has as many as it may have.";
+    UpstreamRqOverflow, counter, "upstream_rq_pending_overflow", "Requests refused because the cluster has as many as it may have.";
+    UpstreamRetryOverflow, counter, "upstream_rq_retry_overflow", "Requests not sent again because the cluster has as many retries as it may have.";
     UpstreamNoHost, counter, "upstream_cx_none_healthy", "Choices of an endpoint that found none.";
     UpstreamLoops, counter, "upstream_cx_loop", "Connections refused because their destination is this proxy.";
     HttpCxTotal, counter, "http.downstream_cx_total", "Connections served as HTTP.";

@@ -8,7 +8,7 @@ mod pump;
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use sluis_rules::{Listener, TcpProxy};
+use sluis_rules::{Address, Listener, TcpProxy};
 use tokio::io::AsyncReadExt as _;
 use tracing::debug;
 
@@ -92,7 +92,7 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
         connected = connect(worker, &backend, proxy, &downstream.facts, &mut outcome) => connected,
         () = downstream.gate.closed() => None,
     };
-    let Some(Upstream { io: mut upstream, local, pick }) = connected else {
+    let Some(Upstream { io: mut upstream, local, pick, _held }) = connected else {
         if outcome.is_blocked && downstream.facts.sni.is_none() && !downstream.facts.tls_terminated
         {
             outcome.asked = asked_name(&mut downstream).await;
@@ -157,7 +157,7 @@ async fn connect(
     facts: &ConnectionFacts,
     outcome: &mut Outcome,
 ) -> Option<Upstream> {
-    let context = ConnectContext { original_dst: facts.original_dst, ..ConnectContext::default() };
+    let context = context(facts);
     loop {
         outcome.attempts += 1;
         let error = match worker.connect(backend, &context).await {
@@ -183,6 +183,19 @@ async fn connect(
             return None;
         }
         tokio::time::sleep(RETRY_WAIT).await;
+    }
+}
+
+/// What the choice of an endpoint may depend on.
+fn context(facts: &ConnectionFacts) -> ConnectContext<'static> {
+    let socket = |address: &Address| match address {
+        Address::Socket(address) => Some(*address),
+        Address::Pipe(_) => None,
+    };
+    ConnectContext {
+        original_dst: facts.original_dst,
+        downstream: socket(&facts.remote).zip(socket(&facts.local)),
+        ..ConnectContext::default()
     }
 }
 

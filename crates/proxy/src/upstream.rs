@@ -4,17 +4,21 @@
 //! Out:   an [`Upstream`], or a [`ConnectError`] that knows its response flag.
 //! Never: connects to this proxy itself; falls back to plaintext when TLS was asked for.
 
+mod dial;
+mod handshake;
+mod lines;
+
 use std::{cell::RefCell, collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
-use sluis_rules::{Address, Cluster, Discovery, Draw, EndpointAddress, Endpoints, UpstreamTls};
-use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream};
+use sluis_rules::{
+    Address, Cluster, Discovery, Draw, EndpointAddress, Endpoints, Hop, Labels, Turns, UpstreamTls,
+};
 
+pub(crate) use self::lines::{Held, Lines};
 use crate::{
     config::Backend,
-    conn::{Io, Replay, Socket},
-    sockets,
+    conn::Io,
+    hosts::{Host, Priority},
     stats::Counter,
     worker::Worker,
 };
@@ -26,8 +30,16 @@ pub struct ConnectContext<'a> {
     pub host: Option<&'a str>,
     /// The address that the client wanted to reach: for ORIGINAL_DST clusters.
     pub original_dst: Option<SocketAddr>,
-    /// The request's hash: for clusters that choose by it.
+    /// The request's or connection's hash, for clusters that choose by hash.
     pub hash: Option<u64>,
+    /// The metadata that the endpoint must have, for clusters with subsets.
+    pub labels: Option<&'a Labels>,
+    /// How often an endpoint has been chosen and not been wanted.
+    pub attempt: u32,
+    /// Whose limits count.
+    pub priority: Priority,
+    /// The client's address and ours towards it, for PROXY protocol headers.
+    pub downstream: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// A chosen endpoint: where to connect, and the endpoint it stands for.
@@ -36,9 +48,54 @@ pub struct Pick {
     /// Where to connect.
     pub address: Address,
     endpoint: Option<(Arc<Endpoints>, usize)>,
+    /// What the process knows of it; `None` for an original destination.
+    pub host: Option<Arc<Host>>,
 }
 
 impl Pick {
+    /// An address that stands for no endpoint.
+    pub(crate) fn plain(address: Address) -> Self {
+        Self { address, endpoint: None, host: None }
+    }
+
+    /// An endpoint by its place in the cluster's list.
+    pub(crate) fn of(backend: &Backend, place: usize) -> Option<Self> {
+        let EndpointAddress::Fixed(address) = &backend.endpoints.list.get(place)?.address else {
+            return None;
+        };
+        let endpoint = Some((Arc::clone(&backend.endpoints), place));
+        Some(Self { address: address.clone(), endpoint, host: backend.hosts[place].clone() })
+    }
+
+    /// What comes before TLS towards this endpoint.
+    pub(crate) fn hop(&self, cluster: &Cluster) -> Hop {
+        match &self.endpoint {
+            Some((all, index)) => all.list[*index].hop,
+            None => cluster.hop,
+        }
+    }
+
+    /// Tells outlier detection of an answer, by its status.
+    pub(crate) fn answered(&self, backend: &Backend, status: u16) {
+        if let Some(host) = &self.host {
+            host.answered(backend.outlier.as_deref(), &backend.group, status);
+        }
+    }
+
+    /// Tells outlier detection that the endpoint left us without an answer.
+    pub(crate) fn failed(&self, backend: &Backend, is_timeout: bool) {
+        if let Some(host) = &self.host {
+            host.failed(backend.outlier.as_deref(), &backend.group, is_timeout);
+        }
+    }
+
+    /// Tells outlier detection that the endpoint was reached.
+    pub(crate) fn reached(&self, backend: &Backend, is_final: bool) {
+        if let Some(host) = &self.host {
+            host.reached(backend.outlier.as_deref(), &backend.group, is_final);
+        }
+    }
+
     /// The endpoint's host name, for `auto_host_rewrite`.
     #[must_use]
     pub fn hostname(&self) -> Option<&Arc<str>> {
@@ -65,6 +122,8 @@ pub struct Upstream {
     pub local: Option<SocketAddr>,
     /// The endpoint that was chosen.
     pub pick: Pick,
+    /// Counts the connection while it is open.
+    pub(crate) _held: Option<Held>,
 }
 
 /// Why there is no connection to an endpoint.
@@ -75,6 +134,22 @@ pub enum ConnectError {
     NoEndpoint {
         /// The cluster's name.
         cluster: Arc<str>,
+    },
+    /// The cluster has as much under way as it may have.
+    #[error("cluster {cluster}: {what} are at their limit")]
+    Overflow {
+        /// The cluster's name.
+        cluster: Arc<str>,
+        /// Of what there is too much.
+        what: &'static str,
+    },
+    /// The control plane asks for a part of the requests to be dropped.
+    #[error("cluster {cluster}: dropped for overload")]
+    Dropped {
+        /// The cluster's name.
+        cluster: Arc<str>,
+        /// Whether it asks for all to be dropped.
+        is_unconditional: bool,
     },
     /// The cluster goes to the original destination, and there is none.
     #[error("cluster {cluster}: the connection has no original destination")]
@@ -121,6 +196,9 @@ impl ConnectError {
     pub fn flag(&self) -> &'static str {
         match self {
             Self::NoEndpoint { .. } | Self::NoOriginalDestination { .. } => "UH",
+            Self::Overflow { .. } => "UO",
+            Self::Dropped { is_unconditional: true, .. } => "UDO",
+            Self::Dropped { is_unconditional: false, .. } => "DO",
             Self::Loop { .. } | Self::Io { .. } | Self::Timeout { .. } | Self::Tls { .. } => "UF",
         }
     }
@@ -131,7 +209,7 @@ impl ConnectError {
         match self {
             Self::Io { address, .. }
             | Self::Timeout { address, .. }
-            | Self::Tls { address, .. } => Some(Pick { address, endpoint: None }),
+            | Self::Tls { address, .. } => Some(Pick::plain(address)),
             _ => None,
         }
     }
@@ -141,6 +219,9 @@ impl ConnectError {
     pub fn details(&self) -> &'static str {
         match self {
             Self::NoEndpoint { .. } | Self::NoOriginalDestination { .. } => "no_healthy_upstream",
+            Self::Overflow { .. } => "upstream_reset_before_response_started{overflow}",
+            Self::Dropped { is_unconditional: true, .. } => "unconditional_drop_overload",
+            Self::Dropped { is_unconditional: false, .. } => "drop_overload",
             Self::Timeout { .. } => "upstream_reset_before_response_started{connection_timeout}",
             Self::Loop { .. } | Self::Io { .. } | Self::Tls { .. } => {
                 "upstream_reset_before_response_started{connection_failure}"
@@ -155,9 +236,7 @@ impl ConnectError {
             Self::Io { address, .. }
             | Self::Timeout { address, .. }
             | Self::Tls { address, .. } => Some(address),
-            Self::NoEndpoint { .. } | Self::NoOriginalDestination { .. } | Self::Loop { .. } => {
-                None
-            }
+            _ => None,
         }
     }
 
@@ -177,9 +256,22 @@ impl ConnectError {
     }
 }
 
-/// The turns of the round robins of one worker, by cluster.
+/// Opens a connection outside of all limits: for health checks.
+///
+/// # Errors
+///
+/// Those of [`Worker::dial`].
+pub(crate) async fn open(
+    backend: &Backend,
+    pick: &Pick,
+    context: &ConnectContext<'_>,
+) -> Result<Io, ConnectError> {
+    Ok(dial::dial(backend, pick, context).await?.0)
+}
+
+/// The turns of one worker, by cluster: of which balancer they are, and where they stand.
 #[derive(Debug, Default)]
-pub(crate) struct Balance(RefCell<HashMap<usize, u64>>);
+pub(crate) struct Balance(RefCell<HashMap<usize, (u64, Turns)>>);
 
 impl Balance {
     /// Forgets all turns: the clusters may be others now.
@@ -193,24 +285,37 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// [`ConnectError::NoEndpoint`], [`ConnectError::NoOriginalDestination`] and
-    /// [`ConnectError::Loop`].
+    /// [`ConnectError::NoEndpoint`], [`ConnectError::NoOriginalDestination`],
+    /// [`ConnectError::Dropped`] and [`ConnectError::Loop`].
     pub fn pick(
         &self,
         backend: &Arc<Backend>,
         context: &ConnectContext<'_>,
     ) -> Result<Pick, ConnectError> {
-        if let Discovery::OriginalDst { port_override } = backend.discovery {
+        for (_, millionths) in &backend.endpoints.drops {
+            if self.random().below(1_000_000) < u64::from(*millionths) {
+                let is_unconditional = *millionths >= 1_000_000;
+                let cluster = Arc::clone(&backend.name);
+                return Err(ConnectError::Dropped { cluster, is_unconditional });
+            }
+        }
+        if let Discovery::OriginalDst { port_override, .. } = backend.discovery {
             return self.original(backend, port_override, context);
         }
+        let choice = backend.choice();
         let picked = {
-            let mut turns = self.balance.0.borrow_mut();
+            let mut all = self.balance.0.borrow_mut();
             // A worker starts its turns at random, so that workers do not move in step.
-            let turn = turns
-                .entry(Arc::as_ptr(backend) as usize)
-                .or_insert_with(|| self.random().below(1 << 32));
-            let mut draw = Draw { random: self.random().next(), turn };
-            backend.balancer.pick(&mut draw, |_| 0)
+            let new = || (choice.number, Turns::new(self.random().next()));
+            let (number, turns) = all.entry(Arc::as_ptr(backend) as usize).or_insert_with(new);
+            if *number != choice.number {
+                (*number, *turns) = new();
+            }
+            let &ConnectContext { hash, labels, attempt, .. } = context;
+            let mut draw = Draw { random: self.random().next(), hash, labels, attempt, turns };
+            let in_flight =
+                |at: usize| backend.hosts[at].as_ref().map_or(0, |host| host.requests());
+            choice.balancer.pick(&mut draw, in_flight)
         };
         let address =
             picked.ok().and_then(|place| match &backend.endpoints.list.get(place)?.address {
@@ -221,7 +326,8 @@ impl Worker {
             self.stats().inc(Counter::UpstreamNoHost);
             return Err(ConnectError::NoEndpoint { cluster: Arc::clone(&backend.name) });
         };
-        Ok(Pick { address, endpoint: Some((Arc::clone(&backend.endpoints), place)) })
+        let host = backend.hosts[place].clone();
+        Ok(Pick { address, endpoint: Some((Arc::clone(&backend.endpoints), place)), host })
     }
 
     fn original(
@@ -241,7 +347,7 @@ impl Worker {
             self.stats().inc(Counter::UpstreamLoops);
             return Err(ConnectError::Loop { address });
         }
-        Ok(Pick { address: Address::Socket(address), endpoint: None })
+        Ok(Pick::plain(Address::Socket(address)))
     }
 
     /// Connects to a chosen endpoint, within the cluster's connect timeout.
@@ -258,9 +364,10 @@ impl Worker {
         backend: &Arc<Backend>,
         pick: Pick,
         context: &ConnectContext<'_>,
+        held: Option<Held>,
     ) -> Result<Upstream, ConnectError> {
         let waited = backend.connect_timeout;
-        let dialled = tokio::time::timeout(waited, dial(backend, &pick, context)).await;
+        let dialled = tokio::time::timeout(waited, dial::dial(backend, &pick, context)).await;
         let (io, local) = match dialled {
             Ok(Ok(done)) => done,
             Ok(Err(error)) => {
@@ -273,10 +380,10 @@ impl Worker {
             }
         };
         self.stats().inc(Counter::UpstreamCxTotal);
-        Ok(Upstream { io, local, pick })
+        Ok(Upstream { io, local, pick, _held: held })
     }
 
-    /// Chooses an endpoint and connects to it.
+    /// Chooses an endpoint and connects to it, for a connection that is proxied as TCP.
     ///
     /// # Errors
     ///
@@ -287,59 +394,19 @@ impl Worker {
         context: &ConnectContext<'_>,
     ) -> Result<Upstream, ConnectError> {
         let pick = self.pick(backend, context)?;
-        self.dial(backend, pick, context).await
-    }
-}
-
-async fn dial(
-    backend: &Backend,
-    pick: &Pick,
-    context: &ConnectContext<'_>,
-) -> Result<(Io, Option<SocketAddr>), ConnectError> {
-    let failed = |source| ConnectError::Io { address: pick.address.clone(), source };
-    let (socket, local) = match &pick.address {
-        Address::Socket(address) => {
-            let stream = dial_tcp(backend, *address).await.map_err(failed)?;
-            let local = stream.local_addr().ok();
-            // The kernel lets a socket connect to itself when source and destination meet.
-            if local == Some(*address) {
-                return Err(ConnectError::Loop { address: *address });
-            }
-            (Socket::Tcp(stream), local)
+        let host = pick.host.as_ref();
+        let group = &backend.group;
+        let Some(permit) = group.connection(&backend.limits, context.priority, host, false) else {
+            self.stats().inc(Counter::UpstreamCxOverflow);
+            let cluster = Arc::clone(&backend.name);
+            return Err(ConnectError::Overflow { cluster, what: "connections" });
+        };
+        let told = pick.clone();
+        let dialled = self.dial(backend, pick, context, Some(Held::of(permit))).await;
+        match &dialled {
+            Ok(_) => told.reached(backend, true),
+            Err(error) => told.failed(backend, matches!(error, ConnectError::Timeout { .. })),
         }
-        Address::Pipe(path) => (Socket::dial_unix(path).await.map_err(failed)?, None),
-    };
-    let Some(settings) = pick.tls(backend) else {
-        return Ok((Io::Plain(socket), local));
-    };
-    let fault = |message: String| ConnectError::Tls { address: pick.address.clone(), message };
-    let tls = backend
-        .client_tls(settings)
-        .ok_or_else(|| fault("the cluster's TLS settings cannot be used".to_owned()))?;
-    let host = context.host.filter(|host| backend.auto_sni && !is_ip(host));
-    let endpoint_name = pick.hostname().filter(|_| settings.auto_host_sni);
-    let sni = host.or(endpoint_name.map(|name| &**name));
-    let stream = tls
-        .connect(Replay::new(BytesMut::new(), socket), sni)
-        .await
-        .map_err(|error| fault(error.to_string()))?;
-    Ok((Io::Tls(Box::new(stream.into())), local))
-}
-
-/// RFC 6066 §3: literal addresses are not server names.
-fn is_ip(host: &str) -> bool {
-    host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok()
-}
-
-async fn dial_tcp(backend: &Backend, address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(source) = backend.bind_source.filter(|s| s.is_ipv4() == address.is_ipv4()) {
-        socket.bind(source)?;
+        dialled
     }
-    let stream = socket.connect(address).await?;
-    stream.set_nodelay(true)?;
-    if let Some(keepalive) = &backend.tcp_keepalive {
-        sockets::keep_alive(SockRef::from(&stream), keepalive)?;
-    }
-    Ok(stream)
 }

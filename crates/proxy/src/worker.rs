@@ -22,7 +22,7 @@ use crate::{
     log_sink::{LogBuffers, LogSender},
     random::Random,
     stats::Shard,
-    upstream::Balance,
+    upstream::{Balance, Lines},
 };
 
 /// The size of a pooled buffer: one TLS record, and more than any usual HTTP head.
@@ -46,6 +46,7 @@ pub struct Worker {
     active: Cell<usize>,
     next_id: Cell<u64>,
     pub(crate) balance: Balance,
+    pub(crate) lines: Lines,
     pub(crate) gates: Gates,
     /// What HTTP keeps per worker: upstream pools, scripts.
     pub http: http::WorkerState,
@@ -71,6 +72,7 @@ impl Worker {
             active: Cell::new(0),
             next_id: Cell::new(0),
             balance: Balance::default(),
+            lines: Lines::default(),
             gates: Gates::default(),
             http: Default::default(),
         })
@@ -98,6 +100,7 @@ impl Worker {
     pub(crate) fn publish(&self, config: Arc<Config>) {
         *self.config.borrow_mut() = config;
         self.balance.forget();
+        self.lines.forget_idle();
     }
 
     /// The monotonic clock.

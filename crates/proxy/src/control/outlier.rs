@@ -87,8 +87,8 @@ impl Detector<'_> {
     fn eject(&self, host: &Host, reason: Reason, now: Instant) -> bool {
         let active = self.hosts.iter().filter(|host| host.is_ejected()).count();
         let percent = 100.0 * (active + 1) as f64 / self.hosts.len().max(1) as f64;
-        let fits = percent <= f64::from(self.rules.max_percent)
-            || (self.rules.always_one && active == 0);
+        let fits =
+            percent <= f64::from(self.rules.max_percent) || (self.rules.always_one && active == 0);
         if !fits || self.random.below(100) >= u64::from(self.enforced(reason)) {
             return false;
         }
@@ -242,8 +242,7 @@ mod tests {
     #[test]
     fn an_endpoint_that_succeeds_much_less_often_than_the_others_is_taken_out() {
         let (hosts, random, group) = (hosts(6), Random::from_os(), Group::default());
-        let rules =
-            Outlier { max_percent: 100, consecutive_5xx: 10_000, ..Outlier::default() };
+        let rules = Outlier { max_percent: 100, consecutive_5xx: 10_000, ..Outlier::default() };
         for host in &hosts {
             (0..100).for_each(|_| host.answered(Some(&rules), &group, 200));
         }

@@ -114,8 +114,12 @@ impl Group {
         let under_way = usage.requests.load(Ordering::Relaxed);
         let under_way = under_way.saturating_add(usage.pending.load(Ordering::Relaxed));
         let max = priority.limits(limits).retries_at(under_way);
-        take(&usage.retries, max)
-            .then(|| Permit { group: Arc::clone(self), host: None, priority, kind: Kind::Retry })
+        take(&usage.retries, max).then(|| Permit {
+            group: Arc::clone(self),
+            host: None,
+            priority,
+            kind: Kind::Retry,
+        })
     }
 
     /// A place among the connections.

@@ -1,7 +1,10 @@
 //! One try: choose an endpoint, connect, send, pass the response on.
 
+use std::sync::Arc;
+
 use sluis_http1::{Known, is_dns_name};
 use sluis_rules::HostRewrite;
+use tokio::time::timeout_at;
 
 use super::{
     client::Client,
@@ -13,12 +16,15 @@ use super::{
     pool::{Key, Pooled},
     reply::Reply,
     rewrite,
+    settle::{RESPONSE_TIMEOUT, response_timeout},
     state::Desk,
     trace::Trace,
 };
 use crate::{
+    config::Backend,
+    hosts::{Permit, Priority},
     stats::Counter,
-    upstream::{ConnectContext, Pick},
+    upstream::{ConnectContext, ConnectError, Pick},
 };
 
 /// How one try ended, when not with a [`Failure`].
@@ -66,7 +72,17 @@ pub(super) async fn attempt<'c>(
         let reply = Reply::new(400, "invalid_server_name").of(plan.matched);
         return Ok(Finish::Reply(reply.closing().into()));
     };
-    let mut link = connect(site, plan, pick.clone(), server_name).await?;
+    let connecting = connect(site, plan, pick.clone(), server_name);
+    let (mut link, _under_way) = match course.deadlines.response {
+        Some(limit) => match timeout_at(limit, connecting).await {
+            Ok(connected) => connected?,
+            Err(_) => {
+                pick.failed(plan.backend, true);
+                return Ok(Finish::Reply(response_timeout().into()));
+            }
+        },
+        None => connecting.await?,
+    };
     trace.local = link.local();
     if plan.matched.virtual_host.request_attempt_count {
         number(u64::from(trace.attempts), &mut desk.text);
@@ -74,10 +90,37 @@ pub(super) async fn attempt<'c>(
     }
     let closes = client.must_close(site, desk);
     let driven = client.drive(site, desk, course, trace, (&mut link, closes)).await;
+    tell(plan, &pick, &driven, desk, trace);
     if let Ok(Finish::Complete { .. }) = &driven {
         link.give_back(site, plan, &pick);
     }
+    if let Some(host) = &pick.host {
+        site.worker.lines.of(host).release();
+    }
     driven
+}
+
+/// Tells outlier detection how a try ended.
+fn tell(
+    plan: &Plan<'_>,
+    pick: &Pick,
+    driven: &Result<Finish<'_>, Failure>,
+    desk: &Desk,
+    trace: &Trace<'_>,
+) {
+    let backend = plan.backend;
+    match driven {
+        Err(Failure::Status) => pick.answered(backend, desk.response.status()),
+        Err(Failure::TryTimeout) => pick.failed(backend, true),
+        Err(_) => pick.failed(backend, false),
+        Ok(Finish::Reply(reply)) if reply.details == RESPONSE_TIMEOUT => {
+            pick.failed(backend, true);
+        }
+        Ok(_) if trace.response_start.is_some() => {
+            pick.answered(backend, desk.response.status());
+        }
+        Ok(_) => {}
+    }
 }
 
 /// The server name that the connection must be for, when the request decides it.
@@ -97,8 +140,32 @@ fn server_name(plan: &Plan<'_>, pick: &Pick, desk: &Desk) -> Result<Option<Strin
     }
 }
 
-/// A kept connection to the endpoint, or a new one.
+/// A kept connection to the endpoint, or a new one, within the cluster's limits; what is returned
+/// beside it counts the request while it is under way.
 async fn connect(
+    site: Site<'_>,
+    plan: &Plan<'_>,
+    pick: Pick,
+    server_name: Option<String>,
+) -> Result<(Link, Permit), Failure> {
+    let backend = plan.backend;
+    let host = pick.host.clone();
+    let link = open(site, plan, pick, server_name).await?;
+    match backend.group.request(&backend.limits, Priority::Default, host.as_ref()) {
+        Some(permit) => Ok((link, permit)),
+        None => {
+            site.worker.stats().inc(Counter::UpstreamRqOverflow);
+            Err(overflow(backend, "requests"))
+        }
+    }
+}
+
+fn overflow(backend: &Backend, what: &'static str) -> Failure {
+    Failure::Connect(ConnectError::Overflow { cluster: Arc::clone(&backend.name), what })
+}
+
+/// A kept connection to the endpoint, or a new one; waits for one where no more may be opened.
+async fn open(
     site: Site<'_>,
     plan: &Plan<'_>,
     pick: Pick,
@@ -107,13 +174,42 @@ async fn connect(
     let backend = plan.backend;
     let host = server_name.as_deref();
     let key = Key::new(backend.cluster(), pick.tls(backend), &pick.address, host);
-    if let Some(pooled) = site.worker.http.pool.take(&key, site.now) {
+    let kept = || {
+        let pooled = site.worker.http.pool.take(&key, site.worker.now())?;
         site.worker.stats().inc(Counter::HttpPoolHits);
+        Some(pooled)
+    };
+    if let Some(pooled) = kept() {
         return Ok(Link::Http1(Line { key, pooled }));
     }
+    let priority = Priority::Default;
+    let Some(_waiting) = backend.group.pending(&backend.limits, priority) else {
+        site.worker.stats().inc(Counter::UpstreamRqOverflow);
+        return Err(overflow(backend, "pending requests"));
+    };
+    let held = loop {
+        if let Some(held) = site.worker.lines.open(backend, pick.host.as_ref(), priority) {
+            break held;
+        }
+        site.worker.stats().inc(Counter::UpstreamCxOverflow);
+        let Some(endpoint) = &pick.host else { return Err(overflow(backend, "connections")) };
+        site.worker.lines.of(endpoint).freed().await;
+        if let Some(pooled) = kept() {
+            return Ok(Link::Http1(Line { key, pooled }));
+        }
+    };
     let original_dst = site.connection.original_dst;
-    let context = ConnectContext { host, original_dst, hash: None };
-    let upstream = site.worker.dial(backend, pick, &context).await.map_err(Failure::Connect)?;
-    let pooled = Pooled { upstream, requests: 0, is_done: false };
-    Ok(Link::Http1(Line { key, pooled }))
+    let context = ConnectContext { host, original_dst, ..ConnectContext::default() };
+    let told = pick.clone();
+    match site.worker.dial(backend, pick, &context, Some(held)).await {
+        Ok(upstream) => {
+            told.reached(backend, false);
+            let pooled = Pooled { upstream, requests: 0, is_done: false };
+            Ok(Link::Http1(Line { key, pooled }))
+        }
+        Err(error) => {
+            told.failed(backend, matches!(error, ConnectError::Timeout { .. }));
+            Err(Failure::Connect(error))
+        }
+    }
 }

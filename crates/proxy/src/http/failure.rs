@@ -54,6 +54,16 @@ impl Failure {
                 error @ (ConnectError::NoEndpoint { .. }
                 | ConnectError::NoOriginalDestination { .. }),
             ) => told(503, error.details(), "no healthy upstream".into()),
+            Self::Connect(error @ ConnectError::Overflow { .. }) => {
+                let mut reply = told(503, error.details(), format!("{RESET}overflow").into());
+                reply.fields.push((b"x-envoy-overloaded".to_vec(), b"true".to_vec()));
+                reply
+            }
+            Self::Connect(error @ ConnectError::Dropped { is_unconditional, .. }) => {
+                let text =
+                    if *is_unconditional { "unconditional drop overload" } else { "drop overload" };
+                told(503, error.details(), text.into())
+            }
             Self::Connect(error) => {
                 let reason = match error {
                     ConnectError::Timeout { .. } => "connection timeout",

@@ -27,7 +27,11 @@ use super::{
     timeouts,
     trace::Trace,
 };
-use crate::{access_log::Flag, stats::Counter};
+use crate::{
+    access_log::Flag,
+    hosts::{Permit, Priority},
+    stats::Counter,
+};
 
 /// How forwarding ended.
 pub(super) enum Outcome<'c> {
@@ -73,6 +77,7 @@ pub(super) async fn forward<'c>(
     let mut mirrors = mirror::chosen(site, plan);
     desk.kept.restart(course.tries.may_follow() || !mirrors.is_empty());
     copy(client, site, plan, &mut mirrors, desk);
+    let mut retrying: Option<Permit> = None;
     loop {
         let tried = attempt(client, site, desk, &mut course, trace).await;
         copy(client, site, plan, &mut mirrors, desk);
@@ -99,6 +104,15 @@ pub(super) async fn forward<'c>(
         let Next::Again(wait) = next else {
             return Outcome::Reply(give_up(&failure, &course, trace));
         };
+        // The retry before is over; as in Envoy it makes room for this one.
+        drop(retrying.take());
+        let backend = plan.backend;
+        retrying = backend.group.retry(&backend.limits, Priority::Default);
+        if retrying.is_none() {
+            site.worker.stats().inc(Counter::UpstreamRetryOverflow);
+            trace.flags.set(Flag::UpstreamOverflow);
+            return Outcome::Reply(give_up(&failure, &course, trace));
+        }
         site.worker.stats().inc(Counter::HttpRetries);
         if !wait.is_zero() {
             sleep(wait).await;

@@ -37,6 +37,10 @@ impl Link {
         match self {
             Self::Http1(Line { key, mut pooled }) => {
                 pooled.requests += 1;
+                let max = plan.backend.http.max_requests;
+                if max.is_some_and(|max| pooled.requests >= max) {
+                    return;
+                }
                 let place = (plan.backend.cluster(), pick.tls(plan.backend));
                 site.worker.http.pool.give(key, pooled, place, site.worker.now());
             }

@@ -66,15 +66,21 @@ pub(super) fn settle<'c>(
     }
 }
 
+/// Why the client is told so, in Envoy's words.
+pub(super) const RESPONSE_TIMEOUT: &str = "upstream_response_timeout";
+
+/// The answer when the response took too long.
+pub(super) fn response_timeout<'c>() -> Reply<'c> {
+    let reply = Reply::new(504, RESPONSE_TIMEOUT);
+    reply.text("upstream request timeout").flag(Flag::UpstreamRequestTimeout)
+}
+
 /// What the client is told when its time is up.
 fn late<'c>(deadline: Deadline, seen: Seen, trace: &mut Trace<'_>) -> Finish<'c> {
     // Envoy's rule: who has sent the whole request has waited for us, the others made us wait.
     let status = if seen.is_request_done { 504 } else { 408 };
     let reply = match deadline {
-        Deadline::Response | Deadline::Try | Deadline::TryIdle => {
-            let reply = Reply::new(504, "upstream_response_timeout");
-            reply.text("upstream request timeout").flag(Flag::UpstreamRequestTimeout)
-        }
+        Deadline::Response | Deadline::Try | Deadline::TryIdle => response_timeout(),
         Deadline::Request => Reply::new(408, "request_overall_timeout").text("request timeout"),
         Deadline::Idle => {
             let reply = Reply::new(status, "stream_idle_timeout");

@@ -113,9 +113,7 @@ fn the_least_loaded_of_two_is_taken() {
 
 #[test]
 fn no_endpoint_has_a_reason() {
-    let of = |policy, list: &[(u32, u32, Health)]| {
-        pick(&cluster(policy, 0), &endpoints(list), 1)
-    };
+    let of = |policy, list: &[(u32, u32, Health)]| pick(&cluster(policy, 0), &endpoints(list), 1);
     assert_eq!(of(LbPolicy::RoundRobin, &[]), Err(NoEndpoint::Empty));
     assert_eq!(of(LbPolicy::RoundRobin, &[(1, 0, DOWN)]), Err(NoEndpoint::NoneHealthy));
     assert_eq!(of(LbPolicy::ClusterProvided, &[]), Err(NoEndpoint::ClusterProvided));

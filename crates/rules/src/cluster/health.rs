@@ -33,8 +33,6 @@ pub struct HealthCheck {
     pub healthy_threshold: u32,
     /// Another port to ask at; 0 for the endpoint's.
     pub port: u16,
-    /// The protocols offered by TLS when asking; empty for the cluster's.
-    pub alpn: Vec<Arc<str>>,
     /// What is asked.
     pub probe: Probe,
 }

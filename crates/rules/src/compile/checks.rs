@@ -150,14 +150,14 @@ fn health_check(at: &At<'_>, value: &PbCheck) -> Option<HealthCheck> {
             timeout, interval, initial_jitter, interval_jitter, interval_jitter_percent,
             unhealthy_threshold, healthy_threshold, alt_port, no_traffic_interval,
             no_traffic_healthy_interval, unhealthy_interval, unhealthy_edge_interval,
-            healthy_edge_interval, tls_options, health_checker,
+            healthy_edge_interval, health_checker,
         }
         // Logs of their own; a connection of its own for each question is always good.
         accept {
             reuse_connection, event_log_path, event_logger, always_log_health_check_failures,
             always_log_health_check_success,
         }
-        refuse { event_service, transport_socket_match_criteria }
+        refuse { event_service, transport_socket_match_criteria, tls_options }
     });
     let time = |field: &str, value| messages::duration(&at.field(field), value);
     let needed = |field: &'static str, value| match time(field, value) {
@@ -197,11 +197,6 @@ fn health_check(at: &At<'_>, value: &PbCheck) -> Option<HealthCheck> {
             at.field("alt_port").fault("is not a port number");
             0
         }),
-        alpn: tls_options
-            .iter()
-            .flat_map(|options| &options.alpn_protocols)
-            .map(|name| name.as_str().into())
-            .collect(),
         probe: probe(at, health_checker.as_ref())?,
     })
 }

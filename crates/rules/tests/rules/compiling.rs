@@ -263,7 +263,7 @@ fn what_is_not_understood_is_refused_by_name() {
             "@type": format!("{TYPE}.filters.listener.original_src.v3.OriginalSrc") } }] })),
             "listener_filters[0].typed_config: listener filter".to_owned(),
         ),
-        (cluster(json!({ "queuing_policies": {} })), "outlier_detection: is not".to_owned()),
+        (cluster(json!({ "queuing_policies": {} })), "queuing_policies: is not".to_owned()),
         (cluster(json!({ "health_checks": [{}] })), "health_checks: is not supported".to_owned()),
         (cluster(json!({ "lb_policy": "MAGLEV" })), "lb_policy: is not supported".to_owned()),
         (cluster(json!({ "type": "STATIC" })), "load_assignment: holds a host name".to_owned()),

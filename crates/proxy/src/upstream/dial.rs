@@ -1,0 +1,94 @@
+//! Opens one connection: TCP, what comes before TLS, TLS.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use bytes::BytesMut;
+use sluis_rules::{Address, UpstreamTls};
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::{ConnectContext, ConnectError, Pick, handshake};
+use crate::{
+    config::Backend,
+    conn::{Io, Replay, Socket},
+    sockets,
+};
+
+pub(super) async fn dial(
+    backend: &Backend,
+    pick: &Pick,
+    context: &ConnectContext<'_>,
+) -> Result<(Io, Option<SocketAddr>), ConnectError> {
+    let failed = |source| ConnectError::Io { address: pick.address.clone(), source };
+    let hop = pick.hop(backend);
+    let (mut socket, local) = match (&pick.address, hop.http_proxy) {
+        (Address::Socket(_), Some(proxy)) => connect_tcp(backend, proxy.address, &failed).await?,
+        (Address::Socket(address), None) => connect_tcp(backend, *address, &failed).await?,
+        (Address::Pipe(path), _) => (Socket::dial_unix(path).await.map_err(failed)?, None),
+    };
+    if let (Address::Socket(address), Some(_)) = (&pick.address, hop.http_proxy) {
+        let target = address.to_string();
+        handshake::ask_to_connect(&mut socket, &target, &[]).await.map_err(failed)?;
+    }
+    if let Some(version) = hop.proxy_protocol {
+        handshake::proxy_header(&mut socket, version, context.downstream).await.map_err(failed)?;
+    }
+    let Some(settings) = pick.tls(backend) else {
+        return Ok((Io::Plain(socket), local));
+    };
+    let stream = start_tls(backend, pick, settings, socket, context).await?;
+    Ok((stream, local))
+}
+
+async fn start_tls(
+    backend: &Backend,
+    pick: &Pick,
+    settings: &Arc<UpstreamTls>,
+    socket: Socket,
+    context: &ConnectContext<'_>,
+) -> Result<Io, ConnectError> {
+    let fault = |message: String| ConnectError::Tls { address: pick.address.clone(), message };
+    let tls = backend
+        .client_tls(settings)
+        .ok_or_else(|| fault("the cluster's TLS settings cannot be used".to_owned()))?;
+    let host = context.host.filter(|host| backend.auto_sni && !is_ip(host));
+    let endpoint_name = pick.hostname().filter(|_| settings.auto_host_sni);
+    let sni = host.or(endpoint_name.map(|name| &**name));
+    let stream = tls
+        .connect(Replay::new(BytesMut::new(), socket), sni)
+        .await
+        .map_err(|error| fault(error.to_string()))?;
+    Ok(Io::Tls(Box::new(stream.into())))
+}
+
+async fn connect_tcp(
+    backend: &Backend,
+    address: SocketAddr,
+    failed: &impl Fn(io::Error) -> ConnectError,
+) -> Result<(Socket, Option<SocketAddr>), ConnectError> {
+    let stream = dial_tcp(backend, address).await.map_err(failed)?;
+    let local = stream.local_addr().ok();
+    // The kernel lets a socket connect to itself when source and destination meet.
+    if local == Some(address) {
+        return Err(ConnectError::Loop { address });
+    }
+    Ok((Socket::Tcp(stream), local))
+}
+
+/// RFC 6066 §3: literal addresses are not server names.
+fn is_ip(host: &str) -> bool {
+    host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok()
+}
+
+async fn dial_tcp(backend: &Backend, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(source) = backend.bind_source.filter(|s| s.is_ipv4() == address.is_ipv4()) {
+        socket.bind(source)?;
+    }
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    if let Some(keepalive) = &backend.tcp_keepalive {
+        sockets::keep_alive(SockRef::from(&stream), keepalive)?;
+    }
+    Ok(stream)
+}
