@@ -54,10 +54,11 @@ pub(super) async fn attempt<'c>(
     let context = ConnectContext { original_dst, hash: course.hash, ..ConnectContext::default() };
     let mut pick = site.worker.pick(plan.backend, &context).map_err(Failure::Connect)?;
     // As in Envoy: after so many draws the last one is taken, tried before or not.
-    for _ in 0..course.tries.host_attempts() {
+    for attempt in 1..=course.tries.host_attempts() {
         if !course.tried.contains(&pick.address) {
             break;
         }
+        let context = ConnectContext { attempt, ..context };
         pick = site.worker.pick(plan.backend, &context).map_err(Failure::Connect)?;
     }
     course.tried.push(pick.address.clone());

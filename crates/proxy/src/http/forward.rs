@@ -107,8 +107,12 @@ pub(super) async fn forward<'c>(
         // The retry before is over; as in Envoy it makes room for this one.
         drop(retrying.take());
         let backend = plan.backend;
-        retrying = backend.group.retry(&backend.limits, Priority::Default);
-        if retrying.is_none() {
+        // Another connection in place of a kept one that was dead is no retry.
+        let is_stale = matches!(failure, Failure::Closed { is_stale: true, .. }) && wait.is_zero();
+        if !is_stale {
+            retrying = backend.group.retry(&backend.limits, Priority::Default);
+        }
+        if retrying.is_none() && !is_stale {
             site.worker.stats().inc(Counter::UpstreamRetryOverflow);
             trace.flags.set(Flag::UpstreamOverflow);
             return Outcome::Reply(give_up(&failure, &course, trace));

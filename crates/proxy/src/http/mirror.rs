@@ -181,7 +181,12 @@ async fn send(
         Some(pooled) => pooled,
         None => {
             let context = ConnectContext { host, ..*context };
-            let upstream = worker.dial(backend, pick.clone(), &context).await?;
+            let priority = crate::hosts::Priority::Default;
+            let Some(held) = worker.lines.open(backend, pick.host.as_ref(), priority) else {
+                let cluster = Arc::clone(&backend.name);
+                return Err(ConnectError::Overflow { cluster, what: "connections" }.into());
+            };
+            let upstream = worker.dial(backend, pick.clone(), &context, Some(held)).await?;
             Pooled { upstream, requests: 0, is_done: false }
         }
     };
