@@ -6,6 +6,7 @@
 
 mod access_log;
 mod cluster;
+mod dynamic;
 mod grpc;
 mod inbound;
 mod listener;

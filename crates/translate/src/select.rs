@@ -86,7 +86,7 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
     let mut seen = HashSet::new();
     selection.faults.retain(|fault| seen.insert(fault.clone()));
     Inputs {
-        mesh: mesh(snapshot.mesh()),
+        mesh: MeshInputs { dynamic_dns: cluster::dynamic_dns(&clusters), ..mesh(snapshot.mesh()) },
         is_grpc: view.node.is_grpc,
         outbound,
         inbound,
@@ -167,5 +167,10 @@ fn mesh(config: &MeshConfig) -> MeshInputs {
         PathNormalization::MergeSlashes => Normalization::MergeSlashes,
         PathNormalization::DecodeAndMergeSlashes => Normalization::DecodeAndMergeSlashes,
     };
-    MeshInputs { access_log, normalization, dns_refresh: config.dns_refresh_rate }
+    MeshInputs {
+        access_log,
+        normalization,
+        dns_refresh: config.dns_refresh_rate,
+        dynamic_dns: None,
+    }
 }

@@ -78,13 +78,13 @@ fn selector_labels(value: Option<&Value<'_>>) -> Labels {
     value.read().unwrap_or_default()
 }
 
-/// Refuses a host that is a wildcard, where one service is meant.
-pub(super) fn exact_host(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<HostPattern> {
+/// Refuses `*`, where one service is meant. Another wildcard may be the host of a ServiceEntry.
+pub(super) fn service_host(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<HostPattern> {
     let host: Option<HostPattern> = fields.req(name);
-    if host.as_ref().is_some_and(HostPattern::is_wildcard)
+    if host.as_ref().is_some_and(HostPattern::is_any)
         && let Some(value) = fields.get(name)
     {
-        return value.fault("a wildcard does not name one service");
+        return value.fault("\"*\" does not name one service");
     }
     host
 }

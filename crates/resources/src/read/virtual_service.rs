@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use sluis_nouns::{HostPattern, ObjectName, is_dns_label, is_dns_name};
 
 use super::read_fields;
-use super::shared::{exact_host, some_of};
+use super::shared::{service_host, some_of};
 use crate::kinds::virtual_service::{
     Destination, GatewayRef, HttpAction, HttpRoute, L4Destination, TcpMatch, TcpRoute, TlsMatch,
     TlsRoute, VirtualService,
@@ -212,7 +212,7 @@ fn l4_destination(fields: &mut Fields<'_, '_>) -> Option<L4Destination> {
 }
 
 fn destination(fields: &mut Fields<'_, '_>) -> Option<Destination> {
-    let host = exact_host(fields, "host");
+    let host = service_host(fields, "host");
     let subset = fields.opt("subset");
     let port = fields.opt("port").map(|Port(number)| number);
     Some(Destination { at: fields.at(), host: host?, subset, port })

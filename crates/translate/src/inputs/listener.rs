@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use sluis_nouns::Cidr;
 
-use super::{HeaderChanges, ServerTls};
+use super::{DnsFamily, HeaderChanges, ServerTls};
 use crate::view::Capture;
 
 /// What a sidecar does with connections that no listener of their own claims.
@@ -98,6 +98,20 @@ pub struct TcpOptions {
     pub idle_timeout: Option<Duration>,
     /// How long a connection may last; `None` for no limit.
     pub connection_duration_max: Option<Duration>,
+    /// The tunnel through an HTTP proxy around the bytes.
+    pub tunnel: Option<TunnelInput>,
+    /// When the server name that the client asks for is resolved: which addresses are used, and the
+    /// port that is connected to.
+    pub dynamic: Option<(DnsFamily, u16)>,
+}
+
+/// A tunnel through an HTTP proxy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TunnelInput {
+    /// Where the proxy is asked to connect to: `host:port`.
+    pub target: String,
+    /// Whether it is asked by POST rather than CONNECT.
+    pub is_post: bool,
 }
 
 /// A cluster and its share.

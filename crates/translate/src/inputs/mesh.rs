@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::DnsFamily;
+
 /// What the mesh configuration says to every proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MeshInputs {
@@ -11,6 +13,8 @@ pub struct MeshInputs {
     pub normalization: Normalization,
     /// How long a DNS answer is used when it says nothing itself.
     pub dns_refresh: Duration,
+    /// When some cluster resolves names as clients ask for them: which addresses are used.
+    pub dynamic_dns: Option<DnsFamily>,
 }
 
 /// Where and how requests and connections are logged.

@@ -1,6 +1,5 @@
 //! Clusters and their endpoints.
 
-mod dynamic;
 mod endpoints;
 mod options;
 
@@ -18,7 +17,7 @@ use envoy_types::pb::envoy::{
 
 pub(crate) use self::endpoints::{assignment, endpoints};
 pub(super) use self::options::HTTP_OPTIONS;
-use super::{tls, wrap};
+use super::{dynamic, tls, wrap};
 use crate::{Balance, ClusterInput, Discovery, DnsFamily, MeshInputs};
 
 /// By how much the times at which names are resolved are spread, in milliseconds, as Istio does.
@@ -74,7 +73,7 @@ pub(crate) fn cluster(input: &ClusterInput, mesh: &MeshInputs) -> Cluster {
             cluster.cluster_discovery_type =
                 Some(ClusterDiscoveryType::ClusterType(CustomClusterType {
                     name: "envoy.clusters.dynamic_forward_proxy".to_owned(),
-                    typed_config: Some(dynamic::config(input)),
+                    typed_config: Some(dynamic::cluster(input)),
                 }));
             return cluster;
         }

@@ -33,7 +33,8 @@ use envoy_types::pb::{
                 tcp_proxy::v3::{
                     TcpProxy,
                     tcp_proxy::{
-                        ClusterSpecifier, WeightedCluster, weighted_cluster::ClusterWeight,
+                        ClusterSpecifier, TunnelingConfig, WeightedCluster,
+                        weighted_cluster::ClusterWeight,
                     },
                 },
             },
@@ -48,7 +49,7 @@ use envoy_types::pb::{
 use prost::Name;
 use sluis_envoy::pack;
 
-use super::{access_log, route::PASSTHROUGH, route_policy, server_tls, wrap};
+use super::{access_log, dynamic, route::PASSTHROUGH, route_policy, server_tls, wrap};
 use crate::{
     Capture, ChainInput, Handler, HeaderChanges, ListenerInput, MeshInputs, Normalization,
     OutboundInputs, OutboundPolicy, Target, TcpOptions,
@@ -157,6 +158,13 @@ fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
     if input.is_plain_only {
         "raw_buffer".clone_into(&mut claims.transport_protocol);
     }
+    let dynamic = match &input.handler {
+        Handler::Tcp { options, .. } => options.dynamic.map(|(family, port)| {
+            let config = dynamic::sni_filter(family, port);
+            network_filter("envoy.filters.network.sni_dynamic_forward_proxy", &config)
+        }),
+        Handler::Http { .. } => None,
+    };
     let filter = match &input.handler {
         Handler::Http { routes, stat_prefix, is_edge } => {
             connection_manager(routes, stat_prefix, *is_edge, mesh)
@@ -168,7 +176,7 @@ fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
     FilterChain {
         name: input.name.clone(),
         filter_chain_match: (claims != FilterChainMatch::default()).then_some(claims),
-        filters: vec![filter],
+        filters: dynamic.into_iter().chain([filter]).collect(),
         transport_socket: input.tls.as_ref().map(server_tls::downstream),
         metadata: wrap::metadata(input.config.as_deref()),
         ..FilterChain::default()
@@ -182,7 +190,7 @@ fn connection_manager(routes: &str, stat_prefix: &str, is_edge: bool, mesh: &Mes
             config_source: Some(wrap::ads()),
             route_config_name: routes.to_owned(),
         })),
-        http_filters: http_filters(),
+        http_filters: with_dynamic_dns(http_filters(), mesh),
         // Zero is "no limit": Istio leaves long polls and watches alone.
         stream_idle_timeout: Some(wrap::duration(Duration::ZERO)),
         upgrade_configs: vec![UpgradeConfig {
@@ -225,6 +233,16 @@ pub(super) fn http_filters() -> Vec<HttpFilter> {
         http_filter(route_policy::CORS, &Cors::default()),
         http_filter("envoy.filters.http.router", &Router::default()),
     ]
+}
+
+/// Puts the filter that resolves the Host of requests before the router, where a cluster needs it.
+fn with_dynamic_dns(mut filters: Vec<HttpFilter>, mesh: &MeshInputs) -> Vec<HttpFilter> {
+    if let Some(family) = mesh.dynamic_dns {
+        let config = dynamic::http_filter(family);
+        let filter = http_filter("envoy.filters.http.dynamic_forward_proxy", &config);
+        filters.insert(filters.len().saturating_sub(1), filter);
+    }
+    filters
 }
 
 fn http_filter<M: Name>(name: &str, config: &M) -> HttpFilter {
@@ -283,6 +301,11 @@ fn tcp_proxy_with(
             cluster_specifier: Some(specifier),
             idle_timeout: options.idle_timeout.map(wrap::duration),
             max_downstream_connection_duration: options.connection_duration_max.map(wrap::duration),
+            tunneling_config: options.tunnel.as_ref().map(|tunnel| TunnelingConfig {
+                hostname: tunnel.target.clone(),
+                use_post: tunnel.is_post,
+                ..TunnelingConfig::default()
+            }),
             hash_policy: options.is_hashed_by_source.then(by_source).into_iter().collect(),
             ..TcpProxy::default()
         },

@@ -4,11 +4,11 @@
 //! Out:   what requests are hashed by, and the options of TCP connections.
 //! Never: chooses the cluster's own settings; those are `cluster`'s.
 
-use sluis_model::Policy;
-use sluis_resources::{HashKey, L4Destination, Meta};
+use sluis_model::{Policy, PortTarget};
+use sluis_resources::{HashKey, L4Destination, Meta, Resolution, TunnelMethod};
 
 use super::{Selection, destination::ClusterKey};
-use crate::{HashInput, TcpOptions};
+use crate::{DnsFamily, HashInput, TcpOptions, TunnelInput};
 
 impl Selection<'_> {
     /// What requests for a destination are hashed by, when it chooses endpoints by hash.
@@ -36,8 +36,14 @@ impl Selection<'_> {
         listener_port: u16,
     ) -> TcpOptions {
         let Some(route) = routes.first() else { return TcpOptions::default() };
-        let key = self.destination(meta, &route.destination, listener_port);
-        self.tcp_options(&key)
+        let mut key = self.destination(meta, &route.destination, listener_port);
+        let options = self.tcp_options(&key);
+        if routes.len() == 1 {
+            return options;
+        }
+        // The tunnel is the listener's: shares of several clusters have that of the whole service.
+        key.subset.clear();
+        TcpOptions { tunnel: self.tunnel(&key), ..options }
     }
 
     /// The options of connections to one destination.
@@ -48,7 +54,33 @@ impl Selection<'_> {
             is_hashed_by_source: self.hash(key) == Some(HashInput::SourceIp),
             idle_timeout: tcp.idle_timeout,
             connection_duration_max: tcp.max_connection_duration,
+            tunnel: self.tunnel(key),
+            dynamic: self.dynamic(key),
         }
+    }
+
+    fn tunnel(&self, key: &ClusterKey) -> Option<TunnelInput> {
+        let rule = self.service(&key.host).and_then(|service| self.rule(&service))?;
+        let subset = rule.subset(&key.subset);
+        // A subset that does not exist has no tunnel, and no cluster either.
+        let tunnel = (subset.is_some() || key.subset.is_empty()).then(|| rule.tunnel(subset))??;
+        let host = &tunnel.target_host;
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        Some(TunnelInput {
+            target: format!("{host}:{}", tunnel.target_port),
+            is_post: tunnel.method == TunnelMethod::Post,
+        })
+    }
+
+    /// How the server name is resolved, for a destination that means a name of the client's choice.
+    fn dynamic(&self, key: &ClusterKey) -> Option<(DnsFamily, u16)> {
+        let service = self.service(&key.host)?;
+        let port = service.port(key.port).filter(|port| port.protocol.is_tls())?;
+        let target = match port.target {
+            PortTarget::Number(target) => target,
+            PortTarget::Name(_) => port.number,
+        };
+        (service.resolution == Resolution::DynamicDns).then(|| (self.dns_family(), target))
     }
 
     fn policy_of(&self, key: &ClusterKey) -> Policy {

@@ -28,9 +28,12 @@ impl<'a> Client<'a> {
     pub(super) fn is_sidecar(&self) -> bool {
         self.view.role == Role::Sidecar
     }
+}
 
-    /// As Istio: the families of the proxy's own addresses, IPv4 alone where it has both.
-    pub(super) fn dns_family(&self) -> DnsFamily {
+impl Selection<'_> {
+    /// The family of addresses that names are resolved to. As Istio: that of the proxy's own addresses,
+    /// IPv4 alone where it has both.
+    pub(in crate::select) fn dns_family(&self) -> DnsFamily {
         let own = std::slice::from_ref(&self.view.address);
         let all = [own, &self.view.node.instance_ips].concat();
         if all.iter().all(std::net::IpAddr::is_ipv6) { DnsFamily::V6 } else { DnsFamily::V4 }

@@ -11,6 +11,14 @@ use envoy_types::pb::{
                 ClusterConfig, cluster_config::ClusterImplementationSpecifier,
             },
             common::dynamic_forward_proxy::v3::DnsCacheConfig,
+            filters::{
+                http::dynamic_forward_proxy::v3::{
+                    FilterConfig as HttpFilterConfig, filter_config::ImplementationSpecifier,
+                },
+                network::sni_dynamic_forward_proxy::v3::{
+                    FilterConfig as SniFilterConfig, filter_config::PortSpecifier,
+                },
+            },
         },
     },
     google::protobuf::Any,
@@ -23,7 +31,7 @@ use crate::{ClusterInput, DnsFamily};
 const CACHE: &str = "dynamic_dns";
 
 /// The cluster's own configuration.
-pub(super) fn config(input: &ClusterInput) -> Any {
+pub(super) fn cluster(input: &ClusterInput) -> Any {
     // Envoy wants the server name sent and checked to be the request's, or to be told that it is not.
     let is_loose =
         input.tls.as_ref().is_some_and(|tls| !(tls.is_sni_auto && tls.is_name_check_auto));
@@ -36,8 +44,25 @@ pub(super) fn config(input: &ClusterInput) -> Any {
     })
 }
 
+/// Resolves the Host of requests that are routed to such a cluster; it leaves the others alone.
+pub(super) fn http_filter(family: DnsFamily) -> HttpFilterConfig {
+    HttpFilterConfig {
+        implementation_specifier: Some(ImplementationSpecifier::DnsCacheConfig(cache(family))),
+        ..HttpFilterConfig::default()
+    }
+}
+
+/// Resolves the server name that a client's TLS asks for.
+pub(super) fn sni_filter(family: DnsFamily, port: u16) -> SniFilterConfig {
+    SniFilterConfig {
+        dns_cache_config: Some(cache(family)),
+        port_specifier: Some(PortSpecifier::PortValue(u32::from(port))),
+        ..SniFilterConfig::default()
+    }
+}
+
 /// The one cache of a proxy.
-pub(crate) fn cache(family: DnsFamily) -> DnsCacheConfig {
+fn cache(family: DnsFamily) -> DnsCacheConfig {
     let family = match family {
         DnsFamily::V4 => DnsLookupFamily::V4Only,
         DnsFamily::V6 => DnsLookupFamily::V6Only,
