@@ -13,7 +13,7 @@ use std::sync::Arc;
 use sluis_model::{
     MeshPort, MeshService, MtlsMode, Policy, PolicyDefaults, Rule, ServiceEndpoint, ServiceSource,
 };
-use sluis_resources::{ClientTlsMode, Protocol, Resolution, ServerTlsMode, SimpleLb, Subset};
+use sluis_resources::{ClientTlsMode, Protocol, Resolution, SimpleLb, Subset};
 
 use self::client::Client;
 use super::{
@@ -50,14 +50,10 @@ pub(super) fn select(selection: &mut Selection<'_>) -> Vec<ClusterInput> {
                     port,
                     rule: rule.as_deref(),
                     subset,
-                    sni: None,
                 };
                 clusters.extend(wanted.cluster(selection));
             }
         }
-    }
-    if selection.view.role == Role::Gateway {
-        clusters.extend(sni_clusters(selection, &client));
     }
     for key in std::mem::take(&mut selection.client_tls_clusters) {
         let name = key.name();
@@ -117,31 +113,6 @@ pub(super) fn dynamic_dns(clusters: &[ClusterInput]) -> Option<DnsFamily> {
         .map(|cluster| cluster.dns_family)
 }
 
-/// The clusters of servers that pass the mesh's own TLS on by its server name, unopened. They add no
-/// TLS of their own, and take only endpoints that take the mesh's.
-fn sni_clusters(selection: &mut Selection<'_>, client: &Client<'_>) -> Vec<ClusterInput> {
-    let snapshot = selection.snapshot;
-    let servers: Vec<_> = snapshot
-        .gateways(&selection.view.labels)
-        .flat_map(|gateway| &gateway.spec().servers)
-        .filter(|server| {
-            let mode = server.tls.as_ref().map(|tls| tls.mode);
-            mode == Some(ServerTlsMode::AutoPassthrough)
-        })
-        .collect();
-    let mut clusters = Vec::new();
-    for (name, key) in selection.sni_clusters(&servers) {
-        let Some(service) = selection.service(&key.host) else { continue };
-        let rule = selection.rule(&service);
-        let subset = rule.as_deref().and_then(|rule| rule.subset(&key.subset));
-        let Some(port) = service.port(key.port) else { continue };
-        let (service, rule) = (&service, rule.as_deref());
-        let wanted = Wanted { client, service, port, rule, subset, sni: Some(name) };
-        clusters.extend(wanted.cluster(selection));
-    }
-    clusters
-}
-
 /// One cluster to be made.
 struct Wanted<'a> {
     client: &'a Client<'a>,
@@ -149,8 +120,6 @@ struct Wanted<'a> {
     port: &'a MeshPort,
     rule: Option<&'a Rule>,
     subset: Option<&'a Subset>,
-    /// The name, for a cluster that carries TLS of the mesh that is not its own.
-    sni: Option<String>,
 }
 
 impl Wanted<'_> {
@@ -164,15 +133,12 @@ impl Wanted<'_> {
         let all = selection.snapshot.endpoints(service, port);
         let tls = self.tls(selection, &policy, &all, protocol == UpstreamProtocol::Http2);
         let endpoints: Vec<&ServiceEndpoint> =
-            all.iter().filter(|endpoint| self.is_wanted(selection, endpoint)).collect();
+            all.iter().filter(|endpoint| self.is_wanted(endpoint)).collect();
         let setting = policy::locality(policy.load_balancer.as_ref(), mesh);
         let has_outliers = policy.outlier_detection.is_some();
         let marks = |endpoint: &ServiceEndpoint| match &policy.tls {
             Some(tls) => tls.mode == ClientTlsMode::IstioMutual,
-            None => {
-                let is_mesh = self.sni.is_some() || tls.as_ref().is_ok_and(|tls| tls.1);
-                is_mesh && takes_mesh_tls(selection, endpoint)
-            }
+            None => tls.as_ref().is_ok_and(|tls| tls.1) && takes_mesh_tls(selection, endpoint),
         };
         let groups = self.client.localities(&endpoints, setting.as_ref(), has_outliers, marks);
         let (tls, is_tls_by_endpoint, discovery) = match tls {
@@ -190,7 +156,7 @@ impl Wanted<'_> {
         let subset = self.subset.map(|subset| subset.name.clone()).unwrap_or_default();
         let key = ClusterKey { host: service.host.clone(), subset, port: port.number };
         let mesh = selection.snapshot.mesh();
-        let name = self.sni.clone().unwrap_or_else(|| key.name());
+        let name = key.name();
         Some(ClusterInput {
             stat_name: format!("{name};"),
             name,
@@ -214,10 +180,7 @@ impl Wanted<'_> {
             connection: policy::connection(&pool, mesh.tcp_keepalive.as_ref()),
             tls,
             is_tls_by_endpoint,
-            proxy_protocol: policy
-                .proxy_protocol
-                .filter(|_| self.sni.is_none())
-                .map(policy::proxy_protocol),
+            proxy_protocol: policy.proxy_protocol.map(policy::proxy_protocol),
             connect_timeout: pool.tcp.connect_timeout.unwrap_or(mesh.connect_timeout),
             about: self.about(&policy),
             discovery,
@@ -231,10 +194,9 @@ impl Wanted<'_> {
         }
     }
 
-    /// Whether an endpoint is of the subset, and takes what the cluster carries.
-    fn is_wanted(&self, selection: &Selection<'_>, endpoint: &ServiceEndpoint) -> bool {
+    /// Whether an endpoint is of the subset.
+    fn is_wanted(&self, endpoint: &ServiceEndpoint) -> bool {
         self.subset.is_none_or(|subset| endpoint.labels.matches(&subset.labels))
-            && (self.sni.is_none() || takes_mesh_tls(selection, endpoint))
     }
 
     /// The TLS of the cluster, and whether each endpoint decides on it: what the rule says, else the
@@ -246,9 +208,6 @@ impl Wanted<'_> {
         endpoints: &[ServiceEndpoint],
         is_http2: bool,
     ) -> Result<(Option<crate::ClientTls>, bool), Box<Fault>> {
-        if self.sni.is_some() {
-            return Ok((None, false));
-        }
         let subset = self.subset.map(|subset| subset.name.as_str()).unwrap_or_default();
         let origination = Origination {
             service: self.service,
