@@ -74,9 +74,6 @@ spec:
   - match: [{uri: {prefix: /timeout}}]
     timeout: 0.4s
     route: [{destination: {host: retry.test}}]
-  - match: [{uri: {prefix: /nolimit}}]
-    timeout: 0s
-    route: [{destination: {host: retry.test}}]
   - route: [{destination: {host: retry.test}}]
 """
 
@@ -95,7 +92,7 @@ def retries():
     case.http1("timeout", "/timeout", do="delay=1")
     case.http1("timeout not reached", "/timeout", do="delay=0.05")
     case.http1("timeout of a POST", "/timeout", method="POST", body=b"hello", do="delay=1")
-    case.http1("no limit", "/nolimit", do="delay=0.5")
+    case.http1("no limit", "/nolimit", do="delay=0.5")  # as without `timeout`
     return case
 
 
