@@ -42,7 +42,7 @@ pub struct EgressScope {
     pub bind: Option<String>,
     /// How connections reach it.
     pub capture_mode: CaptureMode,
-    /// The services, in order of host; with the listener's port only, where it has one.
+    /// The services, the oldest first; with the listener's port only, where it has one.
     pub services: Vec<Arc<MeshService>>,
     /// The virtual services of gateway `mesh`, the oldest first.
     pub virtual_services: Vec<Owned<VirtualService>>,
@@ -121,10 +121,14 @@ impl Snapshot {
 
     fn make_scope(&self, namespace: &Arc<str>, sidecar: Option<&Owned<Sidecar>>) -> Scope {
         let written = sidecar.map(|owned| owned.spec().egress.as_slice()).unwrap_or_default();
-        let listeners: Vec<EgressScope> = match written {
+        let mut listeners: Vec<EgressScope> = match written {
             [] => vec![self.everything(namespace)],
             written => written.iter().map(|one| self.imported(namespace, one)).collect(),
         };
+        for listener in &mut listeners {
+            // The sort is stable: among those of one age the order of host stays.
+            listener.services.sort_by_key(|service| service.created.unwrap_or(0));
+        }
         let mut services = BTreeMap::new();
         for service in listeners.iter().flat_map(|listener| &listener.services) {
             add(&mut services, service);

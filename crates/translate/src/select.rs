@@ -10,6 +10,7 @@
 mod cluster;
 mod delegate;
 mod destination;
+mod egress;
 mod envoy_filter;
 mod gateway;
 mod gateway_bytes;
@@ -17,6 +18,7 @@ mod gateway_http;
 mod hash;
 mod http;
 mod inbound;
+mod ingress;
 mod listeners;
 mod lua;
 mod names;
@@ -67,8 +69,10 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
     let (outbound, (listeners, routes)) = match view.role {
         Role::Sidecar => {
             let policy = selection.policy();
-            let outbound = OutboundInputs { capture: view.capture.clone(), policy };
-            (Some(outbound), outbound::select(&mut selection, policy))
+            let capture = view.capture.clone();
+            let outbound = OutboundInputs { capture, policy: policy.clone() };
+            let made = egress::select(&mut selection, &policy);
+            (Some(outbound), made)
         }
         Role::Gateway => (None, gateway::select(&mut selection)),
     };
@@ -116,9 +120,17 @@ struct Selection<'a> {
 }
 
 impl Selection<'_> {
-    fn policy(&self) -> OutboundPolicy {
-        let written = self.scope.as_ref().and_then(|scope| scope.outbound_policy());
-        match written.map_or(self.snapshot.mesh().outbound_traffic_policy, |policy| policy.mode) {
+    /// What happens to connections that nothing claims: the word of the `Sidecar`, else of the mesh.
+    fn policy(&mut self) -> OutboundPolicy {
+        let of_mesh = self.snapshot.mesh().outbound_traffic_policy;
+        let scope = self.scope.clone();
+        let written = scope.as_ref().and_then(|scope| scope.outbound_policy());
+        let proxy = written.and_then(|policy| policy.egress_proxy.as_ref());
+        let sidecar = scope.as_ref().and_then(|scope| scope.sidecar.as_ref());
+        if let (Some(proxy), Some(sidecar)) = (proxy, sidecar) {
+            return OutboundPolicy::Proxy(self.destination(sidecar.meta(), proxy, 0).name());
+        }
+        match written.map_or(of_mesh, |policy| policy.mode) {
             OutboundTrafficPolicy::RegistryOnly => OutboundPolicy::RegistryOnly,
             OutboundTrafficPolicy::AllowAny => OutboundPolicy::AllowAny,
         }
@@ -170,6 +182,7 @@ fn mesh(config: &MeshConfig) -> MeshInputs {
     MeshInputs {
         access_log,
         normalization,
+        detection_timeout: config.protocol_detection_timeout,
         dns_refresh: config.dns_refresh_rate,
         dynamic_dns: None,
     }

@@ -8,12 +8,14 @@ use super::{DnsFamily, HeaderChanges, ServerTls};
 use crate::view::Capture;
 
 /// What a sidecar does with connections that no listener of their own claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OutboundPolicy {
     /// They are closed: only what the registry holds may be reached.
     RegistryOnly,
     /// They are passed on to where they were going.
     AllowAny,
+    /// They are passed on to this cluster: the egress proxy of a `Sidecar`.
+    Proxy(String),
 }
 
 /// A sidecar's capturing listener.
@@ -34,6 +36,8 @@ pub struct ListenerInput {
     pub address: IpAddr,
     /// The port that it is bound to, or would be.
     pub port: u16,
+    /// The path of the unix socket that is bound in place of address and port.
+    pub pipe: Option<String>,
     /// Whether a socket is bound (gateways) or connections are handed over (sidecars).
     pub is_bound: bool,
     /// The ports by which users know the listener: its own, and those that `Gateway` servers declare

@@ -11,6 +11,8 @@ pub struct MeshInputs {
     pub access_log: Option<AccessLogInput>,
     /// How request paths are normalised before they are matched.
     pub normalization: Normalization,
+    /// How long the first bytes may take that tell the protocol of a connection; zero for no limit.
+    pub detection_timeout: Duration,
     /// How long a DNS answer is used when it says nothing itself.
     pub dns_refresh: Duration,
     /// When some cluster resolves names as clients ask for them: which addresses are used.

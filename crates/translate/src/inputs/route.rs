@@ -17,6 +17,8 @@ pub struct RouteTable {
     pub gateway: Option<String>,
     /// The hosts, in order.
     pub hosts: Vec<VirtualHostInput>,
+    /// Whether the port in the Host header tells hosts apart.
+    pub is_port_matched: bool,
     /// What happens to requests for other hosts; `None` answers 404.
     pub fallback: Option<OutboundPolicy>,
 }

@@ -20,7 +20,10 @@ use envoy_types::pb::{
                 },
                 router::v3::Router,
             },
-            listener::{proxy_protocol::v3::ProxyProtocol, tls_inspector::v3::TlsInspector},
+            listener::{
+                http_inspector::v3::HttpInspector, proxy_protocol::v3::ProxyProtocol,
+                tls_inspector::v3::TlsInspector,
+            },
             network::{
                 http_connection_manager::v3::{
                     HttpConnectionManager, HttpFilter, Rds,
@@ -101,7 +104,7 @@ pub(crate) fn virtual_outbound(input: &OutboundInputs, mesh: &MeshInputs) -> Lis
         listener_filters,
         filter_chains: vec![
             chain("virtualOutbound-blackhole", Some(loop_guard), BLACK_HOLE),
-            chain("virtualOutbound-catchall-tcp", None, policy_cluster(input.policy)),
+            chain("virtualOutbound-catchall-tcp", None, policy_cluster(&input.policy)),
         ],
         traffic_direction: TrafficDirection::Outbound.into(),
         access_log: access_log::listener_loggers(mesh.access_log.as_ref()),
@@ -111,31 +114,43 @@ pub(crate) fn virtual_outbound(input: &OutboundInputs, mesh: &MeshInputs) -> Lis
 
 /// One listener of a port.
 pub(crate) fn listener(input: &ListenerInput, mesh: &MeshInputs) -> Listener {
-    let reads_names =
-        input.chains.iter().any(|chain| !chain.server_names.is_empty() || chain.tls.is_some());
-    let inspector =
-        || listener_filter("envoy.filters.listener.tls_inspector", &TlsInspector::default());
+    let reads_http = input
+        .chains
+        .iter()
+        .any(|chain| chain.alpn.iter().any(|name| name == "http/1.1" || name == "h2c"));
+    let reads_names = reads_http
+        || input.chains.iter().any(|chain| !chain.server_names.is_empty() || chain.tls.is_some());
+    let tls = || listener_filter("envoy.filters.listener.tls_inspector", &TlsInspector::default());
+    // Behind the one for TLS, whose bytes it leaves alone.
+    let http =
+        || listener_filter("envoy.filters.listener.http_inspector", &HttpInspector::default());
     Listener {
         name: input.name.clone(),
-        address: Some(wrap::socket(input.address, input.port)),
+        address: Some(match &input.pipe {
+            Some(path) => wrap::pipe(path),
+            None => wrap::socket(input.address, input.port),
+        }),
         bind_to_port: if input.is_bound { None } else { wrap::boolean(false) },
         filter_chains: input.chains.iter().map(|chain| filter_chain(chain, mesh)).collect(),
-        default_filter_chain: input.fallback.map(|policy| fallback(policy, mesh)),
-        listener_filters: reads_names.then(inspector).into_iter().collect(),
+        default_filter_chain: input.fallback.as_ref().map(|policy| fallback(policy, mesh)),
+        listener_filters: reads_names.then(tls).into_iter().chain(reads_http.then(http)).collect(),
+        listener_filters_timeout: reads_http.then(|| wrap::duration(mesh.detection_timeout)),
+        continue_on_listener_filters_timeout: reads_http,
         traffic_direction: TrafficDirection::Outbound.into(),
         access_log: access_log::listener_loggers(mesh.access_log.as_ref()),
         ..Listener::default()
     }
 }
 
-fn policy_cluster(policy: OutboundPolicy) -> &'static str {
+fn policy_cluster(policy: &OutboundPolicy) -> &str {
     match policy {
         OutboundPolicy::RegistryOnly => BLACK_HOLE,
         OutboundPolicy::AllowAny => PASSTHROUGH,
+        OutboundPolicy::Proxy(cluster) => cluster,
     }
 }
 
-fn fallback(policy: OutboundPolicy, mesh: &MeshInputs) -> FilterChain {
+fn fallback(policy: &OutboundPolicy, mesh: &MeshInputs) -> FilterChain {
     let cluster = policy_cluster(policy);
     FilterChain {
         name: "PassthroughFilterChain".to_owned(),

@@ -54,13 +54,13 @@ pub(crate) const PASSTHROUGH: &str = "PassthroughCluster";
 /// One route table.
 pub(crate) fn table(input: &RouteTable) -> RouteConfiguration {
     let mut virtual_hosts: Vec<VirtualHost> = input.hosts.iter().map(virtual_host).collect();
-    virtual_hosts.extend(input.fallback.map(catch_all));
+    virtual_hosts.extend(input.fallback.as_ref().map(catch_all));
     RouteConfiguration {
         name: input.name.clone(),
         virtual_hosts,
         validate_clusters: wrap::boolean(false),
         max_direct_response_body_size_bytes: wrap::number(DIRECT_BODY_MAX),
-        ignore_port_in_host_matching: true,
+        ignore_port_in_host_matching: !input.is_port_matched,
         ..RouteConfiguration::default()
     }
 }
@@ -79,17 +79,21 @@ fn virtual_host(input: &VirtualHostInput) -> VirtualHost {
 }
 
 /// The virtual host for all other hosts: Istio's `block_all` and `allow_any`.
-fn catch_all(policy: OutboundPolicy) -> VirtualHost {
+fn catch_all(policy: &OutboundPolicy) -> VirtualHost {
     let (name, action) = match policy {
         OutboundPolicy::RegistryOnly => {
             let refuse =
                 DirectResponseAction { status: BLOCKED_STATUS, ..DirectResponseAction::default() };
             ("block_all", Action::DirectResponse(refuse))
         }
-        OutboundPolicy::AllowAny => {
+        OutboundPolicy::AllowAny | OutboundPolicy::Proxy(_) => {
+            let cluster = match policy {
+                OutboundPolicy::Proxy(cluster) => cluster.as_str(),
+                _ => PASSTHROUGH,
+            };
             let pass = EnvoyAction {
                 timeout: Some(wrap::duration(Duration::ZERO)),
-                cluster_specifier: Some(ClusterSpecifier::Cluster(PASSTHROUGH.to_owned())),
+                cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
                 ..EnvoyAction::default()
             };
             ("allow_any", Action::Route(pass))

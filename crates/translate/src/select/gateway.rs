@@ -215,7 +215,7 @@ fn serve(
         Treatment::AutoPassthrough => gateway_bytes::automatic(selection, serving),
     };
     for chain in chains {
-        for name in listeners.add(serving.address, serving.port, chain) {
+        for (name, _) in listeners.add(serving.address, serving.port, "", true, chain) {
             let what = if name.is_empty() { "connections".to_owned() } else { name };
             let message = format!("{what} are claimed by an older route, which keeps them");
             refuse(selection, serving, "hosts", message);

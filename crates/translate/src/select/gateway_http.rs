@@ -36,6 +36,7 @@ pub(super) fn add_server(
         known_ports: vec![serving.port],
         gateway: Some(gateway.to_string()),
         hosts: Vec::new(),
+        is_port_matched: false,
         fallback: None,
     });
     if !table.known_ports.contains(&declared) {

@@ -8,7 +8,7 @@
 //! in a jail: it has no interface but loopback.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
@@ -18,7 +18,7 @@ use sluis_resources::{
     ConnectionPool, InboundTrafficPolicy, InterceptionMode, MeshConfig, Protocol,
 };
 
-use super::{Selection, outbound::owner, tls};
+use super::{Selection, ingress, outbound::owner, tls};
 use crate::{
     Capture, EndpointInput, Fault, InboundChain, InboundCluster, InboundHandler, InboundInputs,
     InboundListener, InboundPool, InboundProtocol, InboundService, ServerTls, Transport,
@@ -56,34 +56,57 @@ const CIPHERS: [&str; 6] = [
 
 /// What a port speaks, as far as chains are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spoken {
+pub(super) enum Spoken {
     Http,
     Tcp,
     Auto,
 }
 
 /// One port that the workload serves.
-struct Served {
+pub(super) struct Served {
     port: MeshPort,
     services: Vec<Arc<MeshService>>,
 }
 
 /// The inbound side of a sidecar; `None` when it receives nothing.
 pub(super) fn select(selection: &mut Selection<'_>) -> Option<InboundInputs> {
-    if selection.view.capture != Capture::Redirect {
-        return None;
-    }
+    let is_captured = match selection.view.capture {
+        Capture::Redirect => true,
+        Capture::None => false,
+        Capture::Jail | Capture::ProxyProtocolPipe(_) => return None,
+    };
     let (view, mesh) = (selection.view, selection.snapshot.mesh());
     let mtls = selection.snapshot.mtls(&view.name.namespace, &view.labels);
     let served = served(selection);
-    let mut chains = passthrough_chains(mesh, &mtls, &served);
+    let scope = selection.scope.clone();
+    let sidecar = scope.as_ref().and_then(|scope| scope.sidecar.as_ref());
     let mut clusters = vec![passthrough_cluster(selection)];
-    for (number, served) in &served {
-        let mode = mtls.of_port(*number);
-        chains.extend(port_chains(selection, *number, served, mode));
-        clusters.push(cluster(selection, *number, served));
+    let (mut listeners, mut chains) = (Vec::new(), Vec::new());
+    let mut ports: BTreeSet<u16> = served.keys().copied().collect();
+    match sidecar.filter(|sidecar| !sidecar.spec().ingress.is_empty()) {
+        Some(sidecar) => {
+            let made = ingress::select(selection, sidecar, &mtls, &served);
+            ports = sidecar.spec().ingress.iter().map(|one| one.port.number).collect();
+            clusters.extend(made.clusters);
+            listeners.extend(made.listeners);
+            chains.extend(made.chains);
+        }
+        None => {
+            let pool = sidecar.and_then(|owned| owned.spec().inbound_connection_pool.as_ref());
+            for (number, served) in served.iter().filter(|_| is_captured) {
+                chains.extend(port_chains(selection, *number, served, mtls.of_port(*number)));
+                let made = cluster(selection, *number, served);
+                clusters.push(pool.into_iter().fold(made, limited));
+            }
+        }
+    }
+    if !is_captured && listeners.is_empty() {
+        return None;
     }
     clusters.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut all = passthrough_chains(mesh, &mtls, &ports);
+    all.append(&mut chains);
+    let chains = all;
     let listener = InboundListener {
         name: VIRTUAL.to_owned(),
         address: view.wildcard(),
@@ -93,7 +116,10 @@ pub(super) fn select(selection: &mut Selection<'_>) -> Option<InboundInputs> {
         detection_timeout: mesh.protocol_detection_timeout,
         chains,
     };
-    Some(InboundInputs { listeners: vec![listener], clusters })
+    if is_captured {
+        listeners.insert(0, listener);
+    }
+    Some(InboundInputs { listeners, clusters })
 }
 
 /// The ports of the workload and the services that lead to them, the oldest first.
@@ -140,11 +166,7 @@ fn served(selection: &mut Selection<'_>) -> BTreeMap<u16, Served> {
 }
 
 /// The chains of ports that no service has, and the guard against loops.
-fn passthrough_chains(
-    mesh: &MeshConfig,
-    mtls: &Mtls,
-    served: &BTreeMap<u16, Served>,
-) -> Vec<InboundChain> {
+fn passthrough_chains(mesh: &MeshConfig, mtls: &Mtls, served: &BTreeSet<u16>) -> Vec<InboundChain> {
     let mut chains = vec![InboundChain {
         name: BLACK_HOLE_CHAIN.to_owned(),
         port: Some(mesh.proxy_inbound_listen_port),
@@ -154,7 +176,7 @@ fn passthrough_chains(
         handler: InboundHandler::Refuse,
         config: None,
     }];
-    let alone = mtls.ports().filter(|(port, _)| !served.contains_key(port));
+    let alone = mtls.ports().filter(|(port, _)| !served.contains(port));
     let all = std::iter::once((None, mtls.mode()));
     for (port, mode) in all.chain(alone.map(|(port, mode)| (Some(port), mode))) {
         for claim in claims(Spoken::Auto, mode) {
@@ -208,15 +230,15 @@ fn port_chains(
 }
 
 /// What one chain claims, and whether it reads HTTP and terminates the mesh's TLS.
-struct Claim {
-    is_http: bool,
+pub(super) struct Claim {
+    pub(super) is_http: bool,
     is_terminated: bool,
     transport: Transport,
     alpn: Vec<&'static str>,
 }
 
 impl Claim {
-    fn tls(is_http: bool, alpn: &[&'static str]) -> Self {
+    pub(super) fn tls(is_http: bool, alpn: &[&'static str]) -> Self {
         Self { is_http, is_terminated: true, transport: Transport::Tls, alpn: alpn.to_vec() }
     }
 
@@ -229,7 +251,7 @@ impl Claim {
         Self { transport: Transport::Tls, ..Self::plain(false, &[]) }
     }
 
-    fn chain(
+    pub(super) fn chain(
         self,
         name: String,
         port: Option<u16>,
@@ -249,7 +271,7 @@ impl Claim {
 }
 
 /// Istio's chains for a protocol and a mode: `PERMISSIVE` tells the mesh's own TLS by its ALPN.
-fn claims(spoken: Spoken, mode: MtlsMode) -> Vec<Claim> {
+pub(super) fn claims(spoken: Spoken, mode: MtlsMode) -> Vec<Claim> {
     let any_mesh: Vec<&'static str> = MESH_TCP.into_iter().rev().chain(MESH_HTTP).collect();
     match (spoken, mode) {
         (Spoken::Http, MtlsMode::Strict) => vec![Claim::tls(true, &[])],
@@ -287,7 +309,7 @@ fn mutual(is_http: bool, mesh: &MeshConfig) -> ServerTls {
     tls::mesh_server(mesh, alpn, ciphers)
 }
 
-fn spoken(protocol: Protocol) -> Spoken {
+pub(super) fn spoken(protocol: Protocol) -> Spoken {
     match protocol {
         _ if protocol.is_http() => Spoken::Http,
         Protocol::Unknown => Spoken::Auto,
@@ -295,15 +317,15 @@ fn spoken(protocol: Protocol) -> Spoken {
     }
 }
 
-fn is_http2(protocol: Protocol) -> bool {
+pub(super) fn is_http2(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Http2 | Protocol::Grpc | Protocol::GrpcWeb)
 }
 
-fn cluster_name(port: u16) -> String {
+pub(super) fn cluster_name(port: u16) -> String {
     format!("inbound|{port}||")
 }
 
-fn passthrough_cluster(selection: &Selection<'_>) -> InboundCluster {
+pub(super) fn passthrough_cluster(selection: &Selection<'_>) -> InboundCluster {
     let sources = match selection.view.address {
         IpAddr::V4(_) => vec![SOURCE_V4],
         IpAddr::V6(_) => vec![SOURCE_V6],
@@ -321,7 +343,7 @@ fn passthrough_cluster(selection: &Selection<'_>) -> InboundCluster {
     }
 }
 
-fn cluster(selection: &Selection<'_>, number: u16, served: &Served) -> InboundCluster {
+pub(super) fn cluster(selection: &Selection<'_>, number: u16, served: &Served) -> InboundCluster {
     let mesh = selection.snapshot.mesh();
     let (port, service) = (&served.port, &served.services[0]);
     let endpoint = match mesh.inbound_traffic_policy {
@@ -357,7 +379,7 @@ fn cluster(selection: &Selection<'_>, number: u16, served: &Served) -> InboundCl
     policy.connection_pool.iter().fold(made, limited)
 }
 
-fn protocol(protocol: Protocol) -> InboundProtocol {
+pub(super) fn protocol(protocol: Protocol) -> InboundProtocol {
     match spoken(protocol) {
         _ if is_http2(protocol) => InboundProtocol::Http2,
         Spoken::Auto => InboundProtocol::AsClient,
@@ -366,7 +388,7 @@ fn protocol(protocol: Protocol) -> InboundProtocol {
 }
 
 /// The cluster under the limits of a connection pool.
-fn limited(mut cluster: InboundCluster, pool: &ConnectionPool) -> InboundCluster {
+pub(super) fn limited(mut cluster: InboundCluster, pool: &ConnectionPool) -> InboundCluster {
     let (tcp, http) = (&pool.tcp, &pool.http);
     cluster.pool = InboundPool {
         connections_max: tcp.max_connections,

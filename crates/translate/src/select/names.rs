@@ -1,17 +1,24 @@
 //! What a sidecar's resolver answers: the visible services and their addresses.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use sluis_model::{EndpointAddress, MeshService, ServiceSource};
+
+use sluis_nouns::HostPattern;
 
 use super::Selection;
 use crate::NameInput;
 
 /// Every name, in order. A service without an address is left out: its name is asked for elsewhere.
 pub(super) fn select(selection: &Selection<'_>) -> Vec<NameInput> {
+    // Services that only a route leads to are reached, and not named, as in Istio.
+    let listeners = selection.scope.iter().flat_map(|scope| &scope.listeners);
+    let imported: BTreeSet<&HostPattern> =
+        listeners.flat_map(|listener| &listener.services).map(|service| &service.host).collect();
     let mut names: Vec<NameInput> = selection
         .services
         .iter()
+        .filter(|service| selection.scope.is_none() || imported.contains(&service.host))
         .map(|service| NameInput {
             host: service.host.to_string(),
             addresses: addresses(selection, service),

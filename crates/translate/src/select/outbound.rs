@@ -1,110 +1,25 @@
-//! What a sidecar does with its workload's connections: listeners by port, routes by host.
+//! The chains of a sidecar for ports that are not HTTP.
 //!
-//! In:    the services that the workload sees, and the VirtualServices of gateway `mesh`.
-//! Out:   a listener for each HTTP port (shared) and each address and port of the others; route tables
-//!        for the HTTP ports.
-//! Never: lets a connection that nothing claims go anywhere but where the outbound policy says.
+//! In:    a service and its port, and the VirtualServices that speak for it.
+//! Out:   chains by server name, by original destination, or for all connections.
+//! Never: sends a connection elsewhere than its route or its service says.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use sluis_model::{MeshPort, MeshService, Owned, ServiceSource};
 use sluis_nouns::{Cidr, HostPattern};
-use sluis_resources::{GatewayRef, Protocol, TcpMatch, TlsMatch, VirtualService};
+use sluis_resources::{GatewayRef, TcpMatch, TlsMatch, VirtualService};
 
 use super::{
-    Selection, config_path,
-    destination::ClusterKey,
-    listeners::Listeners,
-    names_gateway,
-    outbound_http::{self, PLAIN_HTTP},
-    speakers::Speakers,
-    tls,
+    Selection, config_path, destination::ClusterKey, names_gateway, speakers::Speakers, tls,
 };
-use crate::{
-    ChainInput, Fault, Handler, HeaderChanges, ListenerInput, OutboundPolicy, RouteTable, Target,
-    TcpOptions,
-};
-
-/// The listeners and route tables of a sidecar.
-pub(super) fn select(
-    selection: &mut Selection<'_>,
-    policy: OutboundPolicy,
-) -> (Vec<ListenerInput>, Vec<RouteTable>) {
-    let virtual_services = mesh_virtual_services(selection);
-    let speakers = Speakers::new(&virtual_services);
-    let mut listeners = Listeners::default();
-    let mut http_ports: BTreeMap<u16, Vec<(Arc<MeshService>, MeshPort)>> = BTreeMap::new();
-    if outbound_http::has_lone_host(selection, &speakers) {
-        http_ports.entry(PLAIN_HTTP).or_default();
-    }
-    for service in selection.services.clone() {
-        for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
-            if port.protocol.is_http() {
-                let of_port = http_ports.entry(port.number).or_default();
-                of_port.push((Arc::clone(&service), port.clone()));
-            } else {
-                report_unknown(selection, &service, port);
-                for chain in chains(selection, &speakers, &service, port) {
-                    for address in addresses(selection, &service) {
-                        listeners.know(address, port.number, port.number);
-                        let taken = listeners.add(address, port.number, chain.clone());
-                        report_conflict(selection, &service, port, &taken);
-                    }
-                }
-            }
-        }
-    }
-    let mut tables = Vec::new();
-    for (port, services) in http_ports {
-        let table = outbound_http::table(selection, &speakers, port, &services, policy);
-        let address = selection.view.wildcard();
-        let routes = table.name.clone();
-        let stat_prefix = format!("outbound_{address}_{port};");
-        let handler = Handler::Http { routes, stat_prefix, is_edge: false };
-        listeners.know(address, port, port);
-        let taken = listeners.add(address, port, chain(format!("http:{port}"), handler));
-        for (service, port) in services.iter().filter(|_| !taken.is_empty()) {
-            report_conflict(selection, service, port, &taken);
-        }
-        tables.push(table);
-    }
-    tables.sort_by(|a, b| a.name.cmp(&b.name));
-    (listeners.finish(false, Some(policy)), tables)
-}
-
-/// The VirtualServices of gateway `mesh` that this namespace sees, the oldest first.
-fn mesh_virtual_services(selection: &Selection<'_>) -> Vec<Owned<VirtualService>> {
-    let mut found: Vec<Owned<VirtualService>> = Vec::new();
-    for listener in selection.scope.iter().flat_map(|scope| &scope.listeners) {
-        let is_new = |owned: &&Owned<VirtualService>| {
-            found.iter().all(|known| known.meta().name != owned.meta().name)
-        };
-        let more: Vec<_> = listener.virtual_services.iter().filter(is_new).cloned().collect();
-        found.extend(more);
-    }
-    found
-}
-
-/// The addresses at which a service that is not HTTP is claimed: its own, else the automatic one,
-/// else all.
-fn addresses(selection: &Selection<'_>, service: &MeshService) -> Vec<IpAddr> {
-    let own = service.addresses.iter().filter(|range| range.is_host()).map(|range| range.addr());
-    let mut found: Vec<IpAddr> = own.collect();
-    let has_ranges = service.addresses.iter().any(|range| !range.is_host());
-    if found.is_empty() && !has_ranges && selection.view.dns {
-        found.extend(service.auto_address.map(IpAddr::V4));
-    }
-    if found.is_empty() || has_ranges {
-        found.push(selection.view.wildcard());
-    }
-    found
-}
+use crate::{ChainInput, Fault, Handler, HeaderChanges, Target, TcpOptions};
 
 /// The chains of a port that is not HTTP.
 ///
 /// As in Istio: `tls` routes are for ports that say TLS, `tcp` routes for the others. A service keeps
 /// its own chain for what no `tcp` route claims; on a TLS port only when no `tls` route is meant.
-fn chains(
+pub(super) fn chains(
     selection: &mut Selection<'_>,
     speakers: &Speakers<'_>,
     service: &Arc<MeshService>,
@@ -257,7 +172,7 @@ fn tcp_chain(
     ChainInput { subnets, ..chain(format!("{}:{}", service.host, port.number), handler) }
 }
 
-fn chain(name: String, handler: Handler) -> ChainInput {
+pub(super) fn chain(name: String, handler: Handler) -> ChainInput {
     ChainInput {
         name,
         server_names: Vec::new(),
@@ -287,35 +202,6 @@ fn matchable(
         }
     }
     found
-}
-
-fn report_unknown(selection: &mut Selection<'_>, service: &MeshService, port: &MeshPort) {
-    if port.protocol == Protocol::Unknown {
-        let message = "the protocol is not written, and telling it from the first bytes is not \
-                       supported yet: the bytes are forwarded unread";
-        selection.faults.push(
-            Fault::warning(port.at.clone(), message)
-                .of(owner(service))
-                .field(format!("spec.ports[{}]", port.name))
-                .help("begin the port's name with the protocol (http-…, https-…, tcp-…)"),
-        );
-    }
-}
-
-fn report_conflict(
-    selection: &mut Selection<'_>,
-    service: &MeshService,
-    port: &MeshPort,
-    taken: &[String],
-) {
-    for name in taken {
-        let what = if name.is_empty() { "connections" } else { name };
-        let message = format!(
-            "port {}: {what} cannot be told from those of an older service, which keeps them",
-            port.number
-        );
-        selection.faults.push(Fault::warning(port.at.clone(), message).of(owner(service)));
-    }
 }
 
 /// The object that a service comes from, as faults name it.

@@ -41,7 +41,7 @@ pub(super) fn table(
     speakers: &Speakers<'_>,
     port: u16,
     services: &[(Arc<MeshService>, MeshPort)],
-    policy: OutboundPolicy,
+    policy: &OutboundPolicy,
 ) -> RouteTable {
     let mut made = Making {
         port,
@@ -87,7 +87,8 @@ pub(super) fn table(
         known_ports: vec![port],
         gateway: None,
         hosts,
-        fallback: Some(policy),
+        is_port_matched: false,
+        fallback: Some(policy.clone()),
     }
 }
 
