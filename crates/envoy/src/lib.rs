@@ -8,11 +8,13 @@
 
 mod any;
 mod canonical;
+mod encoded;
 mod kind;
 mod names;
 mod set;
 
 pub use any::{UnpackError, pack, type_url, unpack};
+pub use encoded::{Difference, Encoded, EncodedSet, KindSet, mark};
 pub use kind::Kind;
 pub use names::{NameInfo, NameTable};
-pub use set::{Encoded, EncodedSet, RejectedResource, ResourceSet};
+pub use set::{NAME_TABLE, RejectedResource, ResourceSet};

@@ -19,10 +19,10 @@ use envoy_types::pb::{
 };
 use prost::Name;
 
-use crate::{Kind, NameTable, UnpackError, canonical, pack, unpack};
+use crate::{Encoded, EncodedSet, Kind, NameTable, UnpackError, unpack};
 
 /// The name under which the one name table travels.
-const NAME_TABLE: &str = "name-table";
+pub const NAME_TABLE: &str = "name-table";
 
 /// What one proxy should hold, by kind and name.
 ///
@@ -43,23 +43,6 @@ pub struct ResourceSet {
     pub extensions: BTreeMap<String, Arc<TypedExtensionConfig>>,
     /// The names that a sidecar's resolver answers (NDS).
     pub names: Option<Arc<NameTable>>,
-}
-
-/// One resource as it travels: its name, the hash of its content, and its bytes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Encoded {
-    /// The name by which the resource is subscribed to.
-    pub name: String,
-    /// The hash of the bytes, as 16 hexadecimal digits. Equal content has an equal version.
-    pub version: String,
-    /// The resource itself.
-    pub body: Any,
-}
-
-/// A [`ResourceSet`] ready to be sent: for each kind, the resources by name.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EncodedSet {
-    kinds: BTreeMap<Kind, BTreeMap<String, Encoded>>,
 }
 
 /// A resource that was not taken into the set.
@@ -149,69 +132,24 @@ impl ResourceSet {
     #[must_use]
     pub fn encode(&self) -> EncodedSet {
         let mut set = EncodedSet::default();
-        set.put_all(Kind::Cluster, &self.clusters);
-        set.put_all(Kind::Endpoints, &self.endpoints);
-        set.put_all(Kind::Secret, &self.secrets);
-        set.put_all(Kind::Listener, &self.listeners);
-        set.put_all(Kind::Route, &self.routes);
-        set.put_all(Kind::Extension, &self.extensions);
+        put_all(&mut set, Kind::Cluster, &self.clusters);
+        put_all(&mut set, Kind::Endpoints, &self.endpoints);
+        put_all(&mut set, Kind::Secret, &self.secrets);
+        put_all(&mut set, Kind::Listener, &self.listeners);
+        put_all(&mut set, Kind::Route, &self.routes);
+        put_all(&mut set, Kind::Extension, &self.extensions);
         if let Some(names) = &self.names {
-            set.put(Kind::NameTable, NAME_TABLE, names.as_ref());
+            let table = Encoded::new(Kind::NameTable, NAME_TABLE, names.as_ref());
+            set.set(Kind::NameTable, vec![Arc::new(table)]);
         }
         set
     }
 }
 
-impl EncodedSet {
-    /// The resources of one kind by name.
-    pub fn of(&self, kind: Kind) -> impl Iterator<Item = &Encoded> {
-        self.kinds.get(&kind).into_iter().flat_map(BTreeMap::values)
-    }
-
-    /// One resource.
-    #[must_use]
-    pub fn get(&self, kind: Kind, name: &str) -> Option<&Encoded> {
-        self.kinds.get(&kind)?.get(name)
-    }
-
-    /// How many resources there are of one kind.
-    #[must_use]
-    pub fn count(&self, kind: Kind) -> usize {
-        self.kinds.get(&kind).map_or(0, BTreeMap::len)
-    }
-
-    /// Takes a resource out. A name that is not there is no fault.
-    pub fn remove(&mut self, kind: Kind, name: &str) {
-        if let Some(all) = self.kinds.get_mut(&kind) {
-            all.remove(name);
-        }
-    }
-
-    fn put_all<M: Name>(&mut self, kind: Kind, all: &BTreeMap<String, Arc<M>>) {
-        for (name, value) in all {
-            self.put(kind, name, value.as_ref());
-        }
-    }
-
-    fn put<M: Name>(&mut self, kind: Kind, name: &str, value: &M) {
-        let mut body = pack(value);
-        if let Some(maps) = maps(kind) {
-            body.value = canonical::sorted(body.value, maps);
-        }
-        let version = format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&body.value));
-        let encoded = Encoded { name: name.to_owned(), version, body };
-        self.kinds.entry(kind).or_default().insert(name.to_owned(), encoded);
-    }
-}
-
-/// Where resources of a kind hold maps, whose entries are sorted: equal sets give equal bytes.
-fn maps(kind: Kind) -> Option<&'static [canonical::Field]> {
-    match kind {
-        Kind::Cluster => Some(&canonical::CLUSTER),
-        Kind::Endpoints => Some(&canonical::ENDPOINTS),
-        Kind::Listener => Some(&canonical::LISTENER),
-        Kind::Route => Some(&canonical::ROUTES),
-        _ => None,
+fn put_all<M: Name>(set: &mut EncodedSet, kind: Kind, all: &BTreeMap<String, Arc<M>>) {
+    if !all.is_empty() {
+        let encoded = all.iter().map(|(name, value)| Encoded::new(kind, name, &**value));
+        set.set(kind, encoded.map(Arc::new).collect());
     }
 }
 
@@ -223,6 +161,7 @@ fn put<M>(map: &mut BTreeMap<String, Arc<M>>, name: String, value: M) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pack;
 
     fn cluster(name: &str) -> Cluster {
         Cluster { name: name.to_owned(), ..Cluster::default() }

@@ -8,6 +8,7 @@
 //! <https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol>; sentences of it are quoted
 //! where they are obeyed.
 
+mod held;
 mod subscription;
 
 use std::{
@@ -95,7 +96,7 @@ pub struct Response {
     /// The hash of everything of the kind that the proxy holds once it has taken this in.
     pub version: String,
     /// New and changed resources; in state of the world, all of them.
-    pub upserts: Vec<Encoded>,
+    pub upserts: Vec<Arc<Encoded>>,
     /// Names that are gone or were never there. Always empty in state of the world.
     pub removed: Vec<String>,
 }
@@ -198,16 +199,11 @@ impl Session {
         actions
     }
 
-    /// Remembers the new set, and the bodies that state of the world must repeat until nothing
-    /// names them any more.
+    /// Takes the new set.
     fn replace(&mut self, set: Arc<EncodedSet>) {
-        let old = std::mem::replace(&mut self.set, set);
-        if self.dialect == Dialect::Sotw {
-            for (kind, subscription) in &mut self.kinds {
-                if is_named_by_others(*kind) {
-                    subscription.retain_from(&old, &self.set, *kind);
-                }
-            }
+        self.set = set;
+        for (kind, subscription) in &mut self.kinds {
+            subscription.share_names(&self.set.kind(*kind));
         }
     }
 
@@ -237,6 +233,7 @@ impl Session {
             }
         }
         subscription.check_bounds(kind)?;
+        subscription.share_names(&self.set.kind(kind));
         Ok(resumed)
     }
 
@@ -252,7 +249,7 @@ impl Session {
             }
             let Some(subscription) = self.kinds.get_mut(&kind) else { continue };
             let prune = may_prune || !is_named_by_others(kind);
-            let Some(owed) = subscription.owed(kind, &self.set, self.dialect, prune) else {
+            let Some(owed) = subscription.owed(&self.set.kind(kind), self.dialect, prune) else {
                 continue;
             };
             if subscription.is_waiting() {
@@ -282,7 +279,7 @@ impl Session {
             None => kind != Kind::Listener || !self.resumed,
             Some(subscription) => {
                 subscription.is_accepted()
-                    && subscription.owed(kind, &self.set, self.dialect, true).is_none()
+                    && subscription.owed(&self.set.kind(kind), self.dialect, true).is_none()
             }
         })
     }
@@ -310,3 +307,5 @@ fn is_named_by_others(kind: Kind) -> bool {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk;

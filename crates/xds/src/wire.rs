@@ -54,7 +54,7 @@ pub(crate) fn ask_delta(request: DeltaDiscoveryRequest) -> Result<Ask, Unserved>
 pub(crate) fn sotw(response: Response) -> DiscoveryResponse {
     DiscoveryResponse {
         version_info: response.version,
-        resources: response.upserts.into_iter().map(|resource| resource.body).collect(),
+        resources: response.upserts.iter().map(|resource| resource.body.clone()).collect(),
         type_url: response.kind.type_url().to_owned(),
         nonce: response.nonce,
         control_plane: Some(control_plane()),
@@ -64,10 +64,10 @@ pub(crate) fn sotw(response: Response) -> DiscoveryResponse {
 
 /// Writes a response of the incremental form.
 pub(crate) fn delta(response: Response) -> DeltaDiscoveryResponse {
-    let resources = response.upserts.into_iter().map(|resource| Resource {
-        name: resource.name,
-        version: resource.version,
-        resource: Some(resource.body),
+    let resources = response.upserts.iter().map(|resource| Resource {
+        name: resource.name.clone(),
+        version: resource.version.clone(),
+        resource: Some(resource.body.clone()),
         ..Resource::default()
     });
     DeltaDiscoveryResponse {

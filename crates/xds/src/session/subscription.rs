@@ -1,25 +1,27 @@
 //! One kind on one stream: what the proxy wants, what it holds, and what it is owed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use sluis_envoy::{Encoded, EncodedSet, Kind};
-use xxhash_rust::xxh3::Xxh3;
+use sluis_envoy::{Encoded, Kind, KindSet};
 
-use super::{Breach, Dialect, NAME_BYTES_MAX, NAMES_MAX, Report, Response};
-
-/// The name that stands for every resource of a kind.
-const WILDCARD: &str = "*";
+use super::{
+    Breach, Dialect, NAME_BYTES_MAX, NAMES_MAX, Report, Response,
+    held::{Held, Holding, WILDCARD, Wanted},
+};
 
 /// Where one kind stands.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) enum Phase {
     /// The proxy has not asked for this kind.
     #[default]
     Idle,
     /// Nothing is on the wire. `accepted` is false after a NACK.
     Settled { accepted: bool },
-    /// A response is on the wire; `names` are the resources in it.
-    Sent { nonce: String, version: String, names: Vec<String> },
+    /// A response is on the wire, with these resources in it.
+    Sent { nonce: String, version: String, resources: Vec<Arc<Encoded>> },
 }
 
 /// What the proxy asked for of one kind, and what it has.
@@ -27,13 +29,10 @@ pub(super) enum Phase {
 pub(super) struct Subscription {
     pub(super) phase: Phase,
     wanted: Wanted,
-    /// Version by name, as sent. `None`: the proxy was told that there is no such resource.
-    held: BTreeMap<String, Option<String>>,
+    held: Held,
     /// What was in a refused response. It is sent again together with the next change, because
     /// the proxy may have taken none of that response.
     refused: BTreeSet<String>,
-    /// State of the world: removed resources that something may still name.
-    retained: BTreeMap<String, Encoded>,
     /// The nonce of the last response, answered or not.
     nonce_last: String,
     /// The proxy waits for a response even when nothing differs.
@@ -42,23 +41,13 @@ pub(super) struct Subscription {
     answers_next: bool,
 }
 
-/// The names that are subscribed.
-#[derive(Debug, Default)]
-struct Wanted {
-    /// Everything of the kind.
-    wildcard: bool,
-    /// The wildcard came from an empty list, the form before `*` existed.
-    wildcard_by_silence: bool,
-    names: BTreeSet<String>,
-}
-
 /// What must be sent to make the proxy hold what it should.
 #[derive(Debug)]
 pub(super) struct Owed {
-    upserts: Vec<Encoded>,
+    upserts: Vec<Arc<Encoded>>,
     removed: Vec<String>,
     /// What the proxy holds afterwards.
-    held: BTreeMap<String, Option<String>>,
+    held: Held,
 }
 
 impl Subscription {
@@ -74,7 +63,7 @@ impl Subscription {
 
     /// The version of what the proxy holds.
     pub(super) fn version(&self) -> String {
-        version_of(&self.held)
+        self.held.version(&self.wanted)
     }
 
     /// Whether the proxy has accepted everything it was sent.
@@ -90,13 +79,13 @@ impl Subscription {
     /// Takes an ACK or NACK, when the request is one for the response on the wire.
     pub(super) fn answer(&mut self, nonce: &str, error: Option<String>) -> Option<Report> {
         match std::mem::replace(&mut self.phase, Phase::Settled { accepted: true }) {
-            Phase::Sent { nonce: sent, version, names } if sent == nonce => match error {
+            Phase::Sent { nonce: sent, version, resources } if sent == nonce => match error {
                 None => {
                     self.refused.clear();
                     Some(Report::Ack { version })
                 }
                 Some(detail) => {
-                    self.refused.extend(names);
+                    self.refused.extend(resources.iter().map(|resource| resource.name.clone()));
                     self.phase = Phase::Settled { accepted: false };
                     Some(Report::Nack { version, detail })
                 }
@@ -113,7 +102,8 @@ impl Subscription {
 
     /// Takes what the proxy holds from an earlier stream.
     pub(super) fn resume(&mut self, held: HashMap<String, String>) {
-        self.held = held.into_iter().map(|(name, version)| (name, Some(version))).collect();
+        let except = held.into_iter().map(|(name, version)| (name, Holding::Version(version)));
+        self.held = Held { except: except.collect(), ..Held::default() };
     }
 
     /// State of the world: the subscription is exactly `names`.
@@ -125,12 +115,21 @@ impl Subscription {
         // should treat the empty list as a wildcard subscription."
         let by_silence =
             silent && ((is_first && kind.is_wildcard()) || self.wanted.wildcard_by_silence);
-        self.wanted =
-            Wanted { wildcard: asks_all || by_silence, wildcard_by_silence: by_silence, names };
+        let wildcard = asks_all || by_silence;
+        if wildcard != self.wanted.wildcard {
+            self.held.spell_out(&self.wanted);
+        }
+        if !self.wanted.is_exactly(&names) {
+            for name in names.iter().filter(|name| !self.wanted.covers(name)) {
+                self.held.forget(name);
+            }
+            self.wanted.replace(names);
+        }
+        self.wanted.wildcard = wildcard;
+        self.wanted.wildcard_by_silence = by_silence;
         self.must_respond |= is_first || std::mem::take(&mut self.answers_next);
         let wanted = &self.wanted;
-        self.held.retain(|name, _| wanted.covers(name));
-        self.retained.retain(|name, _| wanted.covers(name));
+        self.held.except.retain(|name, _| wanted.covers(name));
     }
 
     /// Incremental: adds and takes away names.
@@ -143,12 +142,13 @@ impl Subscription {
     ) {
         for name in unsubscribe {
             if name == WILDCARD {
+                self.held.spell_out(&self.wanted);
                 self.wanted.wildcard = false;
                 let wanted = &self.wanted;
-                self.held.retain(|name, _| wanted.covers(name));
+                self.held.except.retain(|name, _| wanted.covers(name));
             } else {
-                self.wanted.names.remove(name);
-                self.held.remove(name);
+                self.wanted.remove(name);
+                self.held.forget(name);
             }
         }
         if is_first && subscribe.is_empty() && kind.is_wildcard() {
@@ -161,56 +161,56 @@ impl Subscription {
             if name == WILDCARD {
                 self.wanted.wildcard = true;
                 if !is_first {
-                    self.held.clear();
+                    self.held = Held::default();
                     self.must_respond = true;
                 }
             } else {
                 if !is_first {
-                    self.held.remove(&name);
+                    self.held.forget(&name);
                 }
-                self.wanted.names.insert(name);
+                self.wanted.insert(name);
             }
         }
         // A proxy that starts waits for the first response, even when there is nothing to hold.
         self.must_respond |= is_first && self.wanted.wildcard;
     }
 
+    /// Shares the list of names with all who want the same.
+    pub(super) fn share_names(&mut self, set: &KindSet) {
+        self.wanted.share(set);
+    }
+
     /// Checks the sizes of what the proxy asked for.
     pub(super) fn check_bounds(&self, kind: Kind) -> Result<(), Breach> {
-        if self.wanted.names.len() > NAMES_MAX || self.held.len() > NAMES_MAX {
+        let own = self.wanted.own_names();
+        if self.wanted.count() > NAMES_MAX || self.held.except.len() > NAMES_MAX {
             return Err(Breach::Names { kind });
         }
-        if self.wanted.names.iter().chain(self.held.keys()).any(|name| name.len() > NAME_BYTES_MAX)
-        {
+        let mut names = own.into_iter().flatten().chain(self.held.except.keys());
+        if names.any(|name| name.len() > NAME_BYTES_MAX) {
             return Err(Breach::Name { kind });
         }
         Ok(())
     }
 
-    /// Keeps the bodies of resources that the proxy holds and that the new set lacks.
-    pub(super) fn retain_from(&mut self, old: &EncodedSet, new: &EncodedSet, kind: Kind) {
-        for name in self.held.keys() {
-            if let Some(body) = old.get(kind, name) {
-                self.retained.insert(name.clone(), body.clone());
-            }
-        }
-        self.retained.retain(|name, _| new.get(kind, name).is_none());
-    }
-
     /// What to send so that the proxy holds what it should; `None` when it does.
     ///
     /// With `prune` false, nothing is removed yet.
-    pub(super) fn owed(
-        &self,
-        kind: Kind,
-        set: &EncodedSet,
-        dialect: Dialect,
-        prune: bool,
-    ) -> Option<Owed> {
-        match dialect {
-            Dialect::Sotw => self.owed_whole(kind, set, prune),
-            Dialect::Delta => self.owed_changes(kind, set, prune),
+    pub(super) fn owed(&self, set: &KindSet, dialect: Dialect, prune: bool) -> Option<Owed> {
+        let mut owed = Owed {
+            upserts: Vec::new(),
+            removed: Vec::new(),
+            held: Held { base: set.clone(), except: BTreeMap::new() },
+        };
+        let is_different = self.compare(set, prune, &mut owed);
+        if !self.must_respond && !is_different {
+            return None;
         }
+        match dialect {
+            Dialect::Sotw => self.repeat_everything(set, &mut owed),
+            Dialect::Delta => self.repeat_refused(set, &mut owed),
+        }
+        Some(owed)
     }
 
     /// Notes that `owed` is on its way. `None` when there is nothing to say after all.
@@ -223,116 +223,91 @@ impl Subscription {
     ) -> Option<Response> {
         self.must_respond = false;
         self.held = owed.held;
-        if dialect == Dialect::Sotw {
-            let held = &self.held;
-            self.retained.retain(|name, _| held.contains_key(name));
-            // Absence cannot be said for a kind that is subscribed by name.
-            if owed.upserts.is_empty() && !self.wanted.wildcard {
-                return None;
-            }
+        // Absence cannot be said for a kind that is subscribed by name.
+        if dialect == Dialect::Sotw && owed.upserts.is_empty() && !self.wanted.wildcard {
+            return None;
         }
-        let version = version_of(&self.held);
+        let version = self.version();
         self.nonce_last.clone_from(&nonce);
         self.phase = Phase::Sent {
             nonce: nonce.clone(),
             version: version.clone(),
-            names: owed.upserts.iter().map(|resource| resource.name.clone()).collect(),
+            resources: owed.upserts.clone(),
         };
-        Some(Response { kind, nonce, version, upserts: owed.upserts, removed: owed.removed })
+        let removed = if dialect == Dialect::Delta { owed.removed } else { Vec::new() };
+        Some(Response { kind, nonce, version, upserts: owed.upserts, removed })
     }
 
-    fn owed_whole(&self, kind: Kind, set: &EncodedSet, prune: bool) -> Option<Owed> {
-        let mut whole = self.wanted.select(kind, set);
-        if !prune {
-            whole.extend(self.retained.iter().map(|(name, body)| (name.as_str(), Some(body))));
-        }
-        let upserts: Vec<&Encoded> = whole.values().filter_map(|found| *found).collect();
-        let held: BTreeMap<String, Option<String>> = upserts
-            .iter()
-            .map(|resource| (resource.name.clone(), Some(resource.version.clone())))
-            .collect();
-        (self.must_respond || held != self.held).then(|| Owed {
-            upserts: upserts.into_iter().cloned().collect(),
-            removed: Vec::new(),
-            held,
-        })
-    }
-
-    fn owed_changes(&self, kind: Kind, set: &EncodedSet, prune: bool) -> Option<Owed> {
-        let wanted = self.wanted.select(kind, set);
-        let mut owed = Owed { upserts: vec![], removed: vec![], held: self.held.clone() };
-        for (name, found) in &wanted {
-            match (found, self.held.get(*name)) {
-                (Some(resource), Some(Some(version))) if resource.version == *version => {}
-                (Some(resource), _) => owed.upsert(resource),
-                (None, Some(None)) => {}
-                (None, Some(Some(_))) if !prune => {}
+    /// Finds what differs between what the proxy has and what it should have; says whether anything
+    /// does. Looks only at names of which something may differ.
+    fn compare(&self, set: &KindSet, prune: bool, owed: &mut Owed) -> bool {
+        let differences = set.since(&self.held.base);
+        let changed = differences.iter().flat_map(|difference| &difference.resources);
+        let mut candidates: BTreeSet<&str> =
+            changed.map(|resource| resource.name.as_str()).collect();
+        candidates.extend(self.held.except.keys().map(String::as_str));
+        let own = self.wanted.own_names().into_iter().flatten();
+        candidates.extend(own.map(String::as_str).filter(|name| set.get(name).is_none()));
+        let mut is_different = false;
+        for name in candidates {
+            let found = set.get(name).filter(|_| self.wanted.covers(name));
+            let holding = self.held.of(name, &self.wanted);
+            let is_named = self.wanted.names(name);
+            match (found, &holding) {
+                (Some(resource), held) if held.version() == Some(&resource.version) => {}
+                (Some(resource), _) => {
+                    is_different = true;
+                    owed.upserts.push(Arc::clone(resource));
+                }
+                (None, Holding::Absence) if is_named => {
+                    owed.held.except.insert(name.to_owned(), Holding::Absence);
+                }
+                (None, Holding::Nothing) if is_named => {
+                    is_different = true;
+                    owed.remove(name, is_named);
+                }
+                (None, Holding::Nothing | Holding::Absence) => {}
+                (None, _) if prune => {
+                    is_different = true;
+                    owed.remove(name, is_named);
+                }
                 (None, _) => {
-                    owed.removed.push((*name).to_owned());
-                    owed.held.insert((*name).to_owned(), None);
+                    owed.held.except.insert(name.to_owned(), holding);
                 }
             }
         }
-        let gone = self.held.iter().filter(|(name, _)| !wanted.contains_key(name.as_str()));
-        for (name, version) in gone {
-            if version.is_none() {
-                owed.held.remove(name);
-            } else if prune {
-                owed.held.remove(name);
-                owed.removed.push(name.clone());
-            }
-        }
-        if !self.must_respond && owed.upserts.is_empty() && owed.removed.is_empty() {
-            return None;
-        }
+        is_different
+    }
+
+    /// State of the world: everything that the proxy should have, and what it has still to keep.
+    fn repeat_everything(&self, set: &KindSet, owed: &mut Owed) {
+        let wanted = set.iter().filter(|resource| self.wanted.covers(&resource.name));
+        let kept = owed.held.except.values().filter_map(|holding| match holding {
+            Holding::Resource(resource) => Some(resource),
+            _ => None,
+        });
+        owed.upserts = wanted.chain(kept).cloned().collect();
+        owed.upserts.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+
+    /// Incremental: what was refused goes along with the next change.
+    fn repeat_refused(&self, set: &KindSet, owed: &mut Owed) {
         for name in &self.refused {
-            if let Some(Some(resource)) = wanted.get(name.as_str())
+            if let Some(resource) = set.get(name).filter(|_| self.wanted.covers(name))
                 && !owed.upserts.iter().any(|upsert| upsert.name == *name)
             {
-                owed.upsert(resource);
+                owed.upserts.push(Arc::clone(resource));
             }
         }
-        Some(owed)
     }
 }
 
 impl Owed {
-    fn upsert(&mut self, resource: &Encoded) {
-        self.held.insert(resource.name.clone(), Some(resource.version.clone()));
-        self.upserts.push(resource.clone());
-    }
-}
-
-impl Wanted {
-    fn covers(&self, name: &str) -> bool {
-        self.wildcard || self.names.contains(name)
-    }
-
-    /// The resources that are subscribed; `None` for a name that the set lacks.
-    fn select<'a>(
-        &'a self,
-        kind: Kind,
-        set: &'a EncodedSet,
-    ) -> BTreeMap<&'a str, Option<&'a Encoded>> {
-        let mut found: BTreeMap<&str, Option<&Encoded>> =
-            self.names.iter().map(|name| (name.as_str(), set.get(kind, name))).collect();
-        if self.wildcard {
-            found.extend(set.of(kind).map(|resource| (resource.name.as_str(), Some(resource))));
-        }
-        found
-    }
-}
-
-/// The hash of what a proxy holds, as 16 hexadecimal digits.
-fn version_of(held: &BTreeMap<String, Option<String>>) -> String {
-    let mut hash = Xxh3::new();
-    for (name, version) in held {
-        if let Some(version) = version {
-            for part in [name, version] {
-                hash.update(&(part.len() as u64).to_le_bytes());
-                hash.update(part.as_bytes());
-            }
+    /// The proxy is told that there is no such resource, and remembers it if it named it.
+    fn remove(&mut self, name: &str, is_named: bool) {
+        self.removed.push(name.to_owned());
+        if is_named {
+            self.held.except.insert(name.to_owned(), Holding::Absence);
         }
     }
-    format!("{:016x}", hash.digest())
 }

@@ -11,7 +11,7 @@ use sluis_envoy::{EncodedSet, Kind, ResourceSet};
 use super::*;
 
 /// A set written as `CDS/name=content`, for the kinds that the tests use.
-fn set(resources: &str) -> Arc<EncodedSet> {
+pub(super) fn set(resources: &str) -> Arc<EncodedSet> {
     let mut set = ResourceSet::default();
     for resource in resources.split_whitespace() {
         let (kind, rest) = resource.split_once('/').unwrap();
@@ -50,7 +50,7 @@ fn set(resources: &str) -> Arc<EncodedSet> {
     Arc::new(set.encode())
 }
 
-fn kind(short: &str) -> Kind {
+pub(super) fn kind(short: &str) -> Kind {
     Kind::ALL.into_iter().find(|kind| kind.short() == short).unwrap()
 }
 
