@@ -115,7 +115,7 @@ impl FromStr for HostPattern {
             if text.contains('*') {
                 return refused("a '*' is allowed only at the start");
             }
-            if text.parse::<IpAddr>().is_err() && !is_dns_name(text) {
+            if text.parse::<IpAddr>().is_err() && !(is_name(text) || is_mesh_sni(text)) {
                 return refused(
                     "labels of letters, digits and inner '-' with dots between them are allowed",
                 );
@@ -131,6 +131,25 @@ impl FromStr for HostPattern {
         }
         Ok(Self(text.to_ascii_lowercase().into()))
     }
+}
+
+/// Returns whether `text` is a name and not an unfinished address: the last label is not a number.
+fn is_name(text: &str) -> bool {
+    let last = text.rsplit('.').next().unwrap_or_default();
+    is_dns_name(text) && !last.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// Returns whether `text` is the server name that proxies of one mesh use among themselves:
+/// `outbound_.80_.subset_.host`.
+fn is_mesh_sni(text: &str) -> bool {
+    let parts: Vec<&str> = text.splitn(4, '_').collect();
+    let ["outbound", port, subset, host] = parts.as_slice() else { return false };
+    let port = port.strip_prefix('.').unwrap_or_default();
+    let subset = subset.strip_prefix('.').unwrap_or("?");
+    !port.is_empty()
+        && port.bytes().all(|b| b.is_ascii_digit())
+        && (subset.is_empty() || is_dns_name(subset))
+        && host.strip_prefix('.').is_some_and(is_name)
 }
 
 impl fmt::Display for HostPattern {

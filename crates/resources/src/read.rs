@@ -218,6 +218,7 @@ fn read_object(value: &Value<'_>, head: &Head<'_>, options: &Options) -> Option<
         })?;
         let meta = meta.into_meta(reader.kind, fields.at());
         meta::check_annotations(reader.kind, fields);
+        meta::check_name(reader.kind, fields);
         let spec = (reader.read)(fields, Some(&meta))?;
         Some(Resource { meta, spec })
     })

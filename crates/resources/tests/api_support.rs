@@ -20,7 +20,8 @@ const SECTIONS: [(&str, &str); 10] = [
 ];
 
 /// Texts in the readers that are no fields.
-const NO_FIELDS: [&str; 4] = ["default", "istio", "labels", "matchLabels"];
+const NO_FIELDS: [&str; 8] =
+    ["a", "default", "exportTo", "https", "httpsRedirect", "istio", "labels", "matchLabels"];
 
 /// What a reader calls, and the states that the page may give to such a field.
 const STATES: [(&str, &[&str]); 4] = [

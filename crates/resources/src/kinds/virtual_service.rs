@@ -124,7 +124,7 @@ pub enum StringMatch {
 pub struct Destination {
     /// Place of the section.
     pub at: SourceRef,
-    /// `host` in the registry; a short name is as written. Never a wildcard.
+    /// `host` in the registry; a short name is as written. Never `*`; a wildcard names the service that has it as its host.
     pub host: HostPattern,
     /// `subset` of a DestinationRule.
     pub subset: Option<String>,

@@ -120,7 +120,8 @@ const NOT_CARRIED_OUT: &[Kind] = &[
 /// The same, of kinds that restrict nothing: an object of one is a warning, and is handed on.
 const NOT_CARRIED_OUT_HARMLESS: &[Kind] = &[Kind::EndpointSlice, Kind::Node, Kind::Pod];
 
-const PENDING: &str = "this kind is known, and not carried out yet";
+/// What is said of such a kind.
+pub(super) const PENDING: &str = "this kind is known, and not carried out yet";
 
 /// Notes that a kind is not carried out yet, where that is so.
 pub(super) fn tell_pending(kind: Kind, fields: &mut Fields<'_, '_>) {
@@ -129,6 +130,29 @@ pub(super) fn tell_pending(kind: Kind, fields: &mut Fields<'_, '_>) {
         value.fault::<()>(PENDING);
     } else if NOT_CARRIED_OUT_HARMLESS.contains(&kind) {
         value.warn(PENDING);
+    }
+}
+
+/// Returns the kinds that are not carried out yet, and how bad that is.
+#[cfg(test)]
+pub(super) fn pending() -> impl Iterator<Item = (Kind, crate::Level)> {
+    let errors = NOT_CARRIED_OUT.iter().map(|kind| (*kind, crate::Level::Error));
+    let warnings = NOT_CARRIED_OUT_HARMLESS.iter().map(|kind| (*kind, crate::Level::Warning));
+    errors.chain(warnings)
+}
+
+/// Returns the newest `apiVersion` of a kind.
+#[cfg(test)]
+pub(super) fn api_of(kind: Kind) -> String {
+    let row = READERS.iter().find(|row| row.kind == kind && row.name == kind.as_str());
+    row.map(KindReader::api).unwrap_or_default()
+}
+
+impl KindReader {
+    /// Returns the `apiVersion` to suggest.
+    fn api(&self) -> String {
+        let slash = if self.group.is_empty() { "" } else { "/" };
+        format!("{}{slash}{}", self.group, self.versions[0])
     }
 }
 
@@ -188,10 +212,7 @@ pub(super) fn find(group: &str, version: &str, name: &str) -> Result<&'static Ki
     }
     Err(match elsewhere {
         Some(_) if group == "gateway.networking.k8s.io" => Refusal::Unsupported,
-        Some(row) => {
-            let slash = if row.group.is_empty() { "" } else { "/" };
-            Refusal::Unknown(Some(format!("{}{slash}{}", row.group, row.versions[0])))
-        }
+        Some(row) => Refusal::Unknown(Some(row.api())),
         None => other_kind(group, name),
     })
 }

@@ -83,6 +83,18 @@ pub(super) fn check_annotations(kind: Kind, fields: &mut Fields<'_, '_>) {
     }
 }
 
+/// Istio: the name of a Gateway is a label, as VirtualServices name it before a dot.
+pub(super) fn check_name(kind: Kind, fields: &mut Fields<'_, '_>) {
+    if kind == Kind::Gateway
+        && let Some(value) = fields.get("metadata").and_then(|value| {
+            value.entries()?.into_iter().find(|(key, _)| *key == "name").map(|(_, value)| value)
+        })
+        && value.read::<String>().is_some_and(|name| is_dns_name(&name) && !is_dns_label(&name))
+    {
+        value.fault::<()>("the name of a Gateway must be a DNS label, without dots");
+    }
+}
+
 fn metadata(fields: &mut Fields<'_, '_>) -> Option<Metadata> {
     let name = match fields.get("name") {
         Some(value) => checked(&value, |text| {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sluis_nouns::{Cidr, HostPattern, is_dns_label, is_dns_name};
+use sluis_nouns::{Cidr, HostPattern, Labels, is_dns_label, is_dns_name};
 
-use super::shared::{WorkloadSelector, some_of, unique};
+use super::shared::{Exporter, WorkloadSelector, check_labels, export_to, some_of, unique};
 use super::{checked, read_fields, read_names};
 use crate::kinds::core::WorkloadAddress;
 use crate::kinds::service_entry::{
@@ -44,10 +44,15 @@ fn service_entry(fields: &mut Fields<'_, '_>) -> Option<ServiceEntry> {
         resolution: fields.or_default("resolution"),
         endpoints: fields.or_default("endpoints"),
         workload_selector: fields.opt("workloadSelector").map(|WorkloadSelector(labels)| labels),
-        export_to: fields.or_default("exportTo"),
+        export_to: export_to(fields, Exporter::Service),
         subject_alt_names: fields.or_default("subjectAltNames"),
     };
     fields.at_most_one(&["workloadSelector", "endpoints"]);
+    if let Some(value) = fields.get("workloadSelector")
+        && entry.workload_selector.as_ref().is_some_and(Labels::is_empty)
+    {
+        value.warn("a selector without labels selects all workloads of the namespace");
+    }
     if entry.resolution == Resolution::None {
         let why = "resolution NONE goes where the client was going";
         fields.useless(&["workloadSelector"], why);
@@ -62,13 +67,18 @@ fn service_entry(fields: &mut Fields<'_, '_>) -> Option<ServiceEntry> {
 fn check_hosts(fields: &mut Fields<'_, '_>, entry: &ServiceEntry) {
     use Resolution::{Dns, DnsRoundRobin};
     let by_dns = matches!(entry.resolution, Dns | DnsRoundRobin) && entry.endpoints.is_empty();
-    let by_dns = by_dns && entry.workload_selector.is_none();
     let items = fields.get("hosts").and_then(|value| value.items()).unwrap_or_default();
     for (host, item) in entry.hosts.iter().zip(items) {
         if host.is_any() {
             item.fault::<()>("a ServiceEntry's host cannot be '*'");
         } else if host.is_wildcard() && by_dns {
             item.fault::<()>("a wildcard cannot be resolved by DNS without endpoints");
+        } else if entry.resolution == Resolution::DynamicDns {
+            if !host.is_wildcard() {
+                item.fault::<()>("resolution DYNAMIC_DNS needs a wildcard: DNS resolves one name");
+            }
+        } else if host.is_wildcard() && !host.as_str().starts_with("*.") {
+            item.warn("a star that stands for a part of a label is not matched by every client");
         }
     }
 }
@@ -77,9 +87,30 @@ fn check_ports(fields: &mut Fields<'_, '_>, entry: &ServiceEntry) {
     unique(fields, "ports", entry.ports.iter().map(|port| port.name.as_str()), "the port name");
     let numbers: Vec<String> = entry.ports.iter().map(|port| port.number.to_string()).collect();
     unique(fields, "ports", numbers.iter().map(String::as_str), "the port number");
+    let items = fields.get("ports").and_then(|value| value.items()).unwrap_or_default();
+    for (port, item) in entry.ports.iter().zip(items) {
+        use Protocol::{Grpc, Http, Http2, Tls};
+        let named = port.protocol.is_http() || port.protocol.is_tls();
+        if entry.resolution == Resolution::DynamicDns
+            && !matches!(port.protocol, Http | Tls | Grpc | Http2)
+        {
+            item.fault::<()>("resolution DYNAMIC_DNS needs protocol HTTP, HTTP2, GRPC or TLS");
+        } else if entry.resolution != Resolution::None && entry.hosts.len() > 1 && !named {
+            item.fault::<()>("several hosts cannot be told apart by this port's protocol");
+        }
+    }
 }
 
 fn check_addresses(fields: &mut Fields<'_, '_>, entry: &ServiceEntry) {
+    if entry.resolution == Resolution::DynamicDns {
+        for name in ["addresses", "endpoints"] {
+            if let Some(value) = fields.get(name).filter(Value::is_set) {
+                value.fault::<()>(
+                    "resolution DYNAMIC_DNS takes the address from the request's name",
+                );
+            }
+        }
+    }
     let ranges_allowed = matches!(entry.resolution, Resolution::None | Resolution::Static);
     let items = fields.get("addresses").and_then(|value| value.items()).unwrap_or_default();
     let written_range =
@@ -113,6 +144,12 @@ fn check_endpoints(fields: &mut Fields<'_, '_>, entry: &ServiceEntry) {
                     "{name:?} is not an IP address, as resolution STATIC needs it"
                 ));
             }
+            (Resolution::Static, Some(WorkloadAddress::Unix(_))) if entry.ports.len() != 1 => {
+                item.fault::<()>("a unix socket needs a service with exactly one port");
+            }
+            (Resolution::Dns | Resolution::DnsRoundRobin, None) => {
+                item.fault::<()>("an address is required here");
+            }
             (Resolution::Dns | Resolution::DnsRoundRobin, Some(WorkloadAddress::Unix(_))) => {
                 item.fault::<()>("a unix socket cannot be resolved by DNS");
             }
@@ -130,6 +167,11 @@ fn port(fields: &mut Fields<'_, '_>) -> Option<ServiceEntryPort> {
     let at = fields.at();
     let number = fields.req("number");
     let name: Option<String> = fields.req("name");
+    if name.as_ref().is_some_and(|name| !is_dns_label(name))
+        && let Some(value) = fields.get("name")
+    {
+        value.fault::<()>("this is not a port's name: it must be a DNS label");
+    }
     let protocol = fields.get("protocol").map_or(Some(Protocol::Unknown), |value| value.read());
     let target_port = fields.opt("targetPort");
     Some(ServiceEntryPort { at, number: number?, name: name?, protocol: protocol?, target_port })
@@ -140,7 +182,8 @@ fn endpoint(fields: &mut Fields<'_, '_>) -> Option<Endpoint> {
 }
 
 fn workload_entry(fields: &mut Fields<'_, '_>) -> Option<WorkloadEntry> {
-    if fields.get("network").is_none() && fields.get("address").is_none() {
+    let written = ["network", "address"].map(|name| fields.get(name).filter(Value::is_set));
+    if written.iter().all(Option::is_none) {
         fields.fault_at("address", "an address is required where no network is given");
     }
     workload_fields(fields)
@@ -148,7 +191,11 @@ fn workload_entry(fields: &mut Fields<'_, '_>) -> Option<WorkloadEntry> {
 
 /// Reads a WorkloadEntry whose address may be missing: the template of a WorkloadGroup.
 pub(super) fn workload_fields(fields: &mut Fields<'_, '_>) -> Option<WorkloadEntry> {
-    let address: Option<WorkloadAddress> = fields.opt("address");
+    let written = fields.get("address").filter(Value::is_set);
+    let address: Option<WorkloadAddress> = written.and_then(|value| value.read());
+    if let Some(value) = fields.get("labels") {
+        check_labels(&value);
+    }
     let ports: BTreeMap<String, u16> = fields.or_default("ports");
     if let Some(value) = fields.get("ports") {
         for (name, port) in value.entries().unwrap_or_default() {
@@ -191,7 +238,8 @@ impl Read for WorkloadAddress {
     }
 }
 
-fn unix(path: &str) -> Result<WorkloadAddress, String> {
+/// Reads the path of a unix socket.
+pub(super) fn unix(path: &str) -> Result<WorkloadAddress, String> {
     if !path.starts_with(['/', '@']) {
         return Err(format!("{path:?} must be an absolute path or an abstract socket (@name)"));
     }

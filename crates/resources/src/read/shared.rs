@@ -1,6 +1,6 @@
 //! Reads what several kinds have in common.
 
-use sluis_nouns::{HostPattern, Labels, is_dns_label};
+use sluis_nouns::{HostPattern, Labels, is_dns_label, is_dns_name};
 
 use super::{checked, read_fields, read_names};
 use crate::kinds::shared::{ExportTo, Protocol, TlsVersion};
@@ -45,6 +45,9 @@ read_names! {
     }
 }
 
+/// Longest value of a label, as Kubernetes has it.
+const LABEL_BYTES_MAX: usize = 63;
+
 /// `workloadSelector: {labels: …}`.
 pub(super) struct WorkloadSelector(pub(super) Labels);
 
@@ -71,6 +74,8 @@ fn selector_labels(value: Option<&Value<'_>>) -> Labels {
         let wild = |text: &str| text.contains('*');
         if key.is_empty() {
             label.fault::<()>("a label's key must not be empty");
+        } else if label.read::<String>().is_some_and(|text| text.len() > LABEL_BYTES_MAX) {
+            label.fault::<()>(format!("this is longer than {LABEL_BYTES_MAX} bytes"));
         } else if wild(key) || label.read::<String>().is_some_and(|text| wild(&text)) {
             label.fault::<()>("wildcards are not supported in a selector");
         }
@@ -87,6 +92,69 @@ pub(super) fn service_host(fields: &mut Fields<'_, '_>, name: &'static str) -> O
         return value.fault("\"*\" does not name one service");
     }
     host
+}
+
+/// Which kind of object is exported.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exporter {
+    /// A service, which may be exported to nobody.
+    Service,
+    /// A VirtualService or DestinationRule.
+    Rule,
+    /// A DestinationRule with a selector, which stays in its namespace.
+    Selected,
+}
+
+/// Reads `exportTo` and holds it to Istio's rules.
+pub(super) fn export_to(fields: &mut Fields<'_, '_>, exporter: Exporter) -> Vec<ExportTo> {
+    let list: Vec<ExportTo> = fields.or_default("exportTo");
+    let Some(value) = fields.get("exportTo") else { return list };
+    let own = value.doc.namespace.as_str();
+    let resolved = |to: &ExportTo| match to {
+        ExportTo::Same => ExportTo::Namespace(own.to_owned()),
+        other => other.clone(),
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    for (to, item) in list.iter().zip(value.items().unwrap_or_default()) {
+        if !seen.insert(resolved(to)) {
+            item.fault::<()>("this namespace is there twice");
+        }
+        if *to == ExportTo::None && exporter != Exporter::Service {
+            item.fault::<()>("~ (nobody) is possible only for services");
+        }
+    }
+    if list.len() > 1 {
+        if list.contains(&ExportTo::All) {
+            value.fault::<()>("* (all) cannot be beside other namespaces");
+        }
+        if list.contains(&ExportTo::None) {
+            value.fault::<()>("~ (nobody) cannot be beside namespaces");
+        }
+    }
+    let stays = list.iter().all(|to| resolved(to) == resolved(&ExportTo::Same));
+    if exporter == Exporter::Selected && !stays {
+        value.fault::<()>("a rule with a workloadSelector stays in its own namespace");
+    }
+    list
+}
+
+/// Checks labels as Kubernetes does: a key is `name` or `dns.prefix/name`.
+pub(super) fn check_labels(value: &Value<'_>) {
+    let word = |text: &str| {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        let edge =
+            |text: &str| !text.starts_with(['-', '_', '.']) && !text.ends_with(['-', '_', '.']);
+        text.bytes().all(inner) && edge(text)
+    };
+    for (key, value) in value.entries().unwrap_or_default() {
+        let (prefix, name) = key.split_once('/').unwrap_or(("a", key));
+        if !(is_dns_name(prefix) && !name.is_empty() && name.len() <= 63 && word(name)) {
+            value.fault::<()>(format!("{key:?} is not the key of a label"));
+        }
+        if value.read::<String>().is_some_and(|text| !word(&text)) {
+            value.fault::<()>("this is not the value of a label");
+        }
+    }
 }
 
 /// Reads a list that must not be empty.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use sluis_nouns::{HostPattern, is_dns_label, is_dns_name};
 
+use super::service_entry::unix;
 use super::shared::{WorkloadSelector, some_of};
 use super::virtual_service::entry;
 use super::{checked, read_fields, read_names};
@@ -260,20 +261,10 @@ fn ip(text: &str) -> Result<IpAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is not an IP address"))
 }
 
-fn unix(path: &str) -> Result<String, String> {
-    if path.is_empty() || !path.starts_with(['/', '@']) {
-        return Err(format!("{path:?} must be an absolute path or an abstract socket (@name)"));
-    }
-    if path.ends_with('/') {
-        return Err(format!("{path:?} is a directory, not a socket"));
-    }
-    Ok(path.to_owned())
-}
-
 /// Reads `127.0.0.1:PORT`, `0.0.0.0:PORT`, `[::1]:PORT`, `[::]:PORT`, `:PORT` or `unix://PATH`.
 fn endpoint(text: &str) -> Result<DefaultEndpoint, String> {
     if let Some(path) = text.strip_prefix(UNIX) {
-        return unix(path).map(DefaultEndpoint::Unix);
+        return unix(path).map(|_| DefaultEndpoint::Unix(path.to_owned()));
     }
     let form = || {
         format!(

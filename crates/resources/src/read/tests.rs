@@ -1,5 +1,6 @@
 //! What is read, what is refused, and what the faults say.
 
+mod istio_rules;
 mod kinds;
 mod policies;
 mod said;
@@ -216,10 +217,6 @@ fn a_virtual_service_that_istio_refuses_is_refused() {
         ),
         ("hosts: [a]\nhttp: [{redirect: {redirectCode: 200}}]", "200 is not a status code"),
         ("hosts: [a]\nhttp: [{match: [{uri: {regex: '('}}], redirect: {}}]", "not a regular"),
-        (
-            "hosts: [a]\nhttp: [{match: [{uri: {}}], redirect: {}}]",
-            "one of exact, prefix and regex",
-        ),
         ("hosts: [a]\nhttp: [{timeout: 0s, redirect: {}}]", "at least 1ms"),
         (
             "hosts: [a]\nhttp: [{headers: {request: {set: {'a b': c}}}, redirect: {}}]",

@@ -129,12 +129,18 @@ fn check_server(fields: &mut Fields<'_, '_>, tls: &ServerTls) {
             fields.fault_at("tlsCertificates", "each item needs a certificate and its key");
         }
     }
-    let has_ca = by_secret
-        || tls.ca_credential_name.is_some()
-        || tls.files.ca_certificates.is_some()
-        || tls.certificates.iter().any(|pair| pair.ca_certificates.is_some());
-    if tls.mode == Mutual && !has_ca {
-        fields.fault_at("caCertificates", "MUTUAL needs the CA that clients are verified with");
+    let has_ca = by_secret || tls.files.ca_certificates.is_some();
+    if matches!(tls.mode, Mutual | OptionalMutual) && !has_ca {
+        fields.fault_at("caCertificates", "this mode needs the CA that clients are verified with");
+    }
+    if tls.files.certificate.is_some() && tls.files.private_key.is_some() {
+        let others = ["credentialName", "credentialNames", "tlsCertificates"];
+        forbid(fields, &others, "this cannot be beside serverCertificate and privateKey");
+    }
+    if tls.mode == Simple {
+        forbid(fields, &["caCrl"], "SIMPLE asks for no client certificate, so nothing is revoked");
+    } else if tls.mode != IstioMutual && fields.has("credentialName") {
+        forbid(fields, &["caCrl"], "beside credentialName the Secret has the revocation list");
     }
     if tls.mode == IstioMutual {
         forbid(
@@ -201,9 +207,13 @@ fn client_tls(fields: &mut Fields<'_, '_>) -> Option<ClientTls> {
     };
     tell_mesh_files(fields, ["clientCertificate", "privateKey"]);
     let files = ["clientCertificate", "privateKey", "caCertificates"];
-    if tls.credential_name.is_some() {
+    if tls.credential_name.is_some()
+        && matches!(tls.mode, ClientTlsMode::Simple | ClientTlsMode::Mutual)
+    {
         forbid(fields, &files, "this cannot be set beside credentialName");
+        forbid(fields, &["caCrl"], "this cannot be set beside credentialName");
     }
+    check_skip(fields, &tls);
     match tls.mode {
         ClientTlsMode::Mutual if tls.credential_name.is_none() => {
             for name in ["clientCertificate", "privateKey"] {
@@ -213,9 +223,9 @@ fn client_tls(fields: &mut Fields<'_, '_>) -> Option<ClientTls> {
             }
         }
         ClientTlsMode::IstioMutual => {
-            let message = "ISTIO_MUTUAL uses the mesh's own certificates, so this cannot be set";
-            forbid(fields, &files, message);
-            forbid(fields, &["credentialName"], message);
+            let why = "ISTIO_MUTUAL uses the mesh's own certificates";
+            fields.useless(&files, why);
+            fields.useless(&["credentialName", "caCrl"], why);
             fields.useless(&["insecureSkipVerify"], "mesh certificates are always verified");
         }
         ClientTlsMode::Simple => {
@@ -232,6 +242,21 @@ fn client_tls(fields: &mut Fields<'_, '_>) -> Option<ClientTls> {
     }
     check_names(fields);
     Some(tls)
+}
+
+/// Istio: what is not verified needs neither CA nor names.
+fn check_skip(fields: &mut Fields<'_, '_>, tls: &ClientTls) {
+    if tls.insecure_skip_verify != Some(true) {
+        return;
+    }
+    let message = "this cannot be set beside insecureSkipVerify";
+    match tls.mode {
+        ClientTlsMode::Simple => {
+            forbid(fields, &["caCertificates", "credentialName", "subjectAltNames"], message);
+        }
+        ClientTlsMode::Mutual => forbid(fields, &["caCertificates", "subjectAltNames"], message),
+        ClientTlsMode::Disable | ClientTlsMode::IstioMutual => {}
+    }
 }
 
 fn forbid(fields: &mut Fields<'_, '_>, names: &[&'static str], message: &str) {

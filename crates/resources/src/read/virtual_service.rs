@@ -1,13 +1,12 @@
 //! Reads VirtualService: the whole, and its routes for TLS and TCP. HTTP routes are in [`http`].
 
+mod checks;
 mod http;
-
-use std::collections::BTreeSet;
 
 use sluis_nouns::{HostPattern, ObjectName, is_dns_label, is_dns_name};
 
 use super::read_fields;
-use super::shared::{service_host, some_of};
+use super::shared::{Exporter, check_labels, export_to, service_host, some_of};
 use crate::kinds::virtual_service::{
     Destination, GatewayRef, HttpAction, HttpRoute, L4Destination, TcpMatch, TcpRoute, TlsMatch,
     TlsRoute, VirtualService,
@@ -37,15 +36,18 @@ fn virtual_service(fields: &mut Fields<'_, '_>) -> Option<VirtualService> {
     let service = VirtualService {
         hosts: fields.or_default("hosts"),
         gateways,
-        export_to: fields.or_default("exportTo"),
+        export_to: export_to(fields, Exporter::Rule),
         http: fields.or_default("http"),
         tls: fields.or_default("tls"),
         tcp: fields.or_default("tcp"),
     };
-    if !(fields.has("http") || fields.has("tls") || fields.has("tcp")) {
+    let written = ["http", "tls", "tcp"].map(|name| fields.get(name).is_some_and(|v| v.is_set()));
+    if !written.contains(&true) {
         fields.fault_at("http", "one of http, tls and tcp is required");
     }
-    if !delegate {
+    if delegate {
+        check_no_delegate(fields);
+    } else {
         check_hosts(fields, &service);
         check_sni_hosts(fields, &service);
     }
@@ -70,13 +72,29 @@ fn check_hosts(fields: &mut Fields<'_, '_>, service: &VirtualService) {
         list.fault::<()>("this list must not be empty");
     }
     let in_mesh = service.gateways.contains(&GatewayRef::Mesh);
-    let mut seen = BTreeSet::new();
-    for (host, item) in service.hosts.iter().zip(items) {
-        if host.is_any() && in_mesh {
+    let only_mesh = service.gateways.iter().all(|gateway| *gateway == GatewayRef::Mesh);
+    for (index, (host, item)) in service.hosts.iter().zip(items).enumerate() {
+        if host.is_any() && only_mesh {
             item.fault::<()>("the host '*' is not possible for the sidecars (gateway mesh)");
+        } else if host.is_any() && in_mesh {
+            item.warn("the host '*' has no effect for the sidecars (gateway mesh)");
         }
-        if !seen.insert(host) {
-            item.fault::<()>(format!("the host {host} is there twice"));
+        // Istio refuses overlapping ones too.
+        if let Some(other) = service.hosts[..index].iter().find(|other| other.overlaps(host)) {
+            let message = match host == other {
+                true => format!("the host {host} is there twice"),
+                false => format!("the host {host} overlaps with {other}"),
+            };
+            item.fault::<()>(message);
+        }
+    }
+}
+
+/// A delegate's routes lead no further.
+fn check_no_delegate(fields: &mut Fields<'_, '_>) {
+    for route in fields.get("http").and_then(|value| value.items()).unwrap_or_default() {
+        if let Some(value) = entry(&route, "delegate") {
+            value.fault::<()>("the target of a delegate cannot delegate");
         }
     }
 }
@@ -87,6 +105,10 @@ fn check_sni_hosts(fields: &mut Fields<'_, '_>, service: &VirtualService) {
     for (route, value) in service.tls.iter().zip(routes) {
         for (index, matched) in route.matches.iter().enumerate() {
             for sni in &matched.sni_hosts {
+                if sni.ip().is_some() {
+                    value.warn(format!("{sni} is an address, which few clients send as SNI"));
+                    continue;
+                }
                 if !service.hosts.iter().any(|host| host.covers(sni)) {
                     value.fault::<()>(format!(
                         "the SNI host {sni} of match[{index}] is under none of the hosts"
@@ -173,6 +195,9 @@ fn tls_route(fields: &mut Fields<'_, '_>) -> Option<TlsRoute> {
 }
 
 fn tls_match(fields: &mut Fields<'_, '_>) -> Option<TlsMatch> {
+    if let Some(value) = fields.get("sourceLabels") {
+        check_labels(&value);
+    }
     let sni_hosts: Option<Vec<HostPattern>> = some_of(fields, "sniHosts");
     let partial = TlsMatch {
         at: fields.at(),
@@ -194,7 +219,10 @@ fn tcp_route(fields: &mut Fields<'_, '_>) -> Option<TcpRoute> {
 }
 
 fn tcp_match(fields: &mut Fields<'_, '_>) -> Option<TcpMatch> {
-    fields.unsupported(&["sourceSubnet"]);
+    fields.useless(&["sourceSubnet"], "Istio does not look at it either");
+    if let Some(value) = fields.get("sourceLabels") {
+        check_labels(&value);
+    }
     Some(TcpMatch {
         at: fields.at(),
         destination_subnets: fields.or_default("destinationSubnets"),
@@ -214,6 +242,11 @@ fn l4_destination(fields: &mut Fields<'_, '_>) -> Option<L4Destination> {
 fn destination(fields: &mut Fields<'_, '_>) -> Option<Destination> {
     let host = service_host(fields, "host");
     let subset = fields.opt("subset");
+    if let Some(value) = fields.get("subset")
+        && value.read::<String>().is_some_and(|text| !text.is_empty() && !is_dns_label(&text))
+    {
+        value.fault::<()>("this is not a subset's name: it must be a DNS label");
+    }
     let port = fields.opt("port").map(|Port(number)| number);
     Some(Destination { at: fields.at(), host: host?, subset, port })
 }

@@ -85,6 +85,9 @@ impl Read for Duration {
         if duration < DURATION_MIN {
             return value.fault("this duration must be at least 1ms");
         }
+        if duration.subsec_nanos() % 1_000_000 != 0 {
+            return value.fault("whole milliseconds are expected");
+        }
         Some(duration)
     }
 }

@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use sluis_nouns::{ObjectName, Percent};
+use sluis_nouns::{ObjectName, Percent, is_dns_label};
 
-use super::super::shared::some_of;
+use super::super::shared::check_labels;
 use super::super::{read_fields, read_names};
-use super::{weighed, weight};
+use super::checks::{
+    HeaderChange, changed_header, cors_header, cors_method, expression, grpc_status, header_value,
+    is_authority, matched_header, retry_on,
+};
+use super::{entry, weighed, weight};
 use crate::kinds::virtual_service::{
     CorsPolicy, Delay, DelayKind, Destination, DirectBody, DirectResponse, FaultInjection,
     HeaderChanges, HeaderOps, HttpAbort, HttpAction, HttpMatch, HttpRoute, Mirror, Redirect,
@@ -35,7 +39,8 @@ read_fields! {
     Mirror => mirror,
     CorsPolicy => cors_policy,
     HeaderChanges => header_changes,
-    HeaderOps => header_ops,
+    RequestOps => request_ops,
+    ResponseOps => response_ops,
     Delegate => delegate,
 }
 
@@ -51,8 +56,12 @@ read_names! {
     }
 }
 
-/// Longest expression after compiling; a longer one is a mistake or an attack on memory.
-const REGEX_BYTES_MAX: usize = 1 << 20;
+/// Largest body of a direct response, and the one from which it is told of, as Istio has them.
+const BODY_BYTES_MAX: usize = 1 << 20;
+const BODY_BYTES_MANY: usize = 100 << 10;
+
+/// Smallest share above none, as Istio has it: one request of a million.
+const SHARE_MIN: f64 = 0.0001;
 
 fn http_route(fields: &mut Fields<'_, '_>) -> Option<HttpRoute> {
     // Of Istio 1.0; upgrades are always possible since.
@@ -72,31 +81,63 @@ fn http_route(fields: &mut Fields<'_, '_>) -> Option<HttpRoute> {
         headers: fields.or_default("headers"),
     };
     let action = action?;
-    let forbidden: &[&'static str] = match &action {
-        HttpAction::Route(_) => &[],
-        HttpAction::Redirect(_) => &["rewrite", "fault"],
-        HttpAction::DirectResponse(_) => &["rewrite", "mirror", "mirrors"],
-        // The delegate's rules take them over.
-        HttpAction::Delegate(_) => &[],
-    };
-    for name in forbidden {
+    check_conflicts(fields, &action);
+    check_prefix_rewrite(fields, &action, &route.matches);
+    check_authority(fields, &route);
+    Some(HttpRoute { action, ..route })
+}
+
+/// What cannot be beside a route that does not forward. A delegate's rules take everything over.
+fn check_conflicts(fields: &mut Fields<'_, '_>, action: &HttpAction) {
+    if !matches!(action, HttpAction::Redirect(_) | HttpAction::DirectResponse(_)) {
+        return;
+    }
+    for name in ["rewrite", "fault"] {
+        if let Some(value) = fields.get(name) {
+            value.fault::<()>("this is not possible in a route that does not forward");
+        }
+    }
+    for name in ["mirror", "mirrors", "retries"] {
         if let Some(value) = fields.get(name) {
             value.warn("this has no effect in a route that does not forward");
         }
     }
-    Some(HttpRoute { action, ..route })
+}
+
+/// Istio: a prefix can be rewritten only where prefixes are matched.
+fn check_prefix_rewrite(fields: &mut Fields<'_, '_>, action: &HttpAction, matches: &[HttpMatch]) {
+    let HttpAction::Redirect(Redirect { prefix_rewrite: Some(_), .. }) = action else { return };
+    let is_other = |wanted: &HttpMatch| {
+        wanted.uri.as_ref().is_some_and(|uri| !matches!(uri, StringMatch::Prefix(_)))
+    };
+    if matches.iter().any(is_other)
+        && let Some(value) = fields.get("redirect")
+    {
+        value.fault::<()>("prefixRewrite needs matches of a uri by prefix");
+    }
+}
+
+/// Istio: the host is rewritten in one place.
+fn check_authority(fields: &mut Fields<'_, '_>, route: &HttpRoute) {
+    let rewrite = route.rewrite.as_ref().and_then(|rewrite| rewrite.authority.as_ref());
+    let request = &route.headers.request;
+    let changed = request.set.keys().chain(request.add.keys()).filter(|name| is_authority(name));
+    if changed.count() + usize::from(rewrite.is_some()) > 1 {
+        fields.fault_at("headers.request", "the host is rewritten in more than one place");
+    }
 }
 
 fn action(fields: &mut Fields<'_, '_>) -> Option<HttpAction> {
     fields.at_most_one(&["route", "redirect", "directResponse", "delegate"]);
     let route: Option<Vec<WeightedDestination>> =
-        fields.has("route").then(|| some_of(fields, "route")).flatten();
+        fields.get("route").filter(Value::is_set).and_then(|value| value.read());
     let route = weighed(fields, route, |to| &mut to.weight);
     let redirect = fields.opt("redirect").map(HttpAction::Redirect);
     let response = fields.opt("directResponse").map(HttpAction::DirectResponse);
     let delegate = fields.opt("delegate").map(|Delegate(name)| HttpAction::Delegate(name));
     let written = ["route", "redirect", "directResponse", "delegate"];
-    if !written.into_iter().any(|name| fields.has(name)) {
+    let empty = |value: Value<'_>| value.items().is_some_and(|items| items.is_empty());
+    if fields.get("route").is_none_or(empty) && !written[1..].iter().any(|name| fields.has(name)) {
         fields.fault_at("route", "one of route, redirect, directResponse and delegate is required");
     }
     route.map(HttpAction::Route).or(redirect).or(response).or(delegate)
@@ -113,19 +154,29 @@ fn http_match(fields: &mut Fields<'_, '_>) -> Option<HttpMatch> {
         for (header, value) in
             fields.get(name).and_then(|value| value.entries()).unwrap_or_default()
         {
-            if !is_header_name(header) {
-                value.fault::<()>(format!("{header:?} is not the name of a header"));
-            }
+            matched_header(header, &value);
         }
     }
+    if let Some(value) = fields.get("sourceLabels") {
+        check_labels(&value);
+    }
+    if let Some(value) = fields.get("sourceNamespace")
+        && value.read::<String>().is_some_and(|text| !text.is_empty() && !is_dns_label(&text))
+    {
+        value.fault::<()>("this is not a namespace: it must be a DNS label");
+    }
+    let text = |fields: &mut Fields<'_, '_>, name| -> Option<StringMatch> {
+        // An empty section compares nothing.
+        fields.get(name).filter(Value::is_set).and_then(|value| value.read())
+    };
     Some(HttpMatch {
         at: fields.at(),
         name: fields.opt("name"),
-        uri: fields.opt("uri"),
+        uri: fields.opt("uri").and_then(|Path(path)| path),
         ignore_uri_case: fields.or_default("ignoreUriCase"),
-        scheme: fields.opt("scheme"),
-        method: fields.opt("method"),
-        authority: fields.opt("authority"),
+        scheme: text(fields, "scheme"),
+        method: text(fields, "method"),
+        authority: text(fields, "authority"),
         headers: lower(headers),
         without_headers: lower(without),
         query_params: query.0,
@@ -144,7 +195,14 @@ struct Headers(BTreeMap<String, Option<StringMatch>>);
 impl Read for Headers {
     fn read(value: &Value<'_>) -> Option<Self> {
         let read = |(name, value): &(&str, Value<'_>)| {
-            let presence = value.is_null() || value.entries().is_some_and(|map| map.is_empty());
+            // Istio takes the regex `*`, which is none, for presence.
+            let is_star = |value: &Value<'_>| {
+                let regex = entry(value, "regex").and_then(|regex| regex.read::<String>());
+                regex.as_deref() == Some("*")
+            };
+            let presence = value.is_null()
+                || value.entries().is_some_and(|map| map.is_empty())
+                || is_star(value);
             let wanted = if presence { None } else { Some(value.read()?) };
             Some(((*name).to_owned(), wanted))
         };
@@ -167,13 +225,19 @@ fn string_match(fields: &mut Fields<'_, '_>) -> Option<StringMatch> {
     exact.or(prefix.map(StringMatch::Prefix)).or(regex.map(StringMatch::Regex))
 }
 
-/// Reads a regular expression and sees that it compiles.
-fn expression(value: &Value<'_>) -> Option<String> {
-    let text: String = value.read()?;
-    match regex::RegexBuilder::new(&text).size_limit(REGEX_BYTES_MAX).build() {
-        Ok(_) => Some(text),
-        Err(regex::Error::CompiledTooBig(_)) => value.fault("this regular expression is too large"),
-        Err(_) => value.fault(format!("{text:?} is not a regular expression")),
+/// `uri`, whose prefix may be empty, unlike that of other texts.
+struct Path(Option<StringMatch>);
+
+impl Read for Path {
+    fn read(value: &Value<'_>) -> Option<Self> {
+        if !value.is_set() && value.entries().is_some() {
+            return Some(Self(None));
+        }
+        let prefix = entry(value, "prefix").and_then(|prefix| prefix.read::<String>());
+        if prefix.as_deref() == Some("") && value.entries()?.len() == 1 {
+            return Some(Self(Some(StringMatch::Prefix("/".to_owned()))));
+        }
+        value.read().map(|path| Self(Some(path)))
     }
 }
 
@@ -189,7 +253,22 @@ fn redirect(fields: &mut Fields<'_, '_>) -> Option<Redirect> {
     fields.at_most_one(&["uri", "prefixRewrite"]);
     let number = fields.opt("port").map(RedirectPort::Number);
     let derived: Option<RedirectPort> = fields.opt("derivePort");
-    let code = status(fields, "redirectCode", |code| matches!(code, 301 | 302 | 303 | 307 | 308));
+    let possible = |code| matches!(code, 0 | 301 | 302 | 303 | 307 | 308);
+    let code = status(fields, "redirectCode", possible).filter(|code| *code != 0);
+    let written = ["uri", "prefixRewrite", "authority", "port", "derivePort", "scheme"]
+        .map(|name| fields.get(name).is_some_and(|value| value.is_set()));
+    if !written.contains(&true) {
+        fields
+            .value()
+            .fault::<()>("a redirect must change the uri, the host, the scheme or the port");
+    }
+    if let Some(value) = fields.get("scheme")
+        && value
+            .read::<String>()
+            .is_some_and(|text| !matches!(text.as_str(), "" | "http" | "https"))
+    {
+        value.fault::<()>("a scheme is http or https");
+    }
     Some(Redirect {
         uri: fields.opt("uri"),
         prefix_rewrite: fields.opt("prefixRewrite"),
@@ -220,6 +299,18 @@ fn direct_response(fields: &mut Fields<'_, '_>) -> Option<DirectResponse> {
     }
     let status = status(fields, "status", |code| (200..=599).contains(&code));
     let body = fields.opt("body");
+    let bytes = match &body {
+        Some(DirectBody::Text(text)) => text.len(),
+        Some(DirectBody::Bytes(bytes)) => bytes.len(),
+        None => 0,
+    };
+    if let Some(value) = fields.get("body") {
+        if bytes > BODY_BYTES_MAX {
+            value.fault::<()>("a body must not be larger than 1 MiB");
+        } else if bytes > BODY_BYTES_MANY {
+            value.warn("a body larger than 100 KiB slows every change of the configuration");
+        }
+    }
     Some(DirectResponse { status: status?, body })
 }
 
@@ -238,6 +329,11 @@ fn direct_body(fields: &mut Fields<'_, '_>) -> Option<DirectBody> {
 
 fn rewrite(fields: &mut Fields<'_, '_>) -> Option<Rewrite> {
     fields.at_most_one(&["uri", "uriRegexRewrite"]);
+    let written = ["uri", "uriRegexRewrite", "authority"]
+        .map(|name| fields.get(name).is_some_and(|value| value.is_set()));
+    if !written.contains(&true) {
+        fields.value().fault::<()>("one of uri, uriRegexRewrite and authority is required");
+    }
     let matched = fields.opt("uri").map(UriRewrite::Matched);
     let regex = fields
         .opt("uriRegexRewrite")
@@ -255,13 +351,29 @@ fn regex_rewrite(fields: &mut Fields<'_, '_>) -> Option<RegexRewrite> {
         fields.missing("match");
     }
     let pattern = fields.get("match").and_then(|value| expression(&value));
-    let replacement = fields.req("rewrite");
+    let replacement: Option<String> = fields.req("rewrite");
+    if replacement.as_deref() == Some("")
+        && let Some(value) = fields.get("rewrite")
+    {
+        value.fault::<()>("this must not be empty");
+    }
     Some(RegexRewrite { pattern: pattern?, replacement: replacement? })
 }
 
 fn retries(fields: &mut Fields<'_, '_>) -> Option<Retries> {
+    let attempts = fields.or_default("attempts");
+    if attempts == 0 {
+        for name in ["perTryTimeout", "retryOn", "retryRemoteLocalities"] {
+            if let Some(value) = fields.get(name) {
+                value.fault::<()>("attempts is 0, which turns retries off");
+            }
+        }
+    }
+    if let Some(value) = fields.get("retryOn") {
+        retry_on(&value);
+    }
     Some(Retries {
-        attempts: fields.or_default("attempts"),
+        attempts,
         per_try_timeout: fields.opt("perTryTimeout"),
         retry_on: fields.opt("retryOn"),
         retry_remote_localities: fields.opt("retryRemoteLocalities"),
@@ -271,6 +383,9 @@ fn retries(fields: &mut Fields<'_, '_>) -> Option<Retries> {
 }
 
 fn fault_injection(fields: &mut Fields<'_, '_>) -> Option<FaultInjection> {
+    if !(fields.has("delay") || fields.has("abort")) {
+        fields.value().fault::<()>("one of delay and abort is required");
+    }
     Some(FaultInjection { delay: fields.opt("delay"), abort: fields.opt("abort") })
 }
 
@@ -289,7 +404,13 @@ fn fault_percentage(fields: &mut Fields<'_, '_>) -> Percent {
         fields.value().warn("without a percentage no request is touched, as in Istio");
         return Percent::default();
     }
-    percentage(fields, "percentage", &["percent"])
+    let percent = percentage(fields, "percentage", &["percent"]);
+    if let Some(value) = fields.get("percentage").and_then(|share| entry(&share, "value"))
+        && value.read::<f64>().is_some_and(|share| share > 0.0 && share < SHARE_MIN)
+    {
+        value.fault::<()>(format!("this must be 0, or at least {SHARE_MIN}"));
+    }
+    percent
 }
 
 /// Reads `percentage` and its older whole-number forms; nothing written means all.
@@ -307,6 +428,8 @@ fn delay(fields: &mut Fields<'_, '_>) -> Option<Delay> {
     let percentage = fault_percentage(fields);
     let fixed = fields.opt("fixedDelay").map(DelayKind::Fixed);
     let exponential = fields.opt("exponentialDelay").map(DelayKind::Exponential);
+    // Istio refuses it too.
+    fields.unsupported(&["exponentialDelay"]);
     if !(fields.has("fixedDelay") || fields.has("exponentialDelay")) {
         fields.missing("fixedDelay");
     }
@@ -317,9 +440,15 @@ fn abort(fields: &mut Fields<'_, '_>) -> Option<HttpAbort> {
     fields.at_most_one(&["httpStatus", "grpcStatus", "http2Error"]);
     fields.unsupported(&["http2Error"]);
     let http_status = status(fields, "httpStatus", |code| (200..=599).contains(&code));
-    let grpc_status = fields.opt("grpcStatus");
+    let grpc = fields.opt("grpcStatus");
+    if let Some(value) = fields.get("grpcStatus") {
+        grpc_status(&value);
+    }
+    if !(fields.has("httpStatus") || fields.has("grpcStatus")) {
+        fields.value().warn("without httpStatus and grpcStatus nothing is aborted");
+    }
     let percentage = fault_percentage(fields);
-    Some(HttpAbort { http_status, grpc_status, percentage })
+    Some(HttpAbort { http_status, grpc_status: grpc, percentage })
 }
 
 /// Reads `mirror` with its percentages, or the newer list `mirrors`.
@@ -339,7 +468,27 @@ fn mirror(fields: &mut Fields<'_, '_>) -> Option<Mirror> {
 }
 
 fn cors_policy(fields: &mut Fields<'_, '_>) -> Option<CorsPolicy> {
+    for (name, check) in [
+        ("allowMethods", cors_method as fn(&Value<'_>)),
+        ("allowHeaders", cors_header),
+        ("exposeHeaders", cors_header),
+    ] {
+        for value in fields.get(name).and_then(|value| value.items()).unwrap_or_default() {
+            check(&value);
+        }
+    }
+    let max_age: Option<std::time::Duration> = fields.opt("maxAge");
+    if let Some(value) = fields.get("maxAge")
+        && max_age.is_some_and(|age| age.subsec_nanos() > 0)
+    {
+        value.fault::<()>("whole seconds are expected");
+    }
     let mut allow_origins: Vec<StringMatch> = fields.or_default("allowOrigins");
+    if let Some(value) = fields.get("allowOrigins")
+        && allow_origins.contains(&StringMatch::Exact(String::new()))
+    {
+        value.fault::<()>("an origin must not be empty");
+    }
     let old: Vec<String> = fields.or_default("allowOrigin");
     allow_origins.extend(old.into_iter().map(|origin| match origin.as_str() {
         "*" => StringMatch::Regex(".*".to_owned()),
@@ -350,30 +499,43 @@ fn cors_policy(fields: &mut Fields<'_, '_>) -> Option<CorsPolicy> {
         allow_methods: fields.or_default("allowMethods"),
         allow_headers: fields.or_default("allowHeaders"),
         expose_headers: fields.or_default("exposeHeaders"),
-        max_age: fields.opt("maxAge"),
+        max_age,
         allow_credentials: fields.opt("allowCredentials"),
         unmatched_preflights: fields.or_default("unmatchedPreflights"),
     })
 }
 
 fn header_changes(fields: &mut Fields<'_, '_>) -> Option<HeaderChanges> {
-    let (request, response) = (fields.or_default("request"), fields.or_default("response"));
+    let RequestOps(request) = fields.or_default("request");
+    let ResponseOps(response) = fields.or_default("response");
     Some(HeaderChanges { request, response })
 }
 
-fn header_ops(fields: &mut Fields<'_, '_>) -> Option<HeaderOps> {
+#[derive(Default)]
+struct RequestOps(HeaderOps);
+
+fn request_ops(fields: &mut Fields<'_, '_>) -> Option<RequestOps> {
+    header_ops(fields, HeaderChange::OfRequest).map(RequestOps)
+}
+
+#[derive(Default)]
+struct ResponseOps(HeaderOps);
+
+fn response_ops(fields: &mut Fields<'_, '_>) -> Option<ResponseOps> {
+    header_ops(fields, HeaderChange::Other).map(ResponseOps)
+}
+
+fn header_ops(fields: &mut Fields<'_, '_>, change: HeaderChange) -> Option<HeaderOps> {
     for list in ["set", "add"] {
         for (name, value) in fields.get(list).and_then(|value| value.entries()).unwrap_or_default()
         {
-            check_header(name, &value);
-            if value.read::<String>().is_some_and(|text| text.contains(['\r', '\n', '\0'])) {
-                value.fault::<()>("a header's value must be one line");
-            }
+            changed_header(name, &value, change);
+            header_value(&value);
         }
     }
     for value in fields.get("remove").and_then(|value| value.items()).unwrap_or_default() {
         if let Some(name) = value.read::<String>() {
-            check_header(&name, &value);
+            changed_header(&name, &value, HeaderChange::Other);
         }
     }
     Some(HeaderOps {
@@ -381,19 +543,6 @@ fn header_ops(fields: &mut Fields<'_, '_>) -> Option<HeaderOps> {
         add: fields.or_default("add"),
         remove: fields.or_default("remove"),
     })
-}
-
-fn check_header(name: &str, value: &Value<'_>) {
-    if !is_header_name(name) {
-        value.fault::<()>(format!("{name:?} is not the name of a header"));
-    }
-}
-
-/// A token of RFC 9110 §5.6.2, or a pseudo header such as `:authority`.
-fn is_header_name(name: &str) -> bool {
-    let token = name.strip_prefix(':').unwrap_or(name);
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    !token.is_empty() && token.bytes().all(allowed)
 }
 
 /// `delegate: {name: …, namespace: …}`.
