@@ -133,6 +133,7 @@ impl Selection<'_> {
         match written.map_or(of_mesh, |policy| policy.mode) {
             OutboundTrafficPolicy::RegistryOnly => OutboundPolicy::RegistryOnly,
             OutboundTrafficPolicy::AllowAny => OutboundPolicy::AllowAny,
+            OutboundTrafficPolicy::AllowAnyDynamicDns => OutboundPolicy::AllowAnyDynamicDns,
         }
     }
 

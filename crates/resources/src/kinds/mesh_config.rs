@@ -7,6 +7,7 @@ use sluis_nouns::{SourceRef, TrustDomain};
 
 use super::destination_rule::{H2UpgradePolicy, TcpKeepalive};
 use super::shared::{ExportTo, TlsVersion};
+use super::tls::ClientTls;
 use super::virtual_service::Retries;
 
 /// MeshConfig with Istio's defaults where nothing is written.
@@ -16,6 +17,9 @@ pub struct MeshConfig {
     pub at: SourceRef,
     /// `outboundTrafficPolicy.mode`. Default ALLOW_ANY, as in Istio.
     pub outbound_traffic_policy: OutboundTrafficPolicy,
+    /// `outboundTrafficPolicy.tls`: what is originated towards hosts that ALLOW_ANY_DYNAMIC_DNS
+    /// resolves; `None` for plain text.
+    pub outbound_tls: Option<ClientTls>,
     /// `inboundTrafficPolicy.mode`. Default PASSTHROUGH.
     pub inbound_traffic_policy: InboundTrafficPolicy,
     /// `trustDomain`. Default `cluster.local`.
@@ -67,6 +71,7 @@ impl Default for MeshConfig {
         Self {
             at: SourceRef::default(),
             outbound_traffic_policy: OutboundTrafficPolicy::default(),
+            outbound_tls: None,
             inbound_traffic_policy: InboundTrafficPolicy::default(),
             trust_domain: TrustDomain::default(),
             trust_domain_aliases: Vec::new(),
@@ -101,6 +106,8 @@ pub enum OutboundTrafficPolicy {
     /// It is forwarded as it is. Istio's default.
     #[default]
     AllowAny,
+    /// The same; but the host of plain HTTP is resolved again, and the request goes there.
+    AllowAnyDynamicDns,
 }
 
 /// What happens to a received connection for a port that no service has.

@@ -11,6 +11,7 @@ use crate::kinds::mesh_config::{
     PathNormalization, ProxyConfig,
 };
 use crate::kinds::shared::{ExportTo, TlsVersion};
+use crate::kinds::tls::ClientTls;
 use crate::value::{Doc, Fields, OpenDuration, Value};
 use crate::yaml::{NodeKind, Place, documents};
 
@@ -27,6 +28,7 @@ read_names! {
     OutboundTrafficPolicy {
         "REGISTRY_ONLY" => OutboundTrafficPolicy::RegistryOnly,
         "ALLOW_ANY" => OutboundTrafficPolicy::AllowAny,
+        "ALLOW_ANY_DYNAMIC_DNS" => OutboundTrafficPolicy::AllowAnyDynamicDns,
     }
     InboundTrafficPolicy {
         "PASSTHROUGH" => InboundTrafficPolicy::Passthrough,
@@ -94,11 +96,13 @@ fn mesh_config(fields: &mut Fields<'_, '_>) -> Option<MeshConfig> {
             is_dns_label(text).then(|| text.to_owned()).ok_or("this is not a namespace".to_owned())
         })
     });
+    let outbound = fields.opt("outboundTrafficPolicy");
+    let OutboundMode(outbound_traffic_policy, outbound_tls) =
+        outbound.unwrap_or(OutboundMode(default.outbound_traffic_policy, None));
     Some(MeshConfig {
         at: fields.at(),
-        outbound_traffic_policy: fields
-            .opt("outboundTrafficPolicy")
-            .map_or(default.outbound_traffic_policy, |OutboundMode(mode)| mode),
+        outbound_traffic_policy,
+        outbound_tls,
         inbound_traffic_policy: fields
             .opt("inboundTrafficPolicy")
             .map_or(default.inbound_traffic_policy, |InboundMode(mode)| mode),
@@ -185,19 +189,16 @@ fn open(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<Duration> {
     fields.opt(name).map(|OpenDuration(duration)| duration)
 }
 
-/// `outboundTrafficPolicy: {mode: …}`.
-struct OutboundMode(OutboundTrafficPolicy);
+/// `outboundTrafficPolicy: {mode: …, tls: …}`.
+struct OutboundMode(OutboundTrafficPolicy, Option<ClientTls>);
 
 fn outbound_mode(fields: &mut Fields<'_, '_>) -> Option<OutboundMode> {
-    fields.unsupported(&["tls"]);
-    if let Some(mode) = fields.get("mode")
-        && mode.text() == Some("ALLOW_ANY_DYNAMIC_DNS")
-    {
-        return mode.fault("this mode is known, but not supported");
-    }
     // In protobuf a section without a mode means its first value, and so does Istio.
     let mode = fields.opt("mode").unwrap_or(OutboundTrafficPolicy::RegistryOnly);
-    Some(OutboundMode(mode))
+    if mode != OutboundTrafficPolicy::AllowAnyDynamicDns {
+        fields.useless(&["tls"], "only ALLOW_ANY_DYNAMIC_DNS originates TLS");
+    }
+    Some(OutboundMode(mode, fields.opt("tls")))
 }
 
 struct InboundMode(InboundTrafficPolicy);

@@ -14,6 +14,8 @@ pub enum OutboundPolicy {
     RegistryOnly,
     /// They are passed on to where they were going.
     AllowAny,
+    /// The same; but requests of plain HTTP go to what their host resolves to.
+    AllowAnyDynamicDns,
     /// They are passed on to this cluster: the egress proxy of a `Sidecar`.
     Proxy(String),
 }

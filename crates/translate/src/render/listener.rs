@@ -52,7 +52,11 @@ use envoy_types::pb::{
 use prost::Name;
 use sluis_envoy::pack;
 
-use super::{access_log, dynamic, route::PASSTHROUGH, route_policy, server_tls, wrap};
+use super::{
+    access_log, dynamic,
+    route::{self, PASSTHROUGH},
+    route_policy, server_tls, wrap,
+};
 use crate::{
     Capture, ChainInput, Handler, HeaderChanges, ListenerInput, MeshInputs, Normalization,
     OutboundInputs, OutboundPolicy, Target, TcpOptions,
@@ -60,6 +64,9 @@ use crate::{
 
 /// The port of the capturing listener.
 const OUTBOUND_PORT: u16 = 15001;
+
+/// What the inspector calls plain HTTP.
+const PLAIN_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 
 /// The socket of a capturing pipe is for its owner alone.
 const PIPE_MODE: u32 = 0o600;
@@ -96,20 +103,53 @@ pub(crate) fn virtual_outbound(input: &OutboundInputs, mesh: &MeshInputs) -> Lis
             (wrap::socket("0.0.0.0", OUTBOUND_PORT), false, Vec::new())
         }
     };
+    let is_dynamic = input.policy == OutboundPolicy::AllowAnyDynamicDns;
+    let mut listener_filters: Vec<ListenerFilter> = listener_filters;
+    if is_dynamic {
+        listener_filters.extend(inspectors());
+    }
+    let http = is_dynamic.then(|| any_http(&input.policy, mesh));
     Listener {
         name: "virtualOutbound".to_owned(),
         address: Some(address),
         use_original_dst: wrap::yes(),
         bind_to_port: if is_bound { None } else { wrap::boolean(false) },
         listener_filters,
-        filter_chains: vec![
-            chain("virtualOutbound-blackhole", Some(loop_guard), BLACK_HOLE),
-            chain("virtualOutbound-catchall-tcp", None, policy_cluster(&input.policy)),
-        ],
+        filter_chains: [chain("virtualOutbound-blackhole", Some(loop_guard), BLACK_HOLE)]
+            .into_iter()
+            .chain(http)
+            .chain([chain("virtualOutbound-catchall-tcp", None, policy_cluster(&input.policy))])
+            .collect(),
+        listener_filters_timeout: is_dynamic.then(|| wrap::duration(mesh.detection_timeout)),
+        continue_on_listener_filters_timeout: is_dynamic,
         traffic_direction: TrafficDirection::Outbound.into(),
         access_log: access_log::listener_loggers(mesh.access_log.as_ref()),
         ..Listener::default()
     }
+}
+
+/// The chain for plain HTTP of which the policy is to resolve the host again.
+fn any_http(policy: &OutboundPolicy, mesh: &MeshInputs) -> FilterChain {
+    let stat_prefix = "outbound_virtualOutbound_allow_any_dynamic_dns;";
+    let routes = RouteSpecifier::RouteConfig(route::catch_all_table(policy));
+    FilterChain {
+        name: "virtualOutbound-catchall-tcp-http".to_owned(),
+        filter_chain_match: Some(FilterChainMatch {
+            application_protocols: PLAIN_HTTP.map(ToOwned::to_owned).to_vec(),
+            ..FilterChainMatch::default()
+        }),
+        filters: vec![connection_manager(routes, stat_prefix, false, mesh)],
+        ..FilterChain::default()
+    }
+}
+
+/// The filters that tell what the first bytes are. The one for HTTP leaves to the one for TLS what
+/// that has recognised.
+fn inspectors() -> [ListenerFilter; 2] {
+    [
+        listener_filter("envoy.filters.listener.tls_inspector", &TlsInspector::default()),
+        listener_filter("envoy.filters.listener.http_inspector", &HttpInspector::default()),
+    ]
 }
 
 /// One listener of a port.
@@ -145,7 +185,7 @@ pub(crate) fn listener(input: &ListenerInput, mesh: &MeshInputs) -> Listener {
 fn policy_cluster(policy: &OutboundPolicy) -> &str {
     match policy {
         OutboundPolicy::RegistryOnly => BLACK_HOLE,
-        OutboundPolicy::AllowAny => PASSTHROUGH,
+        OutboundPolicy::AllowAny | OutboundPolicy::AllowAnyDynamicDns => PASSTHROUGH,
         OutboundPolicy::Proxy(cluster) => cluster,
     }
 }
@@ -182,6 +222,10 @@ fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
     };
     let filter = match &input.handler {
         Handler::Http { routes, stat_prefix, is_edge } => {
+            let routes = RouteSpecifier::Rds(Rds {
+                config_source: Some(wrap::ads()),
+                route_config_name: routes.clone(),
+            });
             connection_manager(routes, stat_prefix, *is_edge, mesh)
         }
         Handler::Tcp { targets, stat_prefix, options } => {
@@ -198,13 +242,15 @@ fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
     }
 }
 
-fn connection_manager(routes: &str, stat_prefix: &str, is_edge: bool, mesh: &MeshInputs) -> Filter {
+fn connection_manager(
+    routes: RouteSpecifier,
+    stat_prefix: &str,
+    is_edge: bool,
+    mesh: &MeshInputs,
+) -> Filter {
     let mut manager = HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
-        route_specifier: Some(RouteSpecifier::Rds(Rds {
-            config_source: Some(wrap::ads()),
-            route_config_name: routes.to_owned(),
-        })),
+        route_specifier: Some(routes),
         http_filters: with_dynamic_dns(http_filters(), mesh),
         // Zero is "no limit": Istio leaves long polls and watches alone.
         stream_idle_timeout: Some(wrap::duration(Duration::ZERO)),

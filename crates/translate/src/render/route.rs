@@ -48,6 +48,10 @@ const DIRECT_BODY_MAX: u32 = 1 << 20;
 /// What a sidecar answers for a host outside of the registry.
 const BLOCKED_STATUS: u32 = 502;
 
+/// The cluster that resolves whatever host is asked for, and the virtual host that leads there.
+const ANY_NAME: &str = "AllowAnyDynamicDNSCluster";
+const ANY_NAME_HOST: &str = "allow_any_dynamic_dns";
+
 /// The name of the cluster that passes connections on as they are.
 pub(crate) const PASSTHROUGH: &str = "PassthroughCluster";
 
@@ -78,26 +82,38 @@ fn virtual_host(input: &VirtualHostInput) -> VirtualHost {
     }
 }
 
+/// A table with nothing but the virtual host for all hosts, under its name.
+pub(crate) fn catch_all_table(policy: &OutboundPolicy) -> RouteConfiguration {
+    let host = catch_all(policy);
+    RouteConfiguration {
+        name: host.name.clone(),
+        virtual_hosts: vec![host],
+        validate_clusters: wrap::boolean(false),
+        max_direct_response_body_size_bytes: wrap::number(DIRECT_BODY_MAX),
+        ignore_port_in_host_matching: true,
+        ..RouteConfiguration::default()
+    }
+}
+
 /// The virtual host for all other hosts: Istio's `block_all` and `allow_any`.
 fn catch_all(policy: &OutboundPolicy) -> VirtualHost {
+    let pass = |cluster: &str| {
+        Action::Route(EnvoyAction {
+            timeout: Some(wrap::duration(Duration::ZERO)),
+            max_stream_duration: Some(clients_limit()),
+            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+            ..EnvoyAction::default()
+        })
+    };
     let (name, action) = match policy {
         OutboundPolicy::RegistryOnly => {
             let refuse =
                 DirectResponseAction { status: BLOCKED_STATUS, ..DirectResponseAction::default() };
             ("block_all", Action::DirectResponse(refuse))
         }
-        OutboundPolicy::AllowAny | OutboundPolicy::Proxy(_) => {
-            let cluster = match policy {
-                OutboundPolicy::Proxy(cluster) => cluster.as_str(),
-                _ => PASSTHROUGH,
-            };
-            let pass = EnvoyAction {
-                timeout: Some(wrap::duration(Duration::ZERO)),
-                cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
-                ..EnvoyAction::default()
-            };
-            ("allow_any", Action::Route(pass))
-        }
+        OutboundPolicy::AllowAny => ("allow_any", pass(PASSTHROUGH)),
+        OutboundPolicy::Proxy(cluster) => ("allow_any", pass(cluster)),
+        OutboundPolicy::AllowAnyDynamicDns => (ANY_NAME_HOST, pass(ANY_NAME)),
     };
     let matches = RouteMatch {
         path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
@@ -212,16 +228,10 @@ fn regex(pattern: &str) -> RegexMatcher {
 fn forward_action(input: &Forward) -> EnvoyAction {
     let host = input.host_rewrite.as_ref();
     let host = host.or_else(|| lone_target(input)?.host_rewrite.as_ref());
-    // Without a limit of its own a route obeys the one that a gRPC client asks for. Istio says so by a
-    // field that Envoy has deprecated since; this is the one that took its place.
-    let client_limit = MaxStreamDuration {
-        grpc_timeout_header_max: Some(wrap::duration(Duration::ZERO)),
-        ..MaxStreamDuration::default()
-    };
     EnvoyAction {
         // Zero turns Envoy's own limit of 15 s off; Istio has none unless it is asked for.
         timeout: Some(wrap::duration(input.timeout.unwrap_or_default())),
-        max_stream_duration: input.timeout.is_none().then_some(client_limit),
+        max_stream_duration: input.timeout.is_none().then(clients_limit),
         retry_policy: input.retries.as_ref().map(retry_policy),
         cluster_specifier: Some(clusters(&input.targets)),
         host_rewrite_specifier: host.cloned().map(HostRewriteSpecifier::HostRewriteLiteral),
@@ -233,6 +243,15 @@ fn forward_action(input: &Forward) -> EnvoyAction {
         request_mirror_policies: input.mirrors.iter().map(route_policy::mirror).collect(),
         hash_policy: input.hashes.iter().map(route_policy::hash).collect(),
         ..EnvoyAction::default()
+    }
+}
+
+/// Without a limit of its own a route obeys the one that a gRPC client asks for. Istio says so by a
+/// field that Envoy has deprecated since; this is the one that took its place.
+fn clients_limit() -> MaxStreamDuration {
+    MaxStreamDuration {
+        grpc_timeout_header_max: Some(wrap::duration(Duration::ZERO)),
+        ..MaxStreamDuration::default()
     }
 }
 

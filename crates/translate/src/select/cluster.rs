@@ -19,12 +19,12 @@ use self::client::Client;
 use super::{
     Selection,
     destination::{CLIENT_TLS, ClusterKey},
-    origination::Origination,
+    origination::{self, Origination},
     outbound::owner,
 };
 use crate::{
     About, Balance, ClusterInput, ConnectionLife, Discovery, DnsFamily, Fault, Limits,
-    LocalityInput, Role, UpstreamProtocol,
+    LocalityInput, OutboundPolicy, Role, UpstreamProtocol,
 };
 
 /// Every cluster of the proxy, in order of name.
@@ -33,6 +33,9 @@ pub(super) fn select(selection: &mut Selection<'_>) -> Vec<ClusterInput> {
     let mut clusters = vec![built_in("BlackHoleCluster", Discovery::BlackHole, selection)];
     if selection.view.role == Role::Sidecar {
         clusters.push(passthrough(selection));
+        if selection.policy() == OutboundPolicy::AllowAnyDynamicDns {
+            clusters.push(any_name(selection));
+        }
     }
     for service in selection.services.clone() {
         let rule = selection.rule(&service);
@@ -103,6 +106,29 @@ fn passthrough(selection: &Selection<'_>) -> ClusterInput {
     cluster.connection = policy::connection(&pool, mesh.tcp_keepalive.as_ref());
     cluster.connection.idle_timeout = cluster.connection.idle_timeout.or(Some(policy::IDLE));
     cluster
+}
+
+/// Where requests for any host go: to what the host resolves to.
+fn any_name(selection: &mut Selection<'_>) -> ClusterInput {
+    let mut discovery = Discovery::DynamicDns("*".to_owned());
+    let tls = origination::to_any_host(selection.snapshot.mesh());
+    let tls = tls.unwrap_or_else(|(field, message)| {
+        // Without its TLS the traffic must not leave.
+        discovery = Discovery::BlackHole;
+        let at = selection.snapshot.mesh().at.clone();
+        let fault = Fault::error(at, message).of("mesh configuration");
+        selection.faults.push(fault.field(format!("outboundTrafficPolicy.{field}")));
+        None
+    });
+    let passthrough = passthrough(selection);
+    ClusterInput {
+        name: "AllowAnyDynamicDNSCluster".to_owned(),
+        stat_name: "AllowAnyDynamicDNSCluster;".to_owned(),
+        discovery,
+        dns_family: selection.dns_family(),
+        tls,
+        ..passthrough
+    }
 }
 
 /// Which addresses are used, when some cluster resolves names as clients ask for them.

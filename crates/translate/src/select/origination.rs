@@ -181,3 +181,42 @@ impl Origination<'_> {
         self.port.protocol.is_http() || self.port.protocol.is_tls()
     }
 }
+
+/// The TLS towards whatever host a client asks for, as the mesh configuration has it; `None` for plain
+/// text.
+pub(super) fn to_any_host(mesh: &MeshConfig) -> Result<Option<ClientTls>, Refusal> {
+    let Some(tls) = mesh.outbound_tls.as_ref().filter(|tls| tls.mode != ClientTlsMode::Disable)
+    else {
+        return Ok(None);
+    };
+    if tls.credential_name.is_some() || tls.mode == ClientTlsMode::IstioMutual {
+        let message = "only SIMPLE and MUTUAL with files are possible: such requests are refused";
+        return Err(("tls.mode", message.to_owned()));
+    }
+    let certificate = match (&tls.client_certificate, &tls.private_key) {
+        (Some(certificate), Some(key)) if tls.mode == ClientTlsMode::Mutual => {
+            Some(certificate_name(certificate, key))
+        }
+        _ => None,
+    };
+    let roots = tls.ca_certificates.as_deref().filter(|path| *path != "system");
+    let is_verified = tls.insecure_skip_verify != Some(true);
+    let sni = tls.sni.clone().unwrap_or_default();
+    let mut names: Vec<NameMatch> =
+        tls.subject_alt_names.iter().cloned().map(NameMatch::Exact).collect();
+    if names.is_empty() && !sni.is_empty() {
+        names.push(NameMatch::Exact(sni.clone()));
+    }
+    Ok(Some(ClientTls {
+        certificate,
+        roots: is_verified.then(|| roots.map_or(SYSTEM_ROOTS.to_owned(), root_name)),
+        crl: tls.ca_crl.clone().filter(|_| is_verified),
+        is_sni_auto: sni.is_empty(),
+        is_name_check_auto: is_verified && sni.is_empty() && names.is_empty(),
+        sni,
+        names: if is_verified { names } else { Vec::new() },
+        alpn: Vec::new(),
+        ciphers: Vec::new(),
+        curves: Vec::new(),
+    }))
+}
