@@ -196,7 +196,6 @@ fn header(input: &HeaderMatch) -> HeaderMatcher {
             None => HeaderMatchSpecifier::PresentMatch(true),
             Some(matcher) => HeaderMatchSpecifier::StringMatch(matcher),
         }),
-        ..HeaderMatcher::default()
     }
 }
 

@@ -47,7 +47,6 @@ fn fault(input: &FaultInput) -> HttpFault {
         delay: input.delay.map(|(duration, share)| FaultDelay {
             percentage: Some(fraction(share)),
             fault_delay_secifier: Some(FaultDelaySecifier::FixedDelay(wrap::duration(duration))),
-            ..FaultDelay::default()
         }),
         abort: input.abort.map(|(status, share)| FaultAbort {
             percentage: Some(fraction(share)),
