@@ -16,7 +16,7 @@ use sluis_resources::{Resolution, WorkloadAddress, WorkloadEntry};
 use crate::{Locality, MeshPort, MeshService, ServiceSource, Snapshot, Workload};
 
 /// The label by which an endpoint says that a sidecar of the mesh takes its connections.
-const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
+pub(crate) const TLS_MODE_LABEL: &str = "security.istio.io/tlsMode";
 
 /// The label of a workload's locality, where its `locality` is not written.
 const LOCALITY_LABEL: &str = "istio-locality";
@@ -49,6 +49,10 @@ pub struct ServiceEndpoint {
     pub locality: Locality,
     /// The network that it is in; empty where nothing is written.
     pub network: String,
+    /// The node that it runs on; empty where none is known.
+    pub node: Arc<str>,
+    /// The name that it has under its headless service.
+    pub hostname: Option<String>,
     /// The workload's namespace and name.
     pub workload: ObjectName,
     /// Whether a sidecar of the mesh takes its connections (`tlsMode: istio`).
@@ -151,6 +155,7 @@ impl Snapshot {
             .filter(|candidate| trouble(service, candidate.entry, port).is_none())
             .filter_map(|candidate| candidate.endpoint(port))
             .collect();
+        endpoints.extend(self.platform_endpoints(service, port));
         let is_dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
         if endpoints.is_empty()
             && is_dns
@@ -188,7 +193,9 @@ impl Snapshot {
             let resource = workload.resource.key().to_string();
             Some(LeftOut { at: meta.at.clone(), resource, why })
         });
-        written.chain(selected).collect()
+        let mut left_out: Vec<LeftOut> = written.chain(selected).collect();
+        left_out.extend(self.pods_left_out(service, port));
+        left_out
     }
 
     /// The workloads that a service selects, in order of name.
@@ -209,9 +216,16 @@ impl Snapshot {
     /// Where a workload stands, as it is written; empty where nothing is.
     #[must_use]
     pub fn locality(&self, workload: &ObjectName) -> Locality {
-        self.workload(workload)
-            .map(|workload| locality(workload.spec(), &workload.labels()))
-            .unwrap_or_default()
+        match self.workload(workload) {
+            Some(workload) => locality(workload.spec(), &workload.labels()),
+            None => self.pod_place(workload).map(|(locality, _)| locality).unwrap_or_default(),
+        }
+    }
+
+    /// The node that a workload runs on; empty where none is known.
+    #[must_use]
+    pub fn node_of(&self, workload: &ObjectName) -> Arc<str> {
+        self.pod_place(workload).map_or_else(|| "".into(), |(_, node)| node)
     }
 }
 
@@ -248,6 +262,8 @@ impl Candidate<'_> {
             account: account.map(|account| (Arc::clone(&self.workload.namespace), account)),
             locality,
             network,
+            node: "".into(),
+            hostname: None,
             workload: self.workload,
             takes_mesh_tls,
             health: Health::Unknown,
@@ -274,13 +290,17 @@ pub fn placed(mut labels: Labels, locality: &Locality, network: &str, node: &str
 }
 
 fn locality(entry: &WorkloadEntry, labels: &Labels) -> Locality {
-    match (&entry.locality, labels.get(LOCALITY_LABEL)) {
-        (Some(written), _) => Locality::of(written),
-        // A label's value holds no slash; Istio takes dots in their place.
-        (None, Some(label)) if label.contains('/') => Locality::of(label),
-        (None, Some(label)) => Locality::of(&label.replace('.', "/")),
-        (None, None) => Locality::default(),
+    match &entry.locality {
+        Some(written) => Locality::of(written),
+        None => label_locality(labels).unwrap_or_default(),
     }
+}
+
+/// The locality that a label says. A label's value holds no slash; Istio takes dots in their place.
+pub(crate) fn label_locality(labels: &Labels) -> Option<Locality> {
+    let text = labels.get(LOCALITY_LABEL)?;
+    let slashed = if text.contains('/') { text.to_owned() } else { text.replace('.', "/") };
+    Some(Locality::of(&slashed))
 }
 
 /// Why a workload gets no traffic of a port.

@@ -8,13 +8,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sluis_nouns::{HostPattern, Labels, ObjectName};
 use sluis_resources::{
-    EnvoyFilter, Gateway, Key, MeshConfig, Meta, PeerAuthentication, Resource, Sidecar, Spec,
-    VirtualService, WorkloadEntry,
+    EndpointSlice, EnvoyFilter, Gateway, Key, MeshConfig, Meta, PeerAuthentication, Pod, Resource,
+    Sidecar, Spec, VirtualService, WorkloadEntry,
 };
 
 use crate::{
     MeshService, Rule, ServiceSource, address::Allocator, endpoint::EndpointMemo,
-    rules::NamespaceRules, scope::ScopeMemo,
+    platform::Platform, rules::NamespaceRules, scope::ScopeMemo,
 };
 
 /// A resource whose spec is known to be of one kind.
@@ -70,6 +70,7 @@ pub(crate) struct Index {
     /// By namespace.
     pub(crate) rules: BTreeMap<Arc<str>, NamespaceRules>,
     pub(crate) endpoint_memo: EndpointMemo,
+    pub(crate) platform: Platform,
     pub(crate) namespaces: BTreeMap<Arc<str>, Labels>,
     /// By namespace, the oldest first.
     pub(crate) sidecars: BTreeMap<Arc<str>, Vec<Owned<Sidecar>>>,
@@ -142,10 +143,21 @@ impl Index {
             | Spec::Telemetry(_)
             | Spec::WasmPlugin(_)
             | Spec::WorkloadGroup(_)
-            | Spec::ProxyConfig(_)
-            | Spec::EndpointSlice(_)
-            | Spec::Pod(_)
-            | Spec::Node(_) => {}
+            | Spec::ProxyConfig(_) => {}
+            Spec::EndpointSlice(slice) => {
+                if let Some(service) = &slice.service {
+                    let namespace = Arc::clone(&meta.name.namespace);
+                    let service = ObjectName::new(namespace, service.as_str());
+                    let of_service = self.platform.slices.entry(service).or_default();
+                    of_service.push(owned(resource, endpoint_slice));
+                }
+            }
+            Spec::Pod(_) => {
+                self.platform.pods.insert(meta.name.clone(), owned(resource, pod));
+            }
+            Spec::Node(_) => {
+                self.platform.nodes.insert(Arc::clone(&meta.name.name), meta.labels.clone());
+            }
         }
     }
 }
@@ -223,4 +235,12 @@ fn peer_authentication(spec: &Spec) -> Option<&PeerAuthentication> {
 
 fn workload(spec: &Spec) -> Option<&WorkloadEntry> {
     if let Spec::WorkloadEntry(value) = spec { Some(value) } else { None }
+}
+
+fn endpoint_slice(spec: &Spec) -> Option<&EndpointSlice> {
+    if let Spec::EndpointSlice(value) = spec { Some(value) } else { None }
+}
+
+fn pod(spec: &Spec) -> Option<&Pod> {
+    if let Spec::Pod(value) = spec { Some(value) } else { None }
 }

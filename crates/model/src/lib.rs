@@ -14,6 +14,7 @@ mod export;
 mod index;
 mod locality;
 mod mtls;
+mod platform;
 mod rules;
 mod scope;
 mod service;

@@ -12,13 +12,16 @@ use std::{
 use sluis_nouns::{Cidr, HostPattern, Labels, ObjectName, SourceRef};
 use sluis_resources::{
     ExportTo, Location, Meta, Protocol, Resolution, Service, ServiceEntry, ServiceType, TargetPort,
-    WorkloadAddress, WorkloadEntry,
+    TrafficDistribution, WorkloadAddress, WorkloadEntry,
 };
 
 use crate::SERVICE_DOMAIN;
 
 /// The label that turns automatic addresses off.
 const AUTO_ADDRESS_LABEL: &str = "networking.istio.io/enable-autoallocate-ip";
+
+/// The label that names the cookie or header of a service's sessions.
+const SESSION_LABEL: &str = "istio.io/persistent-session";
 
 /// A service as the mesh sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +52,15 @@ pub struct MeshService {
     pub selector: Option<Labels>,
     /// Whether clients get the endpoints' own addresses (`clusterIP: None`).
     pub is_headless: bool,
+    /// Whether endpoints get traffic before they are ready.
+    pub publishes_not_ready: bool,
+    /// Whether endpoints that finish still get the requests of sessions that they have begun (label
+    /// `istio.io/persistent-session`).
+    pub keeps_sessions: bool,
+    /// Whether clients take endpoints of their own node only.
+    pub is_node_local: bool,
+    /// Which endpoints are preferred.
+    pub traffic_distribution: TrafficDistribution,
     /// Who sees it; empty for the mesh-wide default.
     pub export_to: Vec<ExportTo>,
     /// Names one of which the server's certificate must carry.
@@ -112,6 +124,11 @@ impl MeshService {
         made.ports = service.ports.iter().map(platform_port).collect();
         made.addresses = service.cluster_ips.iter().copied().map(Cidr::host).collect();
         made.is_headless = service.headless;
+        made.publishes_not_ready = service.publishes_not_ready;
+        made.is_node_local = service.is_node_local;
+        if service.traffic_distribution != TrafficDistribution::Any {
+            made.traffic_distribution = service.traffic_distribution;
+        }
         made.location = Location::MeshInternal;
         made.export_to = annotated_export(meta);
         match (&service.external_name, service.kind) {
@@ -213,6 +230,10 @@ impl MeshService {
             endpoints: Vec::new(),
             selector: None,
             is_headless: false,
+            publishes_not_ready: false,
+            keeps_sessions: meta.labels.get(SESSION_LABEL).is_some_and(|name| !name.is_empty()),
+            is_node_local: false,
+            traffic_distribution: annotated_distribution(meta),
             export_to: Vec::new(),
             subject_alt_names: Vec::new(),
             created: meta.created,
@@ -246,6 +267,15 @@ fn platform_port(port: &sluis_resources::ServicePort) -> MeshPort {
         name: port.name.clone(),
         protocol: port.protocol,
         target,
+    }
+}
+
+/// `networking.istio.io/traffic-distribution`, for kinds without the field.
+fn annotated_distribution(meta: &Meta) -> TrafficDistribution {
+    match meta.annotations.get("networking.istio.io/traffic-distribution").map(String::as_str) {
+        Some("PreferClose" | "PreferSameZone") => TrafficDistribution::SameZone,
+        Some("PreferSameNode") => TrafficDistribution::SameNode,
+        _ => TrafficDistribution::Any,
     }
 }
 

@@ -22,7 +22,7 @@ pub use kinds::authorization::{
 };
 pub use kinds::core::{
     ConfigMap, Namespace, Secret, SecretValue, Service, ServicePort, ServiceType, TargetPort,
-    WorkloadAddress,
+    TrafficDistribution, WorkloadAddress,
 };
 pub use kinds::destination_rule::{
     ConnectionPool, ConsistentHash, CookieHash, DestinationRule, H2UpgradePolicy, HashKey,

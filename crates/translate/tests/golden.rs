@@ -81,15 +81,24 @@ fn snapshot(origin: &str, text: &str) -> (Snapshot, Vec<String>) {
 fn view(proxy: &Proxy, snapshot: &Snapshot) -> ProxyView {
     let (namespace, name) = proxy.name.split_once('/').unwrap();
     let name = ObjectName::new(namespace, name);
-    let workload =
-        snapshot.workload(&name).expect("proxy.yaml names a WorkloadEntry of input.yaml");
-    let account = workload.spec().service_account.clone().unwrap();
-    let Some(WorkloadAddress::Ip(address)) = workload.spec().address else { panic!("no address") };
+    let (account, address, labels) = match (snapshot.workload(&name), snapshot.pod(&name)) {
+        (Some(workload), _) => {
+            let Some(WorkloadAddress::Ip(address)) = workload.spec().address else {
+                panic!("no address")
+            };
+            (workload.spec().service_account.clone().unwrap(), address, workload.labels())
+        }
+        (None, Some(pod)) => {
+            let spec = pod.spec();
+            (spec.service_account.clone(), spec.ips[0], pod.meta().labels.clone())
+        }
+        _ => panic!("proxy.yaml names a WorkloadEntry or Pod of input.yaml"),
+    };
     ProxyView {
         id: WorkloadId::new(TrustDomain::default(), namespace, &account).unwrap(),
         name,
         address,
-        labels: workload.labels(),
+        labels,
         role: if proxy.role == "gateway" { Role::Gateway } else { Role::Sidecar },
         capture: match proxy.capture.split_once(':') {
             Some(("pipe", path)) => Capture::ProxyProtocolPipe(path.to_owned()),

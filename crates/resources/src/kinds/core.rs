@@ -24,6 +24,24 @@ pub struct Service {
     pub kind: ServiceType,
     /// `externalName`.
     pub external_name: Option<String>,
+    /// `publishNotReadyAddresses`: endpoints get traffic before they are ready.
+    pub publishes_not_ready: bool,
+    /// Whether `internalTrafficPolicy` is `Local`: clients take endpoints of their own node only.
+    pub is_node_local: bool,
+    /// `trafficDistribution`.
+    pub traffic_distribution: TrafficDistribution,
+}
+
+/// `trafficDistribution` of a Service: which endpoints are preferred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum TrafficDistribution {
+    /// None.
+    #[default]
+    Any,
+    /// Those of the client's zone: `PreferSameZone`, and the older `PreferClose`.
+    SameZone,
+    /// Those of the client's node: `PreferSameNode`.
+    SameNode,
 }
 
 /// One of a Service's ports.

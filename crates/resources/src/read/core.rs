@@ -10,6 +10,7 @@ use super::shared::unique;
 use super::{checked, mesh_config, read_fields, read_names};
 use crate::kinds::core::{
     ConfigMap, Secret, SecretValue, Service, ServicePort, ServiceType, TargetPort,
+    TrafficDistribution,
 };
 use crate::kinds::shared::Protocol;
 use crate::resource::Meta;
@@ -26,6 +27,15 @@ read_names! {
         "NodePort" => ServiceType::NodePort,
         "LoadBalancer" => ServiceType::LoadBalancer,
         "ExternalName" => ServiceType::ExternalName,
+    }
+    Locality {
+        "Cluster" => Locality(false),
+        "Local" => Locality(true),
+    }
+    TrafficDistribution {
+        "PreferClose" => TrafficDistribution::SameZone,
+        "PreferSameZone" => TrafficDistribution::SameZone,
+        "PreferSameNode" => TrafficDistribution::SameNode,
     }
     Transport {
         "TCP" => Transport::Tcp,
@@ -62,12 +72,8 @@ fn service(fields: &mut Fields<'_, '_>) -> Option<Service> {
     }
     // A restriction that nobody would enforce.
     fields.unsupported(&["loadBalancerSourceRanges"]);
-    fields.not_carried_out(&["sessionAffinityConfig", "externalIPs", "trafficDistribution"]);
-    for (name, default) in [
-        ("sessionAffinity", "None"),
-        ("internalTrafficPolicy", "Cluster"),
-        ("externalTrafficPolicy", "Cluster"),
-    ] {
+    fields.not_carried_out(&["sessionAffinityConfig", "externalIPs"]);
+    for (name, default) in [("sessionAffinity", "None"), ("externalTrafficPolicy", "Cluster")] {
         // Kubernetes writes the defaults into every object.
         if fields.get(name).is_some_and(|value| value.text() != Some(default)) {
             fields.not_carried_out(&[name]);
@@ -80,16 +86,32 @@ fn service(fields: &mut Fields<'_, '_>) -> Option<Service> {
         "loadBalancerClass",
         "allocateLoadBalancerNodePorts",
         "healthCheckNodePort",
-        "publishNotReadyAddresses",
     ]);
+    let publishes_not_ready = fields.or_default("publishNotReadyAddresses");
+    let Locality(is_node_local) = fields.or_default("internalTrafficPolicy");
+    let traffic_distribution = fields.or_default("trafficDistribution");
     let headless = all.iter().any(|ip| matches!(ip, ClusterIp::None));
     let address = |ip: &ClusterIp| match ip {
         ClusterIp::Ip(ip) => Some(*ip),
         _ => None,
     };
     let cluster_ips = all.iter().filter_map(address).collect();
-    Some(Service { ports, selector, cluster_ips, headless, kind, external_name })
+    Some(Service {
+        ports,
+        selector,
+        cluster_ips,
+        headless,
+        kind,
+        external_name,
+        publishes_not_ready,
+        is_node_local,
+        traffic_distribution,
+    })
 }
+
+/// Whether `internalTrafficPolicy` is `Local`.
+#[derive(Clone, Copy, Default)]
+struct Locality(bool);
 
 /// One value of `clusterIP`.
 enum ClusterIp {

@@ -28,6 +28,8 @@ pub struct ClusterInput {
     /// The share of healthy endpoints, in percent, below which health is ignored; `None` for Envoy's
     /// default.
     pub panic_percent: Option<u32>,
+    /// Whether an endpoint that finishes still gets the requests of sessions that it has begun.
+    pub keeps_draining: bool,
     /// When an endpoint that fails is left out for a while.
     pub outliers: Option<OutlierInput>,
     /// Which HTTP it speaks.

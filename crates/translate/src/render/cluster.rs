@@ -4,13 +4,16 @@ mod endpoints;
 mod options;
 
 use envoy_types::pb::envoy::{
-    config::cluster::v3::{
-        Cluster,
-        cluster::{
-            ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType,
-            DnsLookupFamily, EdsClusterConfig, LbConfig, LbPolicy, OriginalDstLbConfig,
-            common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig},
+    config::{
+        cluster::v3::{
+            Cluster,
+            cluster::{
+                ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType,
+                DnsLookupFamily, EdsClusterConfig, LbConfig, LbPolicy, OriginalDstLbConfig,
+                common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig},
+            },
         },
+        core::v3::{HealthStatus, HealthStatusSet},
     },
     r#type::v3::Percent,
 };
@@ -113,6 +116,16 @@ fn common(input: &ClusterInput) -> Option<CommonLbConfig> {
         locality_config_specifier: input.is_locality_weighted.then_some(
             LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {}),
         ),
+        override_host_status: input.keeps_draining.then(|| HealthStatusSet {
+            statuses: [
+                HealthStatus::Healthy,
+                HealthStatus::Draining,
+                HealthStatus::Unknown,
+                HealthStatus::Degraded,
+            ]
+            .map(i32::from)
+            .to_vec(),
+        }),
         ..CommonLbConfig::default()
     };
     (config != CommonLbConfig::default()).then_some(config)

@@ -83,6 +83,7 @@ fn built_in(name: &str, discovery: Discovery, selection: &Selection<'_>) -> Clus
         balance: Balance::RoundRobin(None),
         is_locality_weighted: false,
         panic_percent: None,
+        keeps_draining: false,
         outliers: None,
         protocol: UpstreamProtocol::Http1,
         limits: Limits::default(),
@@ -160,13 +161,14 @@ impl Wanted<'_> {
         let tls = self.tls(selection, &policy, &all, protocol == UpstreamProtocol::Http2);
         let endpoints: Vec<&ServiceEndpoint> =
             all.iter().filter(|endpoint| self.is_wanted(endpoint)).collect();
-        let setting = policy::locality(policy.load_balancer.as_ref(), mesh);
-        let has_outliers = policy.outlier_detection.is_some();
+        let (setting, is_forced) =
+            policy::locality(policy.load_balancer.as_ref(), service.traffic_distribution, mesh);
+        let fails_over = is_forced || policy.outlier_detection.is_some();
         let marks = |endpoint: &ServiceEndpoint| match &policy.tls {
             Some(tls) => tls.mode == ClientTlsMode::IstioMutual,
             None => tls.as_ref().is_ok_and(|tls| tls.1) && takes_mesh_tls(selection, endpoint),
         };
-        let groups = self.client.localities(&endpoints, setting.as_ref(), has_outliers, marks);
+        let groups = self.client.localities(&endpoints, setting.as_ref(), fails_over, marks);
         let (tls, is_tls_by_endpoint, discovery) = match tls {
             Ok((tls, by_endpoint)) => {
                 let discovery = self.discovery(selection, &policy, groups)?;
@@ -193,13 +195,11 @@ impl Wanted<'_> {
             balance: policy::balance(policy.load_balancer.as_ref()),
             is_locality_weighted: setting.as_ref().is_some_and(|setting| {
                 !setting.distribute.is_empty()
-                    || (has_outliers
+                    || (fails_over
                         && !(setting.failover.is_empty() && setting.failover_priority.is_empty()))
             }),
-            panic_percent: policy
-                .outlier_detection
-                .as_ref()
-                .map(|outliers| outliers.min_health_percent.unwrap_or(0)),
+            panic_percent: self.panic_percent(&policy),
+            keeps_draining: service.keeps_sessions,
             outliers: policy.outlier_detection.as_ref().map(policy::outliers),
             protocol,
             limits: policy::limits(&pool, policy.retry_budget.map(policy::retry_budget)),
@@ -220,9 +220,19 @@ impl Wanted<'_> {
         }
     }
 
-    /// Whether an endpoint is of the subset.
+    /// Below which share of healthy endpoints health is ignored. Never, where the platform sends
+    /// endpoints that are not ready: they are there to be seen, not to be used.
+    fn panic_percent(&self, policy: &Policy) -> Option<u32> {
+        if self.service.publishes_not_ready {
+            return Some(0);
+        }
+        policy.outlier_detection.as_ref().map(|outliers| outliers.min_health_percent.unwrap_or(0))
+    }
+
+    /// Whether an endpoint is of the subset, and near enough.
     fn is_wanted(&self, endpoint: &ServiceEndpoint) -> bool {
-        self.subset.is_none_or(|subset| endpoint.labels.matches(&subset.labels))
+        let is_near = !self.service.is_node_local || endpoint.node == self.client.node;
+        is_near && self.subset.is_none_or(|subset| endpoint.labels.matches(&subset.labels))
     }
 
     /// The TLS of the cluster, and whether each endpoint decides on it: what the rule says, else the

@@ -342,7 +342,7 @@ fn addresses(
     let mut found: Vec<IpAddr> = own.collect();
     let has_ranges = service.addresses.iter().any(|range| !range.is_host());
     if found.is_empty() && !has_ranges && selection.view.dns {
-        found.extend(service.auto_address.map(IpAddr::V4));
+        found = selection.auto_addresses(service);
     }
     if found.is_empty() && service.is_headless && service.source == ServiceSource::Platform {
         found.extend(selection.snapshot.endpoints(service, port).iter().filter_map(|endpoint| {

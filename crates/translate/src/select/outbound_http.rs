@@ -165,7 +165,7 @@ impl Making {
         let own = service.addresses.iter().filter(|range| range.is_host());
         let mut addresses: Vec<IpAddr> = own.map(|range| range.addr()).collect();
         if addresses.is_empty() && selection.view.dns {
-            addresses.extend(service.auto_address.map(IpAddr::V4));
+            addresses = selection.auto_addresses(service);
         }
         domains.extend(addresses.into_iter().map(|address| match address {
             IpAddr::V4(address) => address.to_string(),

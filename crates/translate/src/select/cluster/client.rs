@@ -1,6 +1,8 @@
 //! The proxy that asks, as far as clusters depend on it. Proxies of one namespace with an equal one
 //! get equal clusters.
 
+use std::sync::Arc;
+
 use sluis_model::{Locality, placed};
 use sluis_nouns::Labels;
 
@@ -12,6 +14,8 @@ pub(super) struct Client<'a> {
     pub(super) locality: Locality,
     /// Its labels, and those that say where it is.
     pub(super) labels: Labels,
+    /// The node that it runs on; empty where none is known.
+    pub(super) node: Arc<str>,
     view: &'a crate::ProxyView,
 }
 
@@ -21,8 +25,9 @@ impl<'a> Client<'a> {
         // What the proxy says of itself, else what is written about its workload.
         let told = Locality::of(&view.node.locality);
         let locality = if told.is_empty() { selection.snapshot.locality(&view.name) } else { told };
-        let labels = placed(view.labels.clone(), &locality, &view.node.network, "");
-        Self { locality, labels, view }
+        let node = selection.snapshot.node_of(&view.name);
+        let labels = placed(view.labels.clone(), &locality, &view.node.network, &node);
+        Self { locality, labels, node, view }
     }
 
     pub(super) fn is_sidecar(&self) -> bool {

@@ -10,7 +10,7 @@ use sluis_model::{MeshPort, PolicyDefaults};
 use sluis_resources::{
     ConnectionPool, H2UpgradePolicy, LoadBalancer, LocalitySetting, MeshConfig, OutlierDetection,
     Protocol, ProxyProtocolVersion, RetryBudget as WrittenBudget, RingAlgorithm, SimpleLb,
-    TcpKeepalive as WrittenKeepalive, Warmup,
+    TcpKeepalive as WrittenKeepalive, TrafficDistribution, Warmup,
 };
 
 use super::super::Selection;
@@ -54,18 +54,34 @@ fn slow_start(warmup: &Warmup) -> SlowStart {
     SlowStart { window: warmup.duration, curve: Some((share, aggression.to_bits())) }
 }
 
-/// The locality setting that holds: that of the rule, else of the mesh, which is to fail over by
-/// locality.
+/// The locality setting that holds, and whether it holds without outlier detection: that of the rule,
+/// else what the service prefers, else that of the mesh, which is to fail over by locality.
 pub(super) fn locality(
     written: Option<&LoadBalancer>,
+    preferred: TrafficDistribution,
     _mesh: &MeshConfig,
-) -> Option<LocalitySetting> {
-    match written.and_then(|balancer| balancer.locality.as_ref()) {
-        Some(setting) if setting.enabled == Some(false) => None,
-        Some(setting) => Some(setting.clone()),
-        None => Some(LocalitySetting::default()),
+) -> (Option<LocalitySetting>, bool) {
+    let by_labels = |labels: &[&str]| LocalitySetting {
+        failover_priority: labels.iter().map(|label| (*label).to_owned()).collect(),
+        ..LocalitySetting::default()
+    };
+    match (written.and_then(|balancer| balancer.locality.as_ref()), preferred) {
+        (Some(setting), _) if setting.enabled == Some(false) => (None, false),
+        (Some(setting), _) => (Some(setting.clone()), false),
+        (None, TrafficDistribution::SameZone) => (Some(by_labels(&NEAR[..3])), true),
+        (None, TrafficDistribution::SameNode) => (Some(by_labels(&NEAR)), true),
+        (None, TrafficDistribution::Any) => (Some(LocalitySetting::default()), false),
     }
 }
+
+/// What an endpoint that is near has in common with the client, from far to near.
+const NEAR: [&str; 5] = [
+    "topology.istio.io/network",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+    "kubernetes.io/hostname",
+];
 
 /// Which HTTP is spoken: by the port's protocol, and the upgrade that rule or mesh ask for.
 pub(super) fn protocol(
