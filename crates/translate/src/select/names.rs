@@ -20,8 +20,7 @@ pub(super) fn select(selection: &Selection<'_>) -> Vec<NameInput> {
     let imported: BTreeSet<&HostPattern> =
         listeners.flat_map(|listener| &listener.services).map(|service| &service.host).collect();
     let mut names: Vec<NameInput> = Vec::new();
-    let is_named =
-        |host: &HostPattern| selection.scope.is_none() || imported.contains(host);
+    let is_named = |host: &HostPattern| selection.scope.is_none() || imported.contains(host);
     for service in selection.services.iter().filter(|service| is_named(&service.host)) {
         let is_platform = service.source == ServiceSource::Platform;
         let of_service = is_platform
