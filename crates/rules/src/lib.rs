@@ -62,6 +62,6 @@ pub use route::{
 };
 pub use runtime::Runtime;
 pub use tls::{
-    DownstreamTls, SanKind, SanMatcher, SecretName, TlsVersion, TlsVersions, UpstreamTls,
-    Validation,
+    CipherSuites, DownstreamTls, SanKind, SanMatcher, SecretName, TlsVersion, TlsVersions,
+    UpstreamTls, Validation,
 };

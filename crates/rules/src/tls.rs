@@ -4,6 +4,10 @@
 //! Out:   values that the tls crate turns into live configurations.
 //! Never: holds a key or a certificate: only the names of secrets.
 
+mod suites;
+
+pub use suites::CipherSuites;
+
 use std::{fmt, sync::Arc};
 
 use crate::StringMatcher;
@@ -48,18 +52,20 @@ pub enum TlsVersion {
     V1_3,
 }
 
-/// The versions to offer or accept: from `min` to `max`, both included.
+/// The versions to offer or accept: from `min` to `max`, both included; and the suites of TLS 1.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TlsVersions {
     /// The oldest version. Default TLS 1.2.
     pub min: TlsVersion,
     /// The newest version. Default TLS 1.3.
     pub max: TlsVersion,
+    /// The cipher suites of TLS 1.2. Default all.
+    pub suites: CipherSuites,
 }
 
 impl Default for TlsVersions {
     fn default() -> Self {
-        Self { min: TlsVersion::V1_2, max: TlsVersion::V1_3 }
+        Self { min: TlsVersion::V1_2, max: TlsVersion::V1_3, suites: CipherSuites::ALL }
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    SecretStore, SettingsError, Slot, provider,
+    SecretStore, SettingsError, Slot, provider_of,
     server::versions,
     verify::{ServerVerifier, no_server_name},
 };
@@ -46,11 +46,13 @@ impl ClientTls {
             own.clone(),
             store,
         )?;
-        let builder =
-            ClientConfig::builder_with_details(provider(), Arc::new(store.clock().clone()))
-                .with_protocol_versions(versions(settings.versions))?
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier));
+        let builder = ClientConfig::builder_with_details(
+            provider_of(settings.versions.suites),
+            Arc::new(store.clock().clone()),
+        )
+        .with_protocol_versions(versions(settings.versions))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match own {
             Some(slot) => builder.with_client_cert_resolver(Arc::new(OwnCertificate(slot))),
             None => builder.with_no_client_auth(),

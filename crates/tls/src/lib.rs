@@ -19,7 +19,11 @@ mod verify;
 
 use std::sync::{Arc, LazyLock};
 
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::{
+    CipherSuite,
+    crypto::{CryptoProvider, aws_lc_rs},
+};
+use sluis_rules::CipherSuites;
 
 pub use client::ClientTls;
 pub use clock::Clock;
@@ -35,4 +39,30 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
     PROVIDER.clone()
+}
+
+/// The same, with some cipher suites of TLS 1.2 only.
+pub(crate) fn provider_of(suites: CipherSuites) -> Arc<CryptoProvider> {
+    if suites == CipherSuites::ALL {
+        return provider();
+    }
+    let mut part = (*provider()).clone();
+    part.cipher_suites
+        .retain(|suite| openssl_name(suite.suite()).is_none_or(|name| suites.has(name)));
+    Arc::new(part)
+}
+
+/// OpenSSL's name of a suite of TLS 1.2.
+fn openssl_name(suite: CipherSuite) -> Option<&'static str> {
+    Some(match suite {
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => {
+            "ECDHE-ECDSA-CHACHA20-POLY1305"
+        }
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        _ => return None,
+    })
 }

@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use crate::{
-    MESH_ROOTS, SecretStore, Slot, StoreError, WORKLOAD_CERTIFICATE, provider,
+    MESH_ROOTS, SecretStore, Slot, StoreError, WORKLOAD_CERTIFICATE, provider_of,
     verify::{ClientVerifier, covers},
 };
 
@@ -75,11 +75,13 @@ impl ServerTls {
             None if settings.require_client_certificate => return Err(SettingsError::NoValidation),
             None => WebPkiClientVerifier::no_client_auth(),
         };
-        let mut config =
-            ServerConfig::builder_with_details(provider(), Arc::new(store.clock().clone()))
-                .with_protocol_versions(versions(settings.versions))?
-                .with_client_cert_verifier(verifier)
-                .with_cert_resolver(Arc::new(Certificates(slots)));
+        let mut config = ServerConfig::builder_with_details(
+            provider_of(settings.versions.suites),
+            Arc::new(store.clock().clone()),
+        )
+        .with_protocol_versions(versions(settings.versions))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(Certificates(slots)));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if settings.validation.is_some() {
             // A resumed session would skip the certificate: it may have expired since.

@@ -23,8 +23,8 @@ use super::{
     messages,
 };
 use crate::{
-    DownstreamTls, SanKind, SanMatcher, SecretName, TlsVersion, TlsVersions, UpstreamTls,
-    Validation,
+    CipherSuites, DownstreamTls, SanKind, SanMatcher, SecretName, TlsVersion, TlsVersions,
+    UpstreamTls, Validation,
 };
 
 const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
@@ -246,9 +246,9 @@ fn versions(at: &At<'_>, parameters: Option<&TlsParameters>) -> TlsVersions {
     let mut versions = TlsVersions::default();
     let Some(parameters) = parameters else { return versions };
     fields!(at, parameters => TlsParameters {
-        use { tls_minimum_protocol_version, tls_maximum_protocol_version }
+        use { tls_minimum_protocol_version, tls_maximum_protocol_version, cipher_suites }
         accept {}
-        refuse { cipher_suites, ecdh_curves, signature_algorithms, compliance_policies }
+        refuse { ecdh_curves, signature_algorithms, compliance_policies }
     });
     let version = |field: &str, value: i32| match TlsProtocol::try_from(value) {
         Ok(TlsProtocol::TlsAuto) => None,
@@ -264,6 +264,10 @@ fn versions(at: &At<'_>, parameters: Option<&TlsParameters>) -> TlsVersions {
     }
     if let Some(max) = version("tls_maximum_protocol_version", *tls_maximum_protocol_version) {
         versions.max = max;
+    }
+    match CipherSuites::read(cipher_suites) {
+        Ok(suites) => versions.suites = suites,
+        Err(name) => at.field("cipher_suites").fault(format!("{name} is not carried out")),
     }
     if versions.min > versions.max {
         at.fault("has a minimum version above the maximum");

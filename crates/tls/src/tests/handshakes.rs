@@ -293,7 +293,7 @@ async fn a_client_with_whom_no_protocol_is_shared_goes_on_without_one() {
 #[tokio::test]
 async fn versions_that_do_not_overlap_fail() {
     let pki = Pki::new("mesh");
-    let only = |version| TlsVersions { min: version, max: version };
+    let only = |version| TlsVersions { min: version, max: version, ..TlsVersions::default() };
     for (version, passes) in [(TlsVersion::V1_2, true), (TlsVersion::V1_3, false)] {
         let (mut server, mut client) = (mutual_server(&pki), mutual_client(&pki));
         server.settings.versions = only(TlsVersion::V1_2);

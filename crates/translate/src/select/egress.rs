@@ -237,7 +237,7 @@ fn proxy_table(
     for (port, services) in by_port {
         let table = outbound_http::table(selection, speakers, port, &services, policy);
         hosts.extend(table.hosts.into_iter().map(|mut host| {
-            let bare = (port == PLAIN_HTTP).then(|| host.domains.clone()).unwrap_or_default();
+            let bare = if port == PLAIN_HTTP { host.domains.clone() } else { Vec::new() };
             let with_port = host.domains.iter().map(|domain| format!("{domain}:{port}"));
             host.domains = with_port.chain(bare).collect();
             host
