@@ -40,7 +40,16 @@ pub use kinds::mesh_config::{
     AccessLogEncoding, InboundTrafficPolicy, InterceptionMode, MeshConfig, OutboundTrafficPolicy,
     PathNormalization, ProxyConfig,
 };
+pub use kinds::mesh_policy::{
+    DefaultProviders, DefaultTrafficPolicy, ForwardClientCert, GatewayTopology, ObjectSelector,
+    Operator, ProxyHeaders, Requirement, ServiceEntryVisibility, TlsSettings, Visibility,
+    VisibilityPolicy,
+};
 pub use kinds::peer_authentication::{MtlsMode, PeerAuthentication};
+pub use kinds::provider::{
+    ExtAuthz, ExtensionProvider, FileAccessLog, LogFormat, LogService, ProviderAddress,
+    ProviderKind, RequestBody, TraceService,
+};
 pub use kinds::proxy_config::WorkloadProxyConfig;
 pub use kinds::request_authentication::{
     ClaimToHeader, JwtHeader, JwtKeys, JwtRule, RequestAuthentication,

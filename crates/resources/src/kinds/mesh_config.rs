@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use sluis_nouns::{SourceRef, TrustDomain};
 
-use super::destination_rule::{H2UpgradePolicy, TcpKeepalive};
+use super::destination_rule::{H2UpgradePolicy, LocalitySetting, TcpKeepalive};
+use super::mesh_policy::{
+    DefaultProviders, DefaultTrafficPolicy, GatewayTopology, ObjectSelector, ProxyHeaders,
+    ServiceEntryVisibility, TlsSettings,
+};
+use super::provider::ExtensionProvider;
 use super::shared::{ExportTo, TlsVersion};
 use super::tls::ClientTls;
 use super::virtual_service::Retries;
@@ -62,6 +67,26 @@ pub struct MeshConfig {
     pub path_normalization: PathNormalization,
     /// `meshMTLS.minProtocolVersion`. Default 1.2.
     pub mesh_mtls_min_version: TlsVersion,
+    /// `meshMTLS.cipherSuites`; empty means the default.
+    pub mesh_mtls_cipher_suites: Vec<String>,
+    /// `tlsDefaults`, of all TLS but the mesh's own.
+    pub tls_defaults: TlsSettings,
+    /// `discoverySelectors`: the namespaces that are seen; any is enough, and none means all.
+    pub discovery_selectors: Vec<ObjectSelector>,
+    /// `serviceEntryVisibility`.
+    pub service_entry_visibility: Option<ServiceEntryVisibility>,
+    /// `defaultTrafficPolicy`.
+    pub default_traffic_policy: DefaultTrafficPolicy,
+    /// `localityLbSetting`; `None` means Istio's default: on, where outliers are ejected.
+    pub locality_lb_setting: Option<LocalitySetting>,
+    /// `extensionProviders`, names unique.
+    pub extension_providers: Vec<ExtensionProvider>,
+    /// `defaultProviders`.
+    pub default_providers: DefaultProviders,
+    /// `disableEnvoyListenerLog`: connections without a filter chain are not logged.
+    pub disable_envoy_listener_log: bool,
+    /// `enablePrometheusMerge`. Default true.
+    pub enable_prometheus_merge: bool,
     /// `defaultConfig`.
     pub default_config: ProxyConfig,
 }
@@ -93,6 +118,16 @@ impl Default for MeshConfig {
             default_http_retry_policy: None,
             path_normalization: PathNormalization::default(),
             mesh_mtls_min_version: TlsVersion::V1_2,
+            mesh_mtls_cipher_suites: Vec::new(),
+            tls_defaults: TlsSettings::default(),
+            discovery_selectors: Vec::new(),
+            service_entry_visibility: None,
+            default_traffic_policy: DefaultTrafficPolicy::default(),
+            locality_lb_setting: None,
+            extension_providers: Vec::new(),
+            default_providers: DefaultProviders::default(),
+            disable_envoy_listener_log: false,
+            enable_prometheus_merge: true,
             default_config: ProxyConfig::default(),
         }
     }
@@ -167,6 +202,10 @@ pub struct ProxyConfig {
     pub hold_application_until_proxy_starts: bool,
     /// `meshId`.
     pub mesh_id: Option<String>,
+    /// `gatewayTopology`.
+    pub gateway_topology: GatewayTopology,
+    /// `proxyHeaders`.
+    pub proxy_headers: ProxyHeaders,
 }
 
 impl Default for ProxyConfig {
@@ -182,6 +221,8 @@ impl Default for ProxyConfig {
             interception_mode: InterceptionMode::default(),
             hold_application_until_proxy_starts: false,
             mesh_id: None,
+            gateway_topology: GatewayTopology::default(),
+            proxy_headers: ProxyHeaders::default(),
         }
     }
 }

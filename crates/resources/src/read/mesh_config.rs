@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use sluis_nouns::is_dns_label;
 
+use super::provider::check_providers;
 use super::{checked, read_fields, read_names};
 use crate::kinds::destination_rule::H2UpgradePolicy;
 use crate::kinds::mesh_config::{
     AccessLogEncoding, InboundTrafficPolicy, InterceptionMode, MeshConfig, OutboundTrafficPolicy,
     PathNormalization, ProxyConfig,
 };
+use crate::kinds::mesh_policy::TlsSettings;
+use crate::kinds::provider::ExtensionProvider;
 use crate::kinds::shared::{ExportTo, TlsVersion};
 use crate::kinds::tls::ClientTls;
 use crate::value::{Doc, Fields, OpenDuration, Value};
@@ -99,6 +102,9 @@ fn mesh_config(fields: &mut Fields<'_, '_>) -> Option<MeshConfig> {
     let outbound = fields.opt("outboundTrafficPolicy");
     let OutboundMode(outbound_traffic_policy, outbound_tls) =
         outbound.unwrap_or(OutboundMode(default.outbound_traffic_policy, None));
+    let extension_providers: Vec<ExtensionProvider> = fields.or_default("extensionProviders");
+    check_providers(fields, &extension_providers);
+    let MeshTls(mesh_mtls) = fields.or_default("meshMTLS");
     Some(MeshConfig {
         at: fields.at(),
         outbound_traffic_policy,
@@ -132,9 +138,22 @@ fn mesh_config(fields: &mut Fields<'_, '_>) -> Option<MeshConfig> {
         path_normalization: fields
             .opt("pathNormalization")
             .map_or(default.path_normalization, |Normalization(level)| level),
-        mesh_mtls_min_version: fields
-            .opt("meshMTLS")
-            .map_or(default.mesh_mtls_min_version, |MeshTls(version)| version),
+        mesh_mtls_min_version: match mesh_mtls.min_version {
+            TlsVersion::Auto => default.mesh_mtls_min_version,
+            version => version,
+        },
+        mesh_mtls_cipher_suites: mesh_mtls.cipher_suites,
+        tls_defaults: fields.or_default("tlsDefaults"),
+        discovery_selectors: fields.or_default("discoverySelectors"),
+        service_entry_visibility: fields.opt("serviceEntryVisibility"),
+        default_traffic_policy: fields.or_default("defaultTrafficPolicy"),
+        locality_lb_setting: fields.opt("localityLbSetting"),
+        extension_providers,
+        default_providers: fields.or_default("defaultProviders"),
+        disable_envoy_listener_log: fields.or_default("disableEnvoyListenerLog"),
+        enable_prometheus_merge: fields
+            .opt("enablePrometheusMerge")
+            .unwrap_or(default.enable_prometheus_merge),
         default_config: fields.or_default("defaultConfig"),
     })
 }
@@ -143,14 +162,14 @@ fn mesh_config(fields: &mut Fields<'_, '_>) -> Option<MeshConfig> {
 /// refused, as leaving them out would open a door; the others are told of.
 fn refuse_and_ignore(fields: &mut Fields<'_, '_>) {
     fields.unsupported(&[
+        // To obey one of the next five, delete its line: its value is read.
         "serviceEntryVisibility",
         "discoverySelectors",
+        "tlsDefaults",
         "caCertificates",
         "ca",
         "configSources",
-        "tlsDefaults",
-        "defaultTrafficPolicy",
-        "localityLbSetting",
+        "defaultInboundHttpRetryPolicy",
         "zoneAwareLbSetting",
         "serviceSettings",
         "serviceScopeConfigs",
@@ -170,8 +189,6 @@ fn refuse_and_ignore(fields: &mut Fields<'_, '_>) {
         "enablePrometheusMerge",
         "inboundClusterStatName",
         "outboundClusterStatName",
-        "extensionProviders",
-        "defaultProviders",
     ]);
     // What sidecars receive is not configured yet; sockets and ports are the supervisor's.
     fields.not_carried_out(&[
@@ -182,6 +199,9 @@ fn refuse_and_ignore(fields: &mut Fields<'_, '_>) {
         "h2UpgradePolicy",
         "proxyListenPort",
         "proxyInboundListenPort",
+        "defaultTrafficPolicy",
+        "localityLbSetting",
+        "defaultProviders",
     ]);
 }
 
@@ -213,28 +233,24 @@ fn normalization(fields: &mut Fields<'_, '_>) -> Option<Normalization> {
     Some(Normalization(fields.or_default("normalization")))
 }
 
-/// `meshMTLS: {minProtocolVersion: …}`.
-struct MeshTls(TlsVersion);
+/// `meshMTLS`.
+#[derive(Default)]
+struct MeshTls(TlsSettings);
 
 fn mesh_tls(fields: &mut Fields<'_, '_>) -> Option<MeshTls> {
-    fields.unsupported(&["ecdhCurves", "cipherSuites"]);
-    let version = match fields.opt("minProtocolVersion") {
-        None | Some(TlsVersion::Auto) => TlsVersion::V1_2,
-        Some(version) => version,
-    };
-    if version < TlsVersion::V1_2
-        && let Some(value) = fields.get("minProtocolVersion")
-    {
-        value.fault::<()>("only TLSV1_2 and TLSV1_3 are possible inside of the mesh");
+    // Its value is read: whoever obeys it deletes this line.
+    fields.unsupported(&["cipherSuites"]);
+    if let Some(value) = fields.get("ecdhCurves") {
+        value.fault::<()>("the mesh's own TLS takes no curves");
     }
-    Some(MeshTls(version))
+    super::mesh_policy::tls_settings(fields).map(MeshTls)
 }
 
 fn proxy_config(fields: &mut Fields<'_, '_>) -> Option<ProxyConfig> {
     let default = ProxyConfig::default();
     fields.unsupported(&[
+        // Its value is read: whoever obeys it deletes this line.
         "gatewayTopology",
-        "proxyHeaders",
         "caCertificatesPem",
         "connectionSettings",
     ]);
@@ -289,5 +305,7 @@ fn proxy_config(fields: &mut Fields<'_, '_>) -> Option<ProxyConfig> {
         interception_mode: fields.or_default("interceptionMode"),
         hold_application_until_proxy_starts: fields.or_default("holdApplicationUntilProxyStarts"),
         mesh_id: fields.opt("meshId"),
+        gateway_topology: fields.or_default("gatewayTopology"),
+        proxy_headers: fields.or_default("proxyHeaders"),
     })
 }

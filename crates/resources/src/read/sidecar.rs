@@ -290,10 +290,9 @@ fn outbound(fields: &mut Fields<'_, '_>) -> Option<SidecarOutboundPolicy> {
     // In protobuf a section without a mode means its first value, and so does Istio.
     let mut mode = OutboundTrafficPolicy::RegistryOnly;
     if let Some(value) = fields.get("mode") {
-        if value.text() == Some("ALLOW_ANY_DYNAMIC_DNS") {
+        mode = value.read()?;
+        if mode == OutboundTrafficPolicy::AllowAnyDynamicDns {
             value.fault::<()>("this mode is possible only in the mesh configuration");
-        } else {
-            mode = value.read()?;
         }
     }
     let egress_proxy = fields.opt("egressProxy");
