@@ -49,6 +49,13 @@ impl Body {
         }
     }
 
+    /// Passes trailers on from here: [`Body::take`] drops them otherwise.
+    pub fn keep_trailers(&mut self) {
+        if let Self::Chunked(chunked) = self {
+            chunked.keeps_trailers = true;
+        }
+    }
+
     /// Whether the body has ended. Never true for [`Body::UntilClose`].
     pub fn is_done(&self) -> bool {
         match self {
@@ -74,10 +81,12 @@ impl Body {
             }
             Self::UntilClose => (taken.len, taken.content) = (input.len(), input.len()),
             Self::Chunked(chunked) => {
+                let keeps = chunked.keeps_trailers;
                 let Taken { dropped, content, .. } = &mut taken;
                 let len = chunked.read(input, |piece, range| match piece {
                     Piece::Data => *content += range.len(),
                     Piece::Framing => {}
+                    Piece::Trailer if keeps => {}
                     Piece::Trailer => {
                         let start = if dropped.end == 0 { range.start } else { dropped.start };
                         *dropped = start..range.end;
@@ -96,11 +105,25 @@ impl Body {
     ///
     /// [`ChunkError`], for chunked bodies only.
     pub fn take_content(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, ChunkError> {
+        self.take_message(input, out, &mut Vec::new())
+    }
+
+    /// As [`Body::take_content`]; trailer lines, line ends included, are appended to `trailers`.
+    ///
+    /// # Errors
+    ///
+    /// [`ChunkError`], for chunked bodies only.
+    pub fn take_message(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        trailers: &mut Vec<u8>,
+    ) -> Result<usize, ChunkError> {
         if let Self::Chunked(chunked) = self {
-            return chunked.read(input, |piece, range| {
-                if piece == Piece::Data {
-                    out.extend_from_slice(&input[range]);
-                }
+            return chunked.read(input, |piece, range| match piece {
+                Piece::Data => out.extend_from_slice(&input[range]),
+                Piece::Trailer => trailers.extend_from_slice(&input[range]),
+                Piece::Framing => {}
             });
         }
         let taken = self.take(input)?;

@@ -72,6 +72,8 @@ pub struct Chunked {
     extension_bytes: usize,
     trailer_bytes: usize,
     trailers: usize,
+    /// Whether trailers are passed on.
+    pub(crate) keeps_trailers: bool,
     /// The name of the trailer being read, as far as forbidden names are long.
     name: [u8; 32],
     name_len: usize,

@@ -66,7 +66,7 @@ pub(crate) fn strip(fields: &mut Fields, connection: Connection, upgrade: Upgrad
     fields.remove(Known::Connection);
     fields.remove(Known::KeepAlive);
     fields.remove(Known::ProxyConnection);
-    fields.remove(Known::Te);
+    strip_te(fields);
     // Trailers are dropped with the trailer section.
     fields.remove(Known::Trailer);
     fields.remove(Known::Http2Settings);
@@ -76,11 +76,28 @@ pub(crate) fn strip(fields: &mut Fields, connection: Connection, upgrade: Upgrad
     }
 }
 
+/// `trailers` says what the client can read, whoever answers; gRPC servers insist on it. Envoy
+/// passes it on and drops the rest.
+fn strip_te(fields: &mut Fields) {
+    if !fields.has(Known::Te) {
+        return;
+    }
+    let wants_trailers = fields
+        .all(Known::Te)
+        .flat_map(|value| value.split(|&byte| byte == b','))
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+    fields.remove(Known::Te);
+    if wants_trailers {
+        fields.append_trusted(Known::Te, b"trailers");
+    }
+}
+
 fn remove_nominated(fields: &mut Fields) {
     // Rare, so the copy does not matter.
     let names: Vec<Vec<u8>> = options(fields).map(<[u8]>::to_vec).collect();
     for name in names {
-        if !name.eq_ignore_ascii_case(b"upgrade") {
+        // What of TE goes on is decided apart.
+        if !name.eq_ignore_ascii_case(b"upgrade") && !name.eq_ignore_ascii_case(b"te") {
             fields.remove_name(&name);
         }
     }

@@ -45,6 +45,9 @@ pub enum HeadError {
     /// The Connection field nominates a field that must reach the next hop or that we set.
     #[error("Connection nominates a field that is not hop-by-hop")]
     Nomination,
+    /// An HTTP/2 message with a field that only HTTP/1 has.
+    #[error("field that belongs to one HTTP/1 connection")]
+    ConnectionSpecific,
     /// The status code is not between 100 and 599.
     #[error("status code out of range")]
     Status,

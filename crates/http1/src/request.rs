@@ -57,7 +57,7 @@ impl RequestHead {
         Ok(Some(end))
     }
 
-    fn read(&mut self, block: &[u8]) -> Result<(), HeadError> {
+    pub(crate) fn read(&mut self, block: &[u8]) -> Result<(), HeadError> {
         let mut table = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
         match parsed.parse_with_uninit_headers(block, &mut table) {
@@ -166,6 +166,11 @@ impl RequestHead {
     /// How the body ends.
     pub fn framing(&self) -> Framing {
         self.framing
+    }
+
+    /// Says how the body ends where no field does: for messages that came by another version.
+    pub(crate) fn set_framing(&mut self, framing: Framing) {
+        self.framing = framing;
     }
 
     /// What the Connection field said.

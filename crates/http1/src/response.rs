@@ -44,7 +44,7 @@ impl ResponseHead {
         Ok(Some(end))
     }
 
-    fn read(&mut self, block: &[u8], method: Method) -> Result<(), HeadError> {
+    pub(crate) fn read(&mut self, block: &[u8], method: Method) -> Result<(), HeadError> {
         let mut table = [const { MaybeUninit::uninit() }; FIELDS_MAX];
         let mut parsed = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
@@ -90,6 +90,11 @@ impl ResponseHead {
     /// How the body ends.
     pub fn framing(&self) -> Framing {
         self.framing
+    }
+
+    /// Says how the body ends where no field does: for messages that came by another version.
+    pub(crate) fn set_framing(&mut self, framing: Framing) {
+        self.framing = framing;
     }
 
     /// What the Connection field said.
@@ -143,7 +148,7 @@ impl ResponseHead {
 }
 
 /// The reason phrase of a status (RFC 9110 §15 and the IANA registry); what Envoy says for others.
-fn usual_reason(status: u16) -> &'static str {
+pub(crate) fn usual_reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         201 => "Created",

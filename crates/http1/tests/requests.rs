@@ -276,7 +276,7 @@ fn hop_by_hop_fields_stay_on_their_hop() {
     forwarded(
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: x-a, keep-alive\r\nX-A: 1\r\nKeep-Alive: 5\r\n\
          X-B: 2\r\nTE: trailers\r\nTrailer: x\r\nProxy-Connection: close\r\nUpgrade: h2c\r\n\r\n",
-        "GET / HTTP/1.1\r\nHost: a\r\nX-B: 2\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nX-B: 2\r\nte: trailers\r\n\r\n",
     );
 }
 

@@ -1,9 +1,9 @@
-//! Serves HTTP/1.1 on a connection: reads requests, decides, forwards, answers, logs.
+//! Serves HTTP/1.1 and HTTP/2 on a connection: reads requests, decides, forwards, answers, logs.
 //!
 //! In:    a connection with its facts, the HTTP manager that serves it, the worker.
 //! Out:   requests to endpoints, responses to the client, one log record per request.
-//! Never: spawns a task or sends through a channel for a request. The connection's one task drives
-//!        its upstream itself, both ways at once.
+//! Never: spawns a task or sends through a channel for a request of HTTP/1 to HTTP/1. The
+//!        connection's one task drives its upstream itself, both ways at once.
 //!
 //! ```text
 //!   Connection ──head──▶ decide ──▶ Reply ─────────────────────▶ client
@@ -12,10 +12,12 @@
 //!       └───────────────────── keep-alive ──────────────────────────┘
 //! ```
 //!
-//! Start at [`serve`], then `connection`, `decide`, `forward`, `flight`.
+//! Start at [`serve`], then `connection`, `decide`, `forward`, `flight`; for HTTP/2 `http2`, `carry`,
+//! `relay`.
 
 mod attempt;
 mod buffer;
+mod carry;
 mod client;
 mod clock;
 mod connection;
@@ -28,12 +30,17 @@ mod failure;
 mod filters;
 mod flight;
 mod forward;
+mod grpc;
+mod http1;
+mod http2;
 mod kept;
 mod link;
+mod message;
 mod mirror;
 mod mutate;
 mod pool;
 mod program;
+mod relay;
 mod reply;
 mod respond;
 mod retry;
@@ -46,10 +53,14 @@ mod trace;
 use std::{rc::Rc, sync::Arc};
 
 use sluis_rules::{Codec, HttpManager};
-use tracing::debug;
 
-use crate::{conn::Downstream, stats::Counter, worker::Worker};
+use crate::{
+    conn::{Downstream, Prefixed},
+    stats::Counter,
+    worker::Worker,
+};
 use client::Protocol;
+use connection::Place;
 pub use state::WorkerState;
 
 impl Protocol {
@@ -64,11 +75,16 @@ impl Protocol {
 /// Serves a connection until it ends.
 pub async fn serve(downstream: Downstream, manager: Arc<HttpManager>, worker: Rc<Worker>) {
     worker.stats().inc(Counter::HttpCxTotal);
-    if Protocol::of(&downstream, &manager) == Protocol::Http2 {
-        debug!(listener = %downstream.facts.listener, "HTTP/2 is not served yet: connection closed");
-        return;
-    }
     // Without its logs and filters a manager must not serve: the connection is closed.
     let Some(program) = worker.http.program(&worker, &manager) else { return };
-    connection::Connection::new(downstream, program, worker).run().await;
+    match Protocol::of(&downstream, &manager) {
+        Protocol::Http1 => connection::Connection::new(downstream, program, worker).run().await,
+        Protocol::Http2 => {
+            let Downstream { io, prefix, facts, gate } = downstream;
+            let place = Place { worker, program, facts, protocol: Protocol::Http2 };
+            let io = Prefixed::new(prefix, io);
+            // HTTP/1 connections should not carry the size of this one.
+            Box::pin(http2::connection::serve(io, Rc::new(place), gate)).await;
+        }
+    }
 }

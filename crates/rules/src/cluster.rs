@@ -15,7 +15,7 @@ pub use self::{
     outlier::Outlier,
     transport::{Hop, HttpProxyHop, ProxyProtocol},
 };
-use crate::{Address, HttpOptions, UpstreamTls};
+use crate::{Address, Http1Options, Http2Options, HttpOptions, UpstreamTls};
 
 /// A cluster: where requests or connections can be sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +60,10 @@ pub struct Cluster {
     pub protocol: UpstreamProtocol,
     /// Options common to all HTTP versions.
     pub http: HttpOptions,
+    /// Options of HTTP/1.1.
+    pub http1: Http1Options,
+    /// Options of HTTP/2.
+    pub http2: Http2Options,
     /// How much may be under way at once.
     pub limits: Limits,
     /// The local address to connect from.
@@ -96,6 +100,8 @@ impl Cluster {
             auto_san_validation: false,
             protocol: UpstreamProtocol::Http1,
             http: HttpOptions::default(),
+            http1: Http1Options::default(),
+            http2: Http2Options::default(),
             limits: Limits::default(),
             bind_source: None,
             tcp_keepalive: None,

@@ -275,7 +275,7 @@ impl Default for Http1Options {
     }
 }
 
-/// Options of the HTTP/2 codec; absent values are the codec's defaults.
+/// Options of the HTTP/2 codec, on either side; absent values are the codec's defaults.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Http2Options {
     /// Most streams at once.
@@ -286,6 +286,21 @@ pub struct Http2Options {
     pub connection_window: Option<u32>,
     /// Whether extended CONNECT (RFC 8441) is offered.
     pub allow_connect: bool,
+    /// How the peer is asked whether it is still there; `None` asks never.
+    pub keepalive: Option<Http2Keepalive>,
+}
+
+/// Pings on an HTTP/2 connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Keepalive {
+    /// Time between pings; `None` sends none of its own.
+    pub interval: Option<Duration>,
+    /// How much the interval varies, in percent of it. Default 15.
+    pub jitter_percent: u8,
+    /// Silence of a connection before a request on it is preceded by a ping; `None` never.
+    pub idle_interval: Option<Duration>,
+    /// How long an answer may take before the connection is closed.
+    pub timeout: Duration,
 }
 
 /// Limits common to all HTTP versions, on either side.

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use sluis_http1::{Known, is_dns_name};
-use sluis_rules::HostRewrite;
+use sluis_rules::{HostRewrite, UpstreamProtocol};
 use tokio::time::timeout_at;
 
 use super::{
-    client::Client,
+    client::{Client, Protocol},
     decide::Plan,
     edge::{Site, number},
     failure::Failure,
     forward::Course,
+    http2::sessions::Acquired,
     link::{Line, Link},
     pool::{Key, Pooled},
     reply::Reply,
@@ -24,7 +25,7 @@ use crate::{
     config::Backend,
     hosts::{Permit, Priority},
     stats::Counter,
-    upstream::{ConnectContext, ConnectError, Pick},
+    upstream::{ConnectContext, ConnectError, Held, Pick, Upstream},
 };
 
 /// How one try ended, when not with a [`Failure`].
@@ -165,7 +166,8 @@ fn overflow(backend: &Backend, what: &'static str) -> Failure {
     Failure::Connect(ConnectError::Overflow { cluster: Arc::clone(&backend.name), what })
 }
 
-/// A kept connection to the endpoint, or a new one; waits for one where no more may be opened.
+/// A kept connection to the endpoint, a share of one, or a new one; waits for one where no more may
+/// be opened.
 async fn open(
     site: Site<'_>,
     plan: &Plan<'_>,
@@ -175,6 +177,64 @@ async fn open(
     let backend = plan.backend;
     let host = server_name.as_deref();
     let key = Key::new(backend.cluster(), pick.tls(backend), &pick.address, host);
+    let is_http2 = match backend.protocol {
+        UpstreamProtocol::Http1 => false,
+        UpstreamProtocol::Http2 => true,
+        UpstreamProtocol::Downstream => site.protocol == Protocol::Http2,
+        UpstreamProtocol::Auto => pick.tls(backend).is_some(),
+    };
+    if is_http2 {
+        return share(site, plan, pick, (key, host)).await;
+    }
+    open_http1(site, plan, pick, (key, host)).await
+}
+
+/// A share of an HTTP/2 connection, of one that is there or of a new one.
+async fn share(
+    site: Site<'_>,
+    plan: &Plan<'_>,
+    pick: Pick,
+    (key, host): (Key, Option<&str>),
+) -> Result<Link, Failure> {
+    let backend = plan.backend;
+    let sessions = &site.worker.http.sessions;
+    if let Some(lease) = sessions.lease(site, &key) {
+        return Ok(Link::Http2(lease));
+    }
+    let priority = Priority::Default;
+    let Some(waiting) = backend.group.pending(&backend.limits, priority) else {
+        site.worker.stats().inc(Counter::UpstreamRqOverflow);
+        return Err(overflow(backend, "pending requests"));
+    };
+    let place = (backend.cluster(), pick.tls(backend));
+    let told = pick.clone();
+    let dial = async || {
+        let Some(held) = site.worker.lines.open(backend, told.host.as_ref(), priority) else {
+            site.worker.stats().inc(Counter::UpstreamCxOverflow);
+            return Err(overflow(backend, "connections"));
+        };
+        dial(site, plan, told, (host, held)).await
+    };
+    match sessions.acquire(site, place, &key, dial).await? {
+        Acquired::Http2(lease) => Ok(Link::Http2(lease)),
+        Acquired::Http1(Some(upstream)) => {
+            let pooled = Pooled { upstream, requests: 0, is_done: false };
+            Ok(Link::Http1(Line { key, pooled }))
+        }
+        Acquired::Http1(None) => {
+            drop(waiting);
+            open_http1(site, plan, pick, (key, host)).await
+        }
+    }
+}
+
+async fn open_http1(
+    site: Site<'_>,
+    plan: &Plan<'_>,
+    pick: Pick,
+    (key, host): (Key, Option<&str>),
+) -> Result<Link, Failure> {
+    let backend = plan.backend;
     let kept = || {
         let pooled = site.worker.http.pool.take(&key, site.worker.now())?;
         site.worker.stats().inc(Counter::HttpPoolHits);
@@ -199,14 +259,26 @@ async fn open(
             return Ok(Link::Http1(Line { key, pooled }));
         }
     };
+    let upstream = dial(site, plan, pick, (host, held)).await?;
+    let pooled = Pooled { upstream, requests: 0, is_done: false };
+    Ok(Link::Http1(Line { key, pooled }))
+}
+
+/// Opens a connection, and tells outlier detection how that went.
+async fn dial(
+    site: Site<'_>,
+    plan: &Plan<'_>,
+    pick: Pick,
+    (host, held): (Option<&str>, Held),
+) -> Result<Upstream, Failure> {
+    let backend = plan.backend;
     let original_dst = site.connection.original_dst;
     let context = ConnectContext { host, original_dst, ..ConnectContext::default() };
     let told = pick.clone();
     match site.worker.dial(backend, pick, &context, Some(held)).await {
         Ok(upstream) => {
             told.reached(backend, false);
-            let pooled = Pooled { upstream, requests: 0, is_done: false };
-            Ok(Link::Http1(Line { key, pooled }))
+            Ok(upstream)
         }
         Err(error) => {
             told.failed(backend, matches!(error, ConnectError::Timeout { .. }));

@@ -7,9 +7,12 @@
 
 use std::rc::Rc;
 
+use sluis_http1::{Framing, RequestHead, write_chunk, write_last_chunk};
+
 use super::{
     attempt::Finish,
     connection::{After, Place},
+    decide::Plan,
     edge::Site,
     failure::Failure,
     forward::Course,
@@ -45,15 +48,13 @@ pub(super) trait Client {
     fn begin_body(
         &mut self,
         desk: &mut Desk,
+        plan: &Plan<'_>,
         trace: &mut Trace<'_>,
     ) -> Result<bool, Reply<'static>>;
 
     /// The whole body of the request as HTTP/1 frames it by the head on the desk, when all of it has
     /// come and is kept.
-    fn whole_body(&self, desk: &Desk) -> Option<Vec<u8>> {
-        let is_whole = desk.request_body.is_done() && desk.kept.is_whole();
-        is_whole.then(|| [desk.kept.bytes(), desk.input.ready()].concat())
-    }
+    fn whole_body(&self, desk: &Desk) -> Option<Vec<u8>>;
 
     /// Throws away the body of a request that goes nowhere. True when all of it has come.
     fn drop_body(&mut self, desk: &mut Desk, trace: &Trace<'_>) -> bool;
@@ -76,4 +77,15 @@ pub(super) trait Client {
 
     /// Sends the response head on the desk with this body. False when the client has gone.
     async fn send_answer(&mut self, desk: &mut Desk, body: Option<&[u8]>, closes: bool) -> bool;
+}
+
+/// A body as HTTP/1 frames it by this head.
+pub(super) fn framed(head: &RequestHead, body: Vec<u8>) -> Vec<u8> {
+    if head.framing() != Framing::Chunked {
+        return body;
+    }
+    let mut out = Vec::with_capacity(body.len() + 32);
+    write_chunk(&body, &mut out);
+    write_last_chunk(&mut out);
+    out
 }

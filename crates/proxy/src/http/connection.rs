@@ -16,17 +16,20 @@ use std::{
 
 use bytes::BytesMut;
 use sluis_http1::HeadError;
+use sluis_rules::Codec;
 use tokio::{io::AsyncWrite as _, time::Instant};
 
 use super::{
     attempt::Finish,
-    client::{Client, Protocol},
+    client::{Client, Protocol, framed},
     clock::{Clock, earlier},
+    decide::Plan,
     edge::Site,
     exchange::{exchange, refuse},
     failure::Failure,
     flight,
     forward::{Course, bad_body},
+    http2,
     link::Link,
     program::Program,
     reply::Reply,
@@ -36,7 +39,7 @@ use super::{
 };
 use crate::{
     access_log::Flag,
-    conn::{ConnectionFacts, Downstream, Io},
+    conn::{ConnectionFacts, Downstream, Io, Prefixed},
     drain::Gate,
     worker::Worker,
 };
@@ -153,6 +156,11 @@ impl Connection {
             }
             match self.read_head(&mut desk).await {
                 Ok(()) => self.served += 1,
+                Err(NoRequest::Malformed(HeadError::Http2Preface))
+                    if self.served == 0 && self.place.program.manager.codec == Codec::Auto =>
+                {
+                    return self.go_on_as_http2(desk).await;
+                }
                 Err(NoRequest::Quiet) => break After::Drop,
                 Err(NoRequest::Malformed(error)) => {
                     refuse(&mut self, &mut desk, malformed(error)).await;
@@ -261,6 +269,22 @@ impl Connection {
         }
     }
 
+    /// The client speaks HTTP/2 with prior knowledge (RFC 9113 §3.3).
+    async fn go_on_as_http2(self, desk: Box<Desk>) {
+        let Self { io, place, gate, .. } = self;
+        let ahead = BytesMut::from(desk.input.unread());
+        place.worker.http.give_desk(desk);
+        let Place { worker, program, facts, .. } = &*place;
+        let place = Place {
+            worker: Rc::clone(worker),
+            program: Rc::clone(program),
+            facts: Arc::clone(facts),
+            protocol: Protocol::Http2,
+        };
+        // Large, and rare on a connection that began as HTTP/1.
+        Box::pin(http2::connection::serve(Prefixed::new(ahead, io), Rc::new(place), gate)).await;
+    }
+
     /// Ends the connection.
     async fn end(mut self, after: After) {
         if after == After::Drop {
@@ -304,14 +328,27 @@ impl Client for Connection {
     fn begin_body(
         &mut self,
         desk: &mut Desk,
+        plan: &Plan<'_>,
         trace: &mut Trace<'_>,
     ) -> Result<bool, Reply<'static>> {
         desk.request_body.restart(desk.request.framing());
+        if self.place.program.manager.http1.trailers && plan.takes_trailers() {
+            desk.request_body.keep_trailers();
+        }
         trace.is_body_begun = true;
         let taken = desk.request_body.take(desk.input.unread()).map_err(|_| bad_body())?;
         trace.received = taken.content as u64;
         desk.input.mark(taken.len, taken.dropped);
         Ok(desk.request_body.is_done())
+    }
+
+    fn whole_body(&self, desk: &Desk) -> Option<Vec<u8>> {
+        // Empty unless the body was taken apart.
+        if let Some(body) = desk.replay.whole() {
+            return Some(framed(&desk.request, body));
+        }
+        let is_whole = desk.request_body.is_done() && desk.kept.is_whole();
+        is_whole.then(|| [desk.kept.bytes(), desk.input.ready()].concat())
     }
 
     fn drop_body(&mut self, desk: &mut Desk, trace: &Trace<'_>) -> bool {
@@ -346,9 +383,10 @@ impl Client for Connection {
         (link, closes): (&mut Link, bool),
     ) -> Result<Finish<'c>, Failure> {
         match link {
-            Link::Http1(line) => {
+            Link::Http1(line) if !course.is_relayed => {
                 self.direct(site, desk, course, trace, (&mut line.pooled, closes)).await
             }
+            link => self.relay(site, desk, course, trace, (link, closes)).await,
         }
     }
 

@@ -40,6 +40,16 @@ pub(super) struct Plan<'c> {
     pub(super) timeout: Option<Duration>,
 }
 
+impl Plan<'_> {
+    /// Whether the endpoint may be sent trailers.
+    pub(super) fn takes_trailers(&self) -> bool {
+        match self.backend.protocol {
+            UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => self.backend.http1.trailers,
+            UpstreamProtocol::Http2 | UpstreamProtocol::Auto => true,
+        }
+    }
+}
+
 type Verdict<'c, T> = Result<T, Box<Reply<'c>>>;
 
 /// Decides, bringing the head into the form in which it will be forwarded.
@@ -225,11 +235,6 @@ fn plan<'c>(
         return Err(reply.flag(Flag::NoClusterFound).of(matched).into());
     };
     trace.cluster = Some(&backend.name);
-    if backend.protocol == UpstreamProtocol::Http2 {
-        // Such an origin would take HTTP/1.1 for garbage; say so instead of sending it.
-        let reply = Reply::new(503, "http2_upstream_is_not_supported");
-        return Err(reply.flag(Flag::UpstreamProtocolError).of(matched).into());
-    }
     Ok(Plan {
         matched,
         forward,

@@ -159,6 +159,9 @@ fn on_head<'c>(
         flight.open_tunnel();
     } else {
         flight.desk.response_body.restart(framing);
+        if site.manager().http1.trailers && plan.backend.http1.trailers {
+            flight.desk.response_body.keep_trailers();
+        }
     }
     flight.passing = passing;
     flight.is_streaming = true;

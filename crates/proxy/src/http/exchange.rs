@@ -58,6 +58,19 @@ pub(super) async fn refuse(client: &mut impl Client, desk: &mut Desk, reply: Rep
     conclude(site, desk, &trace);
 }
 
+/// Logs a request that is not answered because it could not be read.
+pub(super) fn log_malformed(client: &impl Client, desk: &mut Desk) {
+    let place = client.place();
+    let now = place.worker.now();
+    let site = place.site(now);
+    let method = sluis_http1::Method::Other;
+    let mut trace = Trace::new(now, place.worker.wall_now(), (site.protocol, method));
+    place.worker.stats().inc(Counter::HttpFramingErrors);
+    desk.request = sluis_http1::RequestHead::default();
+    trace.fault(Flag::DownstreamProtocolError, "http2.violation.of.messaging.rule");
+    conclude(site, desk, &trace);
+}
+
 /// Sends an answer of ours.
 async fn answer(
     client: &mut impl Client,

@@ -17,6 +17,11 @@ pub(super) enum Failure {
         /// Whether not one byte of the request was taken by the connection.
         is_unsent: bool,
     },
+    /// The endpoint reset the stream.
+    Reset {
+        /// Whether it says that nobody has acted on the request (RFC 9113 §8.7).
+        is_refused: bool,
+    },
     /// What came was not a response.
     Protocol,
     /// The try took longer than its own limit.
@@ -36,6 +41,7 @@ impl Failure {
                 Flag::of(error.flag()).unwrap_or(Flag::UpstreamConnectionFailure)
             }
             Self::Closed { .. } => Flag::UpstreamConnectionTermination,
+            Self::Reset { .. } => Flag::UpstreamRemoteReset,
             Self::Protocol => Flag::UpstreamProtocolError,
             Self::TryTimeout => Flag::UpstreamRequestTimeout,
             Self::TryIdle => Flag::StreamIdleTimeout,
@@ -79,6 +85,16 @@ impl Failure {
                 503,
                 "upstream_reset_before_response_started{connection_termination}",
                 format!("{RESET}connection termination").into(),
+            ),
+            Self::Reset { is_refused: true } => told(
+                503,
+                "upstream_reset_before_response_started{remote_refused_stream_reset}",
+                format!("{RESET}remote refused stream reset").into(),
+            ),
+            Self::Reset { is_refused: false } => told(
+                503,
+                "upstream_reset_before_response_started{remote_reset}",
+                format!("{RESET}remote reset").into(),
             ),
             Self::Protocol => told(
                 502,

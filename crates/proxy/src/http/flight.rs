@@ -42,8 +42,15 @@ pub(super) enum Event {
     ClientGone,
     /// The request's body is malformed.
     BadRequestBody,
+    /// The client has reset its stream.
+    ClientReset,
     /// The endpoint has gone before the end of the response.
     EndpointGone,
+    /// The endpoint has reset the stream.
+    EndpointReset {
+        /// Whether it says that nobody has acted on the request.
+        is_refused: bool,
+    },
     /// The response's head or body is malformed.
     BadResponse,
     /// A deadline has passed.
@@ -88,6 +95,45 @@ pub(super) struct Deadlines {
     pub(super) idle: Option<std::time::Duration>,
     /// Longest silence of this try.
     pub(super) idle_try: Option<std::time::Duration>,
+}
+
+impl Deadlines {
+    /// Ready with the first deadline that has passed. `moved` counts what has happened, and
+    /// `idle_from` is its number when silence was last measured.
+    pub(super) fn poll(
+        &self,
+        cx: &mut Context<'_>,
+        clock: &mut Clock,
+        (moved, is_streaming): (u64, bool),
+        idle_from: &mut (u64, Instant),
+    ) -> Poll<Deadline> {
+        let Self { response, attempt, request, age, idle, idle_try } = *self;
+        let is_try = idle_try.is_some_and(|own| idle.is_none_or(|idle| own < idle));
+        let idle = if is_try { idle_try } else { idle };
+        let attempt = attempt.filter(|_| !is_streaming);
+        let fixed = earlier(earlier(response, attempt), earlier(request, age));
+        loop {
+            let silent = idle.map(|idle| idle_from.1 + idle);
+            let next = earlier(fixed, silent);
+            if clock.poll_until(cx, next).is_pending() {
+                return Poll::Pending;
+            }
+            let passed = |deadline: Option<Instant>| deadline.is_some() && deadline == next;
+            if passed(silent) && fixed != silent && moved != idle_from.0 {
+                // Something moved since silence was last measured: measure from now.
+                *idle_from = (moved, Instant::now());
+                continue;
+            }
+            return Poll::Ready(match () {
+                () if passed(response) => Deadline::Response,
+                () if passed(attempt) => Deadline::Try,
+                () if passed(request) => Deadline::Request,
+                () if passed(age) => Deadline::Age,
+                () if is_try => Deadline::TryIdle,
+                () => Deadline::Idle,
+            });
+        }
+    }
 }
 
 /// One try to get a response.
@@ -447,32 +493,8 @@ impl<'f> Flight<'f> {
     }
 
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Deadline> {
-        let Deadlines { response, attempt, request, age, idle, idle_try } = self.deadlines;
-        let is_try = idle_try.is_some_and(|own| idle.is_none_or(|idle| own < idle));
-        let idle = if is_try { idle_try } else { idle };
-        let attempt = attempt.filter(|_| !self.is_streaming);
-        let fixed = earlier(earlier(response, attempt), earlier(request, age));
-        loop {
-            let silent = idle.map(|idle| self.idle_from.1 + idle);
-            let next = earlier(fixed, silent);
-            if self.clock.poll_until(cx, next).is_pending() {
-                return Poll::Pending;
-            }
-            let passed = |deadline: Option<Instant>| deadline.is_some() && deadline == next;
-            if passed(silent) && fixed != silent && self.moved != self.idle_from.0 {
-                // Something moved since silence was last measured: measure from now.
-                self.idle_from = (self.moved, Instant::now());
-                continue;
-            }
-            return Poll::Ready(match () {
-                () if passed(response) => Deadline::Response,
-                () if passed(attempt) => Deadline::Try,
-                () if passed(request) => Deadline::Request,
-                () if passed(age) => Deadline::Age,
-                () if is_try => Deadline::TryIdle,
-                () => Deadline::Idle,
-            });
-        }
+        let moved = (self.moved, self.is_streaming);
+        self.deadlines.poll(cx, self.clock, moved, &mut self.idle_from)
     }
 }
 

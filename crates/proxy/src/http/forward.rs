@@ -54,6 +54,8 @@ pub(super) struct Course<'p, 'c> {
     pub(super) is_repeatable: bool,
     /// Whether the client waits for `100 Continue` before it sends the body.
     pub(super) owes_continue: bool,
+    /// Whether the body is taken apart: a further try cannot take it as it came.
+    pub(super) is_relayed: bool,
 }
 
 /// The request could not be brought into the form that its route asks for.
@@ -75,7 +77,9 @@ pub(super) async fn forward<'c>(
         Err(reply) => return Outcome::Reply(reply),
     };
     let mut mirrors = mirror::chosen(site, plan);
-    desk.kept.restart(course.tries.may_follow() || !mirrors.is_empty());
+    let goes_on = course.tries.may_follow() || !mirrors.is_empty();
+    desk.kept.restart(goes_on);
+    desk.replay.restart(goes_on);
     copy(client, site, plan, &mut mirrors, desk);
     let mut retrying: Option<Permit> = None;
     loop {
@@ -169,7 +173,7 @@ fn begin<'p, 'c>(
     trace: &mut Trace<'c>,
 ) -> Result<Course<'p, 'c>, Box<Reply<'c>>> {
     let manager = site.manager();
-    let begun = client.begin_body(desk, trace);
+    let begun = client.begin_body(desk, plan, trace);
     let is_received = begun.map_err(|reply| Reply::from(reply).of(plan.matched))?;
     if is_received {
         trace.request_end = Some(trace.start);
@@ -198,6 +202,7 @@ fn begin<'p, 'c>(
         hash,
         is_repeatable: true,
         owes_continue: false,
+        is_relayed: false,
     })
 }
 

@@ -1,19 +1,22 @@
-//! What carries one try: a connection to an endpoint, of either HTTP version.
+//! What carries one try: a connection to an endpoint, or a stream of one.
 
 use std::net::SocketAddr;
 
 use super::{
     decide::Plan,
     edge::Site,
+    http2::sessions::Lease,
     pool::{Key, Pooled},
 };
 use crate::upstream::Pick;
 
-/// A connection to an endpoint, for one request.
+/// The way to an endpoint, for one request.
 #[derive(Debug)]
 pub(super) enum Link {
-    /// Ours alone until the response has ended.
+    /// A connection, ours alone until the response has ended.
     Http1(Line),
+    /// One stream of a shared connection.
+    Http2(Lease),
 }
 
 /// An HTTP/1 connection with its place in the pool.
@@ -28,6 +31,7 @@ impl Link {
     pub(super) fn local(&self) -> Option<SocketAddr> {
         match self {
             Self::Http1(line) => line.pooled.upstream.local,
+            Self::Http2(lease) => lease.local(),
         }
     }
 
@@ -44,6 +48,7 @@ impl Link {
                 let place = (plan.backend.cluster(), pick.tls(plan.backend));
                 site.worker.http.pool.give(key, pooled, place, site.worker.now());
             }
+            Self::Http2(lease) => drop(lease),
         }
     }
 }

@@ -7,7 +7,9 @@
 
 use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
 
-use sluis_http1::{Authority, Body, Known, Limits, Method, RequestHead, ResponseHead, Scan};
+use sluis_http1::{
+    Authority, Body, Framing, Known, Limits, Method, RequestHead, ResponseHead, Scan,
+};
 use sluis_rules::{Mirror, MirrorTarget, UpstreamProtocol};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -136,6 +138,10 @@ fn written(request: &RequestHead, mirror: &Mirror) -> (Vec<u8>, String) {
             bytes.extend_from_slice(value);
             bytes.extend_from_slice(b"\r\n");
         }
+    }
+    if request.framing() == Framing::Chunked && !request.fields.has(Known::TransferEncoding) {
+        // It came by HTTP/2, where bodies need no framing.
+        bytes.extend_from_slice(b"transfer-encoding: chunked\r\n");
     }
     bytes.extend_from_slice(b"\r\n");
     let name = Authority::parse(&host).map_or(&host[..], |authority| authority.host);

@@ -1,6 +1,6 @@
 //! The head of every response to the client, whoever made it.
 
-use sluis_http1::{Framing, Known, Method, Upgrade, Version};
+use sluis_http1::{Framing, Known, Method, ResponseHead, Upgrade, Version};
 use sluis_rules::{Matched, ServerHeader};
 use tokio::time::Instant;
 
@@ -9,6 +9,7 @@ use super::{
     edge::{Site, number},
     filters::{self, Stage},
     flight::Passing,
+    grpc,
     mutate::{self, Unmade},
     reply::Reply,
     state::Desk,
@@ -115,7 +116,12 @@ pub(super) fn answer(
     if let Some(location) = &reply.location {
         fields.set(b"location", location).map_err(|_| Unsent::Fault)?;
     }
-    let has_body = !matches!(reply.status, 204 | 304);
+    let is_grpc = grpc::is_request(&desk.request);
+    let has_body = !matches!(reply.status, 204 | 304) && !is_grpc;
+    if is_grpc {
+        tell_grpc(reply, &mut desk.response, &mut desk.text);
+    }
+    let fields = &mut desk.response.fields;
     if has_body {
         number(reply.body.len() as u64, &mut desk.text);
         fields.set_trusted(Known::ContentLength, &desk.text);
@@ -136,6 +142,21 @@ pub(super) fn answer(
         trace.sent = reply.body.len() as u64;
     }
     Ok(sends_body)
+}
+
+/// A gRPC client looks for the outcome in `grpc-status`, whatever the HTTP status.
+fn tell_grpc(reply: &Reply<'_>, response: &mut ResponseHead, text: &mut Vec<u8>) {
+    response.set_status(200);
+    let fields = &mut response.fields;
+    fields.set_trusted(Known::ContentType, b"application/grpc");
+    let status = reply.grpc_status.unwrap_or_else(|| grpc::status(reply.status));
+    number(u64::from(status), text);
+    fields.set_trusted(Known::GrpcStatus, text);
+    if !reply.body.is_empty() {
+        grpc::message(&reply.body, text);
+        // It is printable ASCII; if there is no room the client has the status.
+        let _said = fields.set(b"grpc-message", text);
+    }
 }
 
 /// What the route and the filters make of a response.

@@ -257,9 +257,12 @@ fn covers(on: RetryOn, failure: &Failure) -> bool {
             is_dialled(error) && on.has(resets.and(unsent).and(RetryOn::CONNECT_FAILURE))
         }
         Failure::Closed { is_unsent: true, .. } => on.has(resets.and(unsent)),
-        Failure::Closed { .. } | Failure::Protocol | Failure::TryTimeout | Failure::TryIdle => {
-            on.has(resets)
-        }
+        Failure::Reset { is_refused: true } => on.has(resets.and(RetryOn::REFUSED_STREAM)),
+        Failure::Closed { .. }
+        | Failure::Reset { .. }
+        | Failure::Protocol
+        | Failure::TryTimeout
+        | Failure::TryIdle => on.has(resets),
         // The response asked for it already.
         Failure::Status => true,
     }

@@ -5,6 +5,7 @@ use super::{
     failure::Failure,
     flight::{Deadline, Event},
     forward::bad_body,
+    grpc,
     reply::Reply,
     trace::Trace,
 };
@@ -41,6 +42,10 @@ pub(super) fn settle<'c>(
             trace.fault(flag, "downstream_remote_disconnect");
             Ok(Finish::Broken)
         }
+        Event::ClientReset => {
+            trace.fault(Flag::DownstreamRemoteReset, "http2.remote_reset");
+            Ok(Finish::Broken)
+        }
         Event::BadRequestBody if has_begun => {
             trace.flags.set(Flag::DownstreamProtocolError);
             Ok(Finish::Broken)
@@ -54,6 +59,12 @@ pub(super) fn settle<'c>(
         Event::EndpointGone => {
             Err(Failure::Closed { is_stale: seen.is_stale, is_unsent: seen.is_unsent })
         }
+        Event::EndpointReset { .. } if has_begun => {
+            let details = "upstream_reset_after_response_started{remote_reset}";
+            trace.fault(Flag::UpstreamRemoteReset, details);
+            Ok(Finish::Broken)
+        }
+        Event::EndpointReset { is_refused } => Err(Failure::Reset { is_refused }),
         Event::BadResponse if has_begun => {
             let details = "upstream_reset_after_response_started{protocol_error}";
             trace.fault(Flag::UpstreamProtocolError, details);
@@ -88,7 +99,8 @@ fn late<'c>(deadline: Deadline, seen: Seen, trace: &mut Trace<'_>) -> Finish<'c>
         }
         Deadline::Age => {
             let reply = Reply::new(status, "max_duration_timeout");
-            reply.text("downstream duration timeout").flag(Flag::DurationTimeout)
+            let reply = reply.text("downstream duration timeout").flag(Flag::DurationTimeout);
+            Reply { grpc_status: Some(grpc::DEADLINE_EXCEEDED), ..reply }
         }
     };
     if !seen.has_begun {

@@ -17,10 +17,12 @@ use tracing::warn;
 use super::{
     buffer::{Buffer, Outgoing},
     filters::Marks,
+    http2::sessions::Sessions,
     kept::Kept,
     mirror::Copies,
     pool::Pool,
     program::Program,
+    relay::Replay,
 };
 use crate::{
     access_log::{Format, http_date},
@@ -42,6 +44,10 @@ pub(super) struct Desk {
     pub(super) scan: Scan,
     pub(super) request: RequestHead,
     pub(super) request_body: Body,
+    /// Takes the content out of what of the input is body, where that does not go on as it came.
+    pub(super) content: Body,
+    /// Trailer lines found by it.
+    pub(super) trailers: Vec<u8>,
     /// To the endpoint: head and what of the body came with it.
     pub(super) up: Outgoing,
     /// From the endpoint.
@@ -53,6 +59,8 @@ pub(super) struct Desk {
     pub(super) down: Outgoing,
     /// What has gone to the endpoint of the request's body.
     pub(super) kept: Kept,
+    /// The same of a body that was taken apart.
+    pub(super) replay: Replay,
     /// What filters remember of the request.
     pub(super) marks: Marks,
     /// For values under construction.
@@ -68,7 +76,9 @@ impl Desk {
         self.reply.clear();
         self.marks = Marks::default();
         self.kept.restart(false);
+        self.replay.restart(false);
         self.reply_scan = Scan::default();
+        self.trailers.clear();
     }
 }
 
@@ -95,6 +105,7 @@ pub struct WorkerState {
     desks: RefCell<Desks>,
     pub(super) pool: Pool,
     pub(super) copies: Copies,
+    pub(super) sessions: Sessions,
     /// By the manager's place in memory, which the program keeps alive.
     programs: RefCell<HashMap<usize, Rc<Program>>>,
     /// By the format's place in memory, which the entry keeps alive.

@@ -8,6 +8,7 @@ mod harness;
 
 mod filters;
 mod forwarding;
+mod http2;
 mod injected;
 mod peers;
 mod refusals;

@@ -25,7 +25,11 @@ impl Origin {
     }
 
     pub(crate) async fn accept(&self) -> Peer {
-        Peer::new(soon("connection", self.listener.accept()).await.unwrap().0)
+        Peer::new(self.accept_stream().await)
+    }
+
+    pub(crate) async fn accept_stream(&self) -> TcpStream {
+        soon("connection", self.listener.accept()).await.unwrap().0
     }
 
     /// Asserts that nobody waits to be accepted.

@@ -34,17 +34,6 @@ async fn a_cluster_without_endpoints_is_answered_503() {
 }
 
 #[tokio::test]
-async fn an_origin_that_wants_http2_is_not_sent_http1() {
-    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "http2"}}]);
-    let scene = Scene::with(&routes, &json!({})).await;
-    let mut client = scene.client().await;
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    assert_eq!(client.head().await.line(), "HTTP/1.1 503 Service Unavailable");
-    scene.origin.has_no_connection();
-    assert_eq!(scene.log().await, ["GET / 503 UPE http2_upstream_is_not_supported 0 0 http2 -"]);
-}
-
-#[tokio::test]
 async fn an_origin_that_refuses_is_answered_503() {
     let Scene { proxy, origin, .. } = Scene::new().await;
     let mut client = Peer::new(proxy.connect("in").await);

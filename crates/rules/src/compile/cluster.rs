@@ -40,8 +40,8 @@ use super::{
     http, messages,
 };
 use crate::{
-    CircuitLimits, Cluster, Discovery, DnsOptions, HttpOptions, LbPolicy, Limits, RetryBudget,
-    TcpKeepalive, UpstreamProtocol,
+    CircuitLimits, Cluster, Discovery, DnsOptions, Http1Options, Http2Options, HttpOptions,
+    LbPolicy, Limits, RetryBudget, TcpKeepalive, UpstreamProtocol,
 };
 
 /// The key under which a cluster's HTTP options are.
@@ -69,6 +69,22 @@ struct SocketMatch {
 }
 
 impl Sockets {
+    /// Offers the protocols of the HTTP versions to be spoken where the context names none, as
+    /// Envoy does. HTTP/1.1 alone needs no name.
+    fn offer(&mut self, version: UpstreamProtocol) {
+        let names: &[&str] = match version {
+            UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => return,
+            UpstreamProtocol::Http2 => &["h2"],
+            UpstreamProtocol::Auto => &["h2", "http/1.1"],
+        };
+        let matches = self.matches.iter_mut().map(|entry| &mut entry.transport);
+        for tls in matches.chain([&mut self.default]).filter_map(|each| each.tls.as_mut()) {
+            if tls.alpn.is_empty() {
+                Arc::make_mut(tls).alpn = names.iter().map(|name| Arc::from(*name)).collect();
+            }
+        }
+    }
+
     /// The transport for an endpoint with this metadata.
     pub(super) fn of(&self, metadata: Option<&Struct>) -> Transport {
         let has = |key: &String, value: &String| {
@@ -116,7 +132,7 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
     let discovery = discovery(at, value, &mut cluster.dns);
     let choice = balance::choice(at, value);
     let sockets = sockets(at, transport_socket_matches, transport_socket.as_ref());
-    let (discovery, choice, sockets) = (discovery?, choice?, sockets?);
+    let (discovery, choice, mut sockets) = (discovery?, choice?, sockets?);
     let is_provided =
         matches!(discovery, Discovery::OriginalDst { .. } | Discovery::DynamicForward(_));
     if (choice.policy == LbPolicy::ClusterProvided) != is_provided {
@@ -126,6 +142,8 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
     let mut protocol = Protocol::default();
     protocol.deprecated(at, common_http_protocol_options.as_ref(), http_protocol_options.as_ref());
     if http2_protocol_options.is_some() {
+        let options = http2_protocol_options.as_ref();
+        protocol.http2 = http::http2(&at.field("http2_protocol_options"), options);
         protocol.version = UpstreamProtocol::Http2;
     }
     if *protocol_selection == 1 {
@@ -136,6 +154,7 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
     }
     protocol.upstream(at, upstream_http_protocol_options.as_ref());
     protocol.extensions(at, typed_extension_protocol_options);
+    sockets.offer(protocol.version);
     let timeout = messages::duration(&at.field("connect_timeout"), connect_timeout.as_ref());
     let mut cluster = Cluster {
         discovery,
@@ -155,6 +174,8 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
         auto_san_validation: protocol.auto_san_validation,
         protocol: protocol.version,
         http: protocol.http,
+        http1: protocol.http1,
+        http2: protocol.http2,
         limits: limits(&at.field("circuit_breakers"), circuit_breakers.as_ref()),
         bind_source: bind(&at.field("upstream_bind_config"), upstream_bind_config.as_ref()),
         tcp_keepalive: connection_options(
@@ -412,6 +433,8 @@ fn connection_options(
 struct Protocol {
     version: UpstreamProtocol,
     http: HttpOptions,
+    http1: Http1Options,
+    http2: Http2Options,
     auto_sni: bool,
     auto_san_validation: bool,
 }
@@ -421,6 +444,8 @@ impl Default for Protocol {
         Self {
             version: UpstreamProtocol::Http1,
             http: HttpOptions::default(),
+            http1: Http1Options::default(),
+            http2: Http2Options::default(),
             auto_sni: false,
             auto_san_validation: false,
         }
@@ -435,7 +460,7 @@ impl Protocol {
         http1: Option<&envoy_types::pb::envoy::config::core::v3::Http1ProtocolOptions>,
     ) {
         self.http = http::options(&at.field("common_http_protocol_options"), common);
-        http::http1(&at.field("http_protocol_options"), http1);
+        self.http1 = http::http1(&at.field("http_protocol_options"), http1);
     }
 
     fn upstream(&mut self, at: &At<'_>, options: Option<&UpstreamHttpProtocolOptions>) {
@@ -491,11 +516,11 @@ impl Protocol {
             })) => match protocol_config {
                 None => UpstreamProtocol::Http1,
                 Some(ProtocolConfig::HttpProtocolOptions(options)) => {
-                    http::http1(&at.field("http_protocol_options"), Some(options));
+                    self.http1 = http::http1(&at.field("http_protocol_options"), Some(options));
                     UpstreamProtocol::Http1
                 }
                 Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
-                    http::http2(&at.field("http2_protocol_options"), Some(options));
+                    self.http2 = http::http2(&at.field("http2_protocol_options"), Some(options));
                     UpstreamProtocol::Http2
                 }
                 Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
@@ -510,8 +535,8 @@ impl Protocol {
                     accept {}
                     refuse { http3_protocol_options }
                 });
-                http::http1(at, http_protocol_options.as_ref());
-                http::http2(at, http2_protocol_options.as_ref());
+                self.http1 = http::http1(at, http_protocol_options.as_ref());
+                self.http2 = http::http2(at, http2_protocol_options.as_ref());
                 UpstreamProtocol::Downstream
             }
             Some(UpstreamProtocolOptions::AutoConfig(config)) => {
@@ -520,8 +545,8 @@ impl Protocol {
                     accept {}
                     refuse { http3_protocol_options, alternate_protocols_cache_options }
                 });
-                http::http1(at, http_protocol_options.as_ref());
-                http::http2(at, http2_protocol_options.as_ref());
+                self.http1 = http::http1(at, http_protocol_options.as_ref());
+                self.http2 = http::http2(at, http2_protocol_options.as_ref());
                 UpstreamProtocol::Auto
             }
         };

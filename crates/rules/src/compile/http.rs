@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use envoy_types::pb::{
     envoy::{
         config::core::v3::{
-            Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions,
+            Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions, KeepaliveSettings,
             http_protocol_options::HeadersWithUnderscoresAction,
         },
         extensions::filters::{
@@ -33,14 +33,21 @@ use super::{
 };
 use crate::{
     ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
-    Http1Options, Http2Options, HttpFilter, HttpFilterKind, HttpManager, HttpOptions, LuaFilter,
-    PathOptions, RouterOptions, Routes, ServerHeader, Source, StripPort, Underscores, Upgrade,
+    Http1Options, Http2Keepalive, Http2Options, HttpFilter, HttpFilterKind, HttpManager,
+    HttpOptions, LuaFilter, PathOptions, RouterOptions, Routes, ServerHeader, Source, StripPort,
+    Underscores, Upgrade,
 };
 
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const REQUEST_HEADERS_KB: u32 = 60;
+
+/// The least window that Envoy takes: what every HTTP/2 connection begins with.
+const WINDOW_MIN: u32 = 65_535;
+
+/// Envoy's default, in percent: many connections must not ping at once.
+const KEEPALIVE_JITTER: f64 = 15.0;
 
 /// Envoy's bound on `max_request_headers_kb`.
 const REQUEST_HEADERS_KB_MAX: u32 = 8192;
@@ -225,8 +232,8 @@ fn codec(at: &At<'_>, codec: i32) -> Codec {
     match CodecType::try_from(codec) {
         Ok(CodecType::Auto) => Codec::Auto,
         Ok(CodecType::Http1) => Codec::Http1,
-        // HTTP/2 is not spoken yet: see `Codec::Http2` for the seam.
-        Ok(CodecType::Http2 | CodecType::Http3) | Err(_) => {
+        Ok(CodecType::Http2) => Codec::Http2,
+        Ok(CodecType::Http3) | Err(_) => {
             at.field("codec_type").unsupported();
             Codec::Auto
         }
@@ -371,28 +378,76 @@ pub(super) fn http2(at: &At<'_>, options: Option<&Http2ProtocolOptions>) -> Http
     fields!(at, options => Http2ProtocolOptions {
         use {
             max_concurrent_streams, initial_stream_window_size, initial_connection_window_size,
-            allow_connect,
+            allow_connect, connection_keepalive,
         }
-        // Which library Envoy uses, and its own bounds against floods; h2 has its own.
+        // Which library Envoy uses, and its own bounds against floods; ours has its own. A message
+        // that is malformed always ends its stream, and a frame that is always the connection.
         accept {
             use_oghttp2_codec, max_outbound_frames, max_outbound_control_frames,
             max_consecutive_inbound_frames_with_empty_payload,
             max_inbound_priority_frames_per_stream,
             max_inbound_window_update_frames_per_data_frame_sent, hpack_table_size,
             enable_huffman_encoding, stream_reset_burst, stream_reset_rate,
+            stream_error_on_invalid_http_messaging, override_stream_error_on_invalid_http_message,
         }
         refuse {
-            allow_metadata, stream_error_on_invalid_http_messaging,
-            override_stream_error_on_invalid_http_message, custom_settings_parameters,
-            connection_keepalive, max_metadata_size, max_header_field_size_kb, disallow_obs_text,
+            allow_metadata, custom_settings_parameters, max_metadata_size,
+            max_header_field_size_kb, disallow_obs_text,
         }
     });
+    let number = |field: &str, value, least: u32| {
+        let value = messages::number(value);
+        // RFC 9113 §6.9.1: no window is larger than 2^31 - 1.
+        if value.is_some_and(|value| !(least..=i32::MAX.unsigned_abs()).contains(&value)) {
+            at.field(field).fault(format!("is not between {least} and 2147483647"));
+        }
+        value
+    };
     Http2Options {
-        max_concurrent_streams: messages::number(max_concurrent_streams.as_ref()),
-        stream_window: messages::number(initial_stream_window_size.as_ref()),
-        connection_window: messages::number(initial_connection_window_size.as_ref()),
+        max_concurrent_streams: number(
+            "max_concurrent_streams",
+            max_concurrent_streams.as_ref(),
+            1,
+        ),
+        stream_window: number(
+            "initial_stream_window_size",
+            initial_stream_window_size.as_ref(),
+            WINDOW_MIN,
+        ),
+        connection_window: number(
+            "initial_connection_window_size",
+            initial_connection_window_size.as_ref(),
+            WINDOW_MIN,
+        ),
         allow_connect: *allow_connect,
+        keepalive: keepalive(&at.field("connection_keepalive"), connection_keepalive.as_ref()),
     }
+}
+
+fn keepalive(at: &At<'_>, settings: Option<&KeepaliveSettings>) -> Option<Http2Keepalive> {
+    let settings = settings?;
+    fields!(at, settings => KeepaliveSettings {
+        use { interval, timeout, interval_jitter, connection_idle_interval }
+        accept {}
+        refuse {}
+    });
+    let time = |field: &str, value| {
+        messages::duration(&at.field(field), value).filter(|time| !time.is_zero())
+    };
+    let Some(timeout) = time("timeout", timeout.as_ref()) else {
+        at.field("timeout").fault("is missing");
+        return None;
+    };
+    let jitter = interval_jitter.as_ref().map_or(KEEPALIVE_JITTER, |percent| percent.value);
+    if !(0.0..=100.0).contains(&jitter) {
+        at.field("interval_jitter").fault("is not between 0 and 100");
+    }
+    Some(Http2Keepalive {
+        interval: time("interval", interval.as_ref()),
+        jitter_percent: jitter.clamp(0.0, 100.0) as u8,
+        idle_interval: time("connection_idle_interval", connection_idle_interval.as_ref()),
+        timeout,
+    })
 }
 
 fn chain(at: &At<'_>, filters: &[PbFilter]) -> Vec<HttpFilter> {

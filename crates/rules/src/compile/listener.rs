@@ -33,18 +33,14 @@ use super::{
     http, messages, tls,
 };
 use crate::{
-    Direction, DownstreamTls, FilterChain, HeaderMutations, Listener, ListenerFilter,
-    ListenerFilterKind, Network, PortPredicate, TcpProxy, TcpTarget, WeightedCluster,
-    WeightedClusters,
+    Direction, FilterChain, HeaderMutations, Listener, ListenerFilter, ListenerFilterKind, Network,
+    PortPredicate, TcpProxy, TcpTarget, WeightedCluster, WeightedClusters,
     listener::{ChainMatch, ChainTable, Overlap, SourceType},
 };
 
 const FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const BUFFER_LIMIT: u32 = 1 << 20;
-
-/// HTTP/2 in ALPN (RFC 9113 §3.2).
-const HTTP2: &str = "h2";
 
 /// How deep port predicates may be nested.
 const DEPTH_MAX: usize = 16;
@@ -152,25 +148,12 @@ fn chain(at: &At<'_>, value: &PbChain) -> Option<FilterChain> {
         transport_socket_connect_timeout.as_ref(),
         None,
     );
-    let tls = match (tls?, &network) {
-        (Some(tls), Some(Network::Http(_))) => Some(spoken(&at.field("transport_socket"), tls)),
-        (tls, _) => tls,
-    };
-    Some(FilterChain { name: name.as_str().into(), tls, handshake_timeout, network: network? })
-}
-
-/// Takes HTTP/2 from what is offered to clients: who asks for it is served HTTP/1.1, which both speak.
-/// Bytes that are forwarded unread may be of any protocol.
-fn spoken(at: &At<'_>, mut tls: Arc<DownstreamTls>) -> Arc<DownstreamTls> {
-    let is_spoken = |protocol: &Arc<str>| &**protocol != HTTP2;
-    if tls.alpn.iter().all(is_spoken) {
-        return tls;
-    }
-    Arc::make_mut(&mut tls).alpn.retain(is_spoken);
-    if tls.alpn.is_empty() {
-        at.field("alpn_protocols").fault("offers HTTP/2 only, which is not spoken yet");
-    }
-    tls
+    Some(FilterChain {
+        name: name.as_str().into(),
+        tls: tls?,
+        handshake_timeout,
+        network: network?,
+    })
 }
 
 fn chain_match(at: &At<'_>, value: &Option<FilterChainMatch>) -> ChainMatch {

@@ -380,10 +380,10 @@ fn names_that_runtimes_refer_to_are_listed() {
 }
 
 #[test]
-fn clients_are_offered_only_protocols_that_are_spoken() {
+fn clients_are_offered_the_protocols_of_the_resource() {
     let runtime = runtime(&everything());
     let alpn = &runtime.listeners["0.0.0.0_8443"].chains[0].tls.as_ref().unwrap().alpn;
-    assert_eq!(alpn.iter().map(|name| &**name).collect::<Vec<_>>(), ["http/1.1"]);
+    assert_eq!(alpn.iter().map(|name| &**name).collect::<Vec<_>>(), ["h2", "http/1.1"]);
     // Bytes that are forwarded unread may be of any protocol.
     let bytes = json!({ "name": "l", "address": { "socket_address":
         { "address": "127.0.0.1", "port_value": 1 } }, "filter_chains": [{

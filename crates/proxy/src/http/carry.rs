@@ -1,0 +1,166 @@
+//! The way between any two HTTP versions but from HTTP/1 to HTTP/1: heads are converted, bodies
+//! and trailers passed on piece by piece.
+//!
+//! In:    a request head in its normal form, the two sides.
+//! Out:   the response at the client; what went wrong otherwise.
+//! Never: decides otherwise than `direct` does: status, retries and deadlines mean the same.
+
+use sluis_http1::{Known, Upgrade};
+use tokio::time::Instant;
+
+use super::{
+    attempt::Finish,
+    clock::Clock,
+    direct::INTERIM_MAX,
+    edge::Site,
+    failure::Failure,
+    flight::Event,
+    forward::Course,
+    message::{ClientSide, EndpointSide, Fault},
+    relay::{Relay, of_client},
+    reply::Reply,
+    respond::{self, Unsent},
+    settle::{Seen, settle},
+    state::Desk,
+    trace::Trace,
+};
+
+/// What a response head led to.
+enum Headed<'c> {
+    /// It was an interim one; another follows.
+    Interim,
+    /// The body flows.
+    Streaming,
+    Reply(Box<Reply<'c>>),
+    /// The client has gone.
+    Gone(Fault),
+}
+
+/// How a try over such a connection ended.
+pub(super) struct Carried<'c> {
+    pub(super) end: Result<Finish<'c>, Failure>,
+    /// Whether the endpoint got the whole request and we its whole response.
+    pub(super) is_clean: bool,
+}
+
+/// What a try begins with.
+pub(super) struct Start {
+    /// Whether the request ended with its head.
+    pub(super) is_bodiless: bool,
+    /// Whether the connection has carried requests before.
+    pub(super) is_kept: bool,
+}
+
+/// Drives both sides until the response has been passed on.
+pub(super) async fn carry<'c, C: ClientSide, E: EndpointSide>(
+    site: Site<'_>,
+    (client, endpoint): (&mut C, &mut E),
+    (desk, clock): (&mut Desk, &mut Clock),
+    course: &mut Course<'_, 'c>,
+    trace: &mut Trace<'c>,
+    start: Start,
+) -> Carried<'c> {
+    let now = Instant::now();
+    let mut relay = Relay::new((client, endpoint), desk, clock, now);
+    relay.deadlines = course.deadlines;
+    relay.deadlines.attempt = course.tries.per_try_timeout().map(|limit| now + limit);
+    relay.deadlines.idle_try = course.tries.per_try_idle_timeout();
+    relay.response_time = course.plan.timeout;
+    relay.request_end = trace.request_end;
+    relay.received = trace.received;
+    if start.is_bodiless {
+        relay.without_body();
+    } else if std::mem::take(&mut course.owes_continue) {
+        // If the client has gone, its body will tell.
+        let _gone = relay.client.interim(relay.desk, 100, false);
+    }
+    let mut interim = 0;
+    let mut is_clean = false;
+    let end = loop {
+        match relay.next().await {
+            Event::Head => match on_head(site, &mut relay, course, trace) {
+                Ok(Headed::Interim) if interim >= INTERIM_MAX => break Err(Failure::Protocol),
+                Ok(Headed::Interim) => interim += 1,
+                Ok(Headed::Streaming) => {}
+                Ok(Headed::Reply(reply)) => break Ok(Finish::Reply(reply)),
+                Ok(Headed::Gone(fault)) => {
+                    break settle(of_client(fault), seen(&relay, start.is_kept), trace, false);
+                }
+                Err(failure) => break Err(failure),
+            },
+            event => {
+                is_clean =
+                    matches!(event, Event::Complete) && relay.is_request_sent() && !relay.is_tunnel;
+                let closes = relay.client.closes();
+                break settle(event, seen(&relay, start.is_kept), trace, closes);
+            }
+        }
+    };
+    course.deadlines = relay.deadlines;
+    trace.request_end = relay.request_end;
+    trace.received = relay.received;
+    trace.sent = relay.sent;
+    course.is_repeatable &= relay.desk.replay.is_whole();
+    Carried { end, is_clean }
+}
+
+fn seen<C: ClientSide, E: EndpointSide>(relay: &Relay<'_, C, E>, is_kept: bool) -> Seen {
+    Seen {
+        has_begun: relay.is_streaming,
+        is_tunnel: relay.is_tunnel,
+        is_request_done: relay.request_end.is_some(),
+        is_stale: is_kept,
+        is_unsent: false,
+    }
+}
+
+/// Acts on a response head.
+fn on_head<'c, C: ClientSide, E: EndpointSide>(
+    site: Site<'_>,
+    relay: &mut Relay<'_, C, E>,
+    course: &Course<'_, 'c>,
+    trace: &mut Trace<'c>,
+) -> Result<Headed<'c>, Failure> {
+    let plan = course.plan;
+    let status = relay.desk.response.status();
+    // RFC 9110 §15.2.2: only a server that was asked to may switch protocols.
+    if status == 101 && !plan.is_upgrade {
+        return Err(Failure::Protocol);
+    }
+    if status < 200 && status != 101 {
+        // As in Envoy, the option is about all interim responses.
+        if site.manager().proxy_100_continue
+            && let Err(fault) = relay.client.interim(relay.desk, status, true)
+        {
+            return Ok(Headed::Gone(fault));
+        }
+        return Ok(Headed::Interim);
+    }
+    let fields = &relay.desk.response.fields;
+    let values = |name: &str, each: &mut dyn FnMut(&[u8])| {
+        fields.all_named(name.as_bytes()).for_each(each);
+    };
+    if course.is_repeatable && relay.desk.replay.is_whole() && course.tries.wants(status, values) {
+        return Err(Failure::Status);
+    }
+    trace.response_start = Some(Instant::now());
+    trace.request_end = relay.request_end;
+    trace.details = Some("via_upstream");
+    let keeps = if status == 101 { Upgrade::Keep } else { Upgrade::Remove };
+    relay.desk.response.strip_hop_by_hop(keeps);
+    relay.desk.response.fields.remove(Known::TransferEncoding);
+    match respond::dress(site, relay.desk, plan, trace) {
+        Ok(()) => {}
+        Err(Unsent::Fault) => return Ok(Headed::Reply(Reply::fault().into())),
+        Err(Unsent::Replaced(reply)) => return Ok(Headed::Reply(reply.plain().into())),
+    }
+    let ends = relay.head_ends && status != 101;
+    if let Err(fault) = relay.client.head(relay.desk, ends) {
+        return Ok(Headed::Gone(fault));
+    }
+    relay.begin_response(ends);
+    if status == 101 {
+        relay.open_tunnel();
+    }
+    Ok(Headed::Streaming)
+}

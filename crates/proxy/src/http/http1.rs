@@ -1,0 +1,5 @@
+//! The HTTP/1 sides of relayed exchanges.
+
+pub(super) mod client;
+pub(super) mod endpoint;
+mod lines;

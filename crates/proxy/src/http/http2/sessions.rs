@@ -1,0 +1,401 @@
+//! HTTP/2 connections to endpoints, shared by the requests that go there.
+//!
+//! In:    a request's place (cluster, endpoint, TLS, server name).
+//! Out:   a [`Lease`]: one stream's share of a connection with room for it.
+//! Never: opens a second connection to a place while the first is being opened, or one beside a
+//!        connection with room; puts more streams on a connection than both sides allow.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    net::SocketAddr,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::client::{self, SendRequest};
+use sluis_http1::Known;
+use sluis_rules::{Cluster, Http2Keepalive, UpstreamProtocol, UpstreamTls};
+use tokio::{
+    sync::Notify,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+use tracing::debug;
+
+use super::{
+    HANDSHAKE_WAIT_MAX, SEND_BUFFER_BYTES_MAX, STREAMS_MAX, endpoint::Remote, heads, ping, windows,
+};
+use crate::{
+    conn::Io,
+    http::{edge::Site, failure::Failure, message::Fault, pool::Key, state::Desk},
+    random::Random,
+    stats::Counter,
+    upstream::Upstream,
+};
+
+/// How often a session is looked at whether it is idle or old.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Streams before the endpoint has said how many it takes; the codec's default.
+const STREAMS_AT_FIRST: usize = 100;
+
+/// One worker's sessions.
+#[derive(Debug, Default)]
+pub(in crate::http) struct Sessions {
+    places: RefCell<HashMap<Key, Rc<Place>>>,
+    /// One task for each connection; they end with the worker.
+    drivers: RefCell<JoinSet<()>>,
+}
+
+/// Where sessions go to.
+#[derive(Debug)]
+struct Place {
+    /// Keep the key's places in memory from being used by others.
+    _cluster: Arc<Cluster>,
+    _tls: Option<Arc<UpstreamTls>>,
+    sessions: RefCell<Vec<Rc<Session>>>,
+    /// Whether somebody is opening a connection.
+    is_opening: Cell<bool>,
+    /// Told when a connection has been opened or has not, when a stream ends, when one is lost.
+    changed: Notify,
+    /// Whether TLS agreed on HTTP/1.1 the last time.
+    speaks_http1: Cell<bool>,
+}
+
+/// One connection.
+#[derive(Debug)]
+struct Session {
+    send: SendRequest<Bytes>,
+    local: Option<SocketAddr>,
+    streams: Cell<u32>,
+    requests: Cell<u32>,
+    streams_max: u32,
+    requests_max: Option<u32>,
+    /// Whether it takes no more requests.
+    is_done: Cell<bool>,
+    /// Whether the endpoint's settings are known.
+    is_settled: Cell<bool>,
+    settled: Notify,
+    last_use: Cell<Instant>,
+}
+
+impl Session {
+    fn has_room(&self) -> bool {
+        let theirs = u32::try_from(self.send.current_max_send_streams()).unwrap_or(u32::MAX);
+        !self.is_done.get() && self.streams.get() < self.streams_max.min(theirs)
+    }
+}
+
+/// One stream's share of a session.
+#[derive(Debug)]
+pub(in crate::http) struct Lease {
+    session: Rc<Session>,
+    place: Rc<Place>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let session = &self.session;
+        session.streams.set(session.streams.get() - 1);
+        session.last_use.set(Instant::now());
+        if session.is_done.get() {
+            self.place.forget(session);
+        }
+        self.place.changed.notify_one();
+    }
+}
+
+/// What a request gets.
+pub(in crate::http) enum Acquired {
+    Http2(Lease),
+    /// The endpoint chose HTTP/1.1; the connection, if it was opened for this request.
+    Http1(Option<Upstream>),
+}
+
+/// Says that nobody is opening a connection any more, however that ended.
+struct Opening<'p>(&'p Place);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.is_opening.set(false);
+        self.0.changed.notify_waiters();
+        self.0.changed.notify_one();
+    }
+}
+
+impl Sessions {
+    /// A share of a session that is there and has room.
+    pub(in crate::http) fn lease(&self, site: Site<'_>, key: &Key) -> Option<Lease> {
+        let place = Rc::clone(self.places.borrow().get(key)?);
+        let lease = Place::lease(&place)?;
+        site.worker.stats().inc(Counter::HttpPoolHits);
+        Some(lease)
+    }
+
+    /// A share of a session, of one that is there or of one that `dial` opens.
+    pub(in crate::http) async fn acquire(
+        &self,
+        site: Site<'_>,
+        (cluster, tls): (&Arc<Cluster>, Option<&Arc<UpstreamTls>>),
+        key: &Key,
+        dial: impl AsyncFnOnce() -> Result<Upstream, Failure>,
+    ) -> Result<Acquired, Failure> {
+        let place = self.place(key, cluster, tls);
+        let opening = loop {
+            if let Some(lease) = Place::lease(&place) {
+                site.worker.stats().inc(Counter::HttpPoolHits);
+                return Ok(Acquired::Http2(lease));
+            }
+            if place.speaks_http1.get() {
+                return Ok(Acquired::Http1(None));
+            }
+            if !place.is_opening.replace(true) {
+                break Opening(&place);
+            }
+            place.changed.notified().await;
+        };
+        let upstream = dial().await?;
+        if cluster.protocol == UpstreamProtocol::Auto && upstream.io.alpn() != Some(b"h2") {
+            place.speaks_http1.set(true);
+            return Ok(Acquired::Http1(Some(upstream)));
+        }
+        let session = self.open(site, &place, cluster, upstream).await?;
+        place.sessions.borrow_mut().push(session);
+        drop(opening);
+        Place::lease(&place).map(Acquired::Http2).ok_or(Failure::Reset { is_refused: true })
+    }
+
+    fn place(
+        &self,
+        key: &Key,
+        cluster: &Arc<Cluster>,
+        tls: Option<&Arc<UpstreamTls>>,
+    ) -> Rc<Place> {
+        let mut places = self.places.borrow_mut();
+        if let Some(place) = places.get(key) {
+            return Rc::clone(place);
+        }
+        // A place that nobody goes to any more is forgotten when another is made.
+        places
+            .retain(|_, place| Rc::strong_count(place) > 1 || !place.sessions.borrow().is_empty());
+        let place = Rc::new(Place {
+            _cluster: Arc::clone(cluster),
+            _tls: tls.cloned(),
+            sessions: RefCell::default(),
+            is_opening: Cell::new(false),
+            changed: Notify::new(),
+            speaks_http1: Cell::new(false),
+        });
+        places.insert(key.clone(), Rc::clone(&place));
+        place
+    }
+
+    /// Speaks first, and leaves the connection to its driver.
+    async fn open(
+        &self,
+        site: Site<'_>,
+        place: &Rc<Place>,
+        cluster: &Cluster,
+        upstream: Upstream,
+    ) -> Result<Rc<Session>, Failure> {
+        let (stream, connection) = windows(&cluster.http2);
+        let mut builder = client::Builder::new();
+        builder
+            .enable_push(false)
+            .initial_window_size(stream)
+            .initial_connection_window_size(connection)
+            .initial_max_send_streams(STREAMS_AT_FIRST)
+            .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
+            .max_header_list_size(header_list_bytes(site.program.limits.head_bytes_max));
+        let Upstream { io, local, .. } = upstream;
+        let handshake = timeout(HANDSHAKE_WAIT_MAX, builder.handshake(io)).await;
+        let Ok(Ok((send, connection))) = handshake else {
+            return Err(Failure::Closed { is_stale: false, is_unsent: true });
+        };
+        let session = Rc::new(Session {
+            send,
+            local,
+            streams: Cell::new(0),
+            requests: Cell::new(0),
+            streams_max: cluster.http2.max_concurrent_streams.unwrap_or(STREAMS_MAX),
+            requests_max: cluster.http.max_requests,
+            is_done: Cell::new(false),
+            is_settled: Cell::new(false),
+            settled: Notify::new(),
+            last_use: Cell::new(Instant::now()),
+        });
+        let driver = Driver {
+            session: Rc::downgrade(&session),
+            place: Rc::downgrade(place),
+            keepalive: cluster.http2.keepalive,
+            idle_timeout: cluster.http.idle_timeout,
+            age_max: cluster.http.max_connection_duration,
+        };
+        let mut drivers = self.drivers.borrow_mut();
+        while drivers.try_join_next().is_some() {}
+        drivers.spawn_local(driver.run(connection));
+        Ok(session)
+    }
+}
+
+/// The settings know 32 bits.
+pub(super) fn header_list_bytes(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+impl Place {
+    /// A share of the session that was opened first and has room.
+    fn lease(place: &Rc<Self>) -> Option<Lease> {
+        let sessions = place.sessions.borrow();
+        let session = Rc::clone(sessions.iter().find(|session| session.has_room())?);
+        drop(sessions);
+        session.streams.set(session.streams.get() + 1);
+        session.requests.set(session.requests.get() + 1);
+        if session.requests_max.is_some_and(|most| session.requests.get() >= most) {
+            session.is_done.set(true);
+        }
+        Some(Lease { session, place: Rc::clone(place) })
+    }
+
+    fn forget(&self, session: &Rc<Session>) {
+        self.sessions.borrow_mut().retain(|kept| !Rc::ptr_eq(kept, session));
+    }
+}
+
+impl Lease {
+    /// Our end, for the log.
+    pub(in crate::http) fn local(&self) -> Option<SocketAddr> {
+        self.session.local
+    }
+
+    /// Whether the session has carried requests before.
+    pub(in crate::http) fn is_kept(&self) -> bool {
+        self.session.requests.get() > 1
+    }
+
+    /// Sends the head of the request on the desk. `None` when HTTP/2 cannot carry it.
+    pub(in crate::http) async fn send(
+        &mut self,
+        site: Site<'_>,
+        desk: &Desk,
+        is_upgrade: bool,
+        is_bodiless: bool,
+    ) -> Result<Option<Remote>, Failure> {
+        let head = &desk.request;
+        let Ok(request) = heads::request(head, site.scheme(head), is_upgrade) else {
+            return Ok(None);
+        };
+        let session = &self.session;
+        if is_upgrade {
+            while !session.is_settled.get() && !session.is_done.get() {
+                session.settled.notified().await;
+            }
+            if !session.send.is_extended_connect_protocol_enabled() {
+                return Err(Failure::Protocol);
+            }
+        }
+        let mut send = session.send.clone();
+        let sent = match std::future::poll_fn(|cx| send.poll_ready(cx)).await {
+            Ok(()) => send.send_request(request, is_bodiless),
+            Err(error) => Err(error),
+        };
+        let upgrade = head.fields.get(Known::Upgrade).filter(|_| is_upgrade).map(<[u8]>::to_vec);
+        match sent {
+            Ok(stream) => {
+                let limits = site.program.limits;
+                Ok(Some(Remote::new(stream, limits, head.method(), upgrade)))
+            }
+            Err(error) => {
+                session.is_done.set(true);
+                Err(match Fault::from(error) {
+                    Fault::Malformed => Failure::Protocol,
+                    Fault::Refused | Fault::Reset(_) => Failure::Reset { is_refused: true },
+                    Fault::Gone => Failure::Closed { is_stale: true, is_unsent: true },
+                })
+            }
+        }
+    }
+}
+
+/// Reads and writes one connection until it ends.
+struct Driver {
+    session: Weak<Session>,
+    place: Weak<Place>,
+    keepalive: Option<Http2Keepalive>,
+    idle_timeout: Option<Duration>,
+    age_max: Option<Duration>,
+}
+
+impl Driver {
+    async fn run(self, mut connection: client::Connection<Io, Bytes>) {
+        let random = Random::from_os();
+        let mut pings = connection.ping_pong();
+        let asking = async {
+            if let Some(pings) = &mut pings {
+                // The settings come before the answer.
+                let _answer = pings.ping(h2::Ping::opaque()).await;
+            }
+            self.settle();
+            ping::keep_asking(&mut pings, self.keepalive, &random).await;
+        };
+        tokio::select! {
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    debug!(%error, "HTTP/2 connection to an endpoint ended");
+                }
+                self.lose();
+                return;
+            }
+            // Without an answer the streams are as dead as the connection.
+            () = asking => return self.lose(),
+            () = self.retire() => {}
+        }
+        // No new streams; those under way end in their own time.
+        if let Err(error) = connection.await {
+            debug!(%error, "HTTP/2 connection to an endpoint ended");
+        }
+    }
+
+    fn settle(&self) {
+        if let Some(session) = self.session.upgrade() {
+            session.is_settled.set(true);
+            session.settled.notify_waiters();
+        }
+        if let Some(place) = self.place.upgrade() {
+            place.changed.notify_waiters();
+        }
+    }
+
+    /// The connection has ended.
+    fn lose(&self) {
+        let Some(session) = self.session.upgrade() else { return };
+        session.is_done.set(true);
+        session.settled.notify_waiters();
+        if let Some(place) = self.place.upgrade() {
+            place.forget(&session);
+            place.changed.notify_waiters();
+        }
+    }
+
+    /// Returns when the session takes no new streams because it has been idle or is old.
+    async fn retire(&self) {
+        let born = Instant::now();
+        loop {
+            sleep_until(Instant::now() + LOOK_EVERY).await;
+            let Some(session) = self.session.upgrade() else { return };
+            let is_idle = session.streams.get() == 0
+                && self.idle_timeout.is_some_and(|most| session.last_use.get().elapsed() >= most);
+            let is_old = self.age_max.is_some_and(|most| born.elapsed() >= most);
+            if is_idle || is_old {
+                session.is_done.set(true);
+                if let Some(place) = self.place.upgrade() {
+                    place.forget(&session);
+                }
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! One stream of a client: its side of a relay, and a client of the shared exchange.
+
+use std::{
+    cell::Cell,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::{HeaderMap, Request, Response, StatusCode};
+use sluis_http1::{Ends, Known};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::{PIECE_BYTES_MAX, heads};
+use crate::{
+    access_log::Flag,
+    http::{
+        attempt::Finish,
+        carry::{Start, carry},
+        client::{Client, framed},
+        clock::Clock,
+        connection::{After, Place},
+        decide::Plan,
+        edge::Site,
+        exchange::{exchange, log_malformed, refuse},
+        failure::Failure,
+        forward::Course,
+        http1::{client::endpoint_is_free, endpoint::PlainEndpoint},
+        link::Link,
+        message::{ClientSide, Fault, Piece, Sink, Source, clean},
+        reply::Reply,
+        state::Desk,
+        trace::Trace,
+    },
+    worker::BUFFER_BYTES,
+};
+
+/// How long a client may take to accept an answer of ours.
+const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A stream that its client resets within this time counts as reset early; Envoy's default.
+const EARLY: Duration = Duration::from_secs(1);
+
+/// What the streams of a connection tell it.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Streams that were begun.
+    pub(super) begun: Cell<u64>,
+    /// Streams that the client has reset early.
+    pub(super) early_resets: Cell<u64>,
+}
+
+/// Serves one request.
+pub(super) async fn serve(
+    place: Rc<Place>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    tally: Rc<Tally>,
+) {
+    let start = Instant::now();
+    let (parts, recv) = request.into_parts();
+    let request = Request::from_parts(parts, ());
+    let ends = if recv.is_end_stream() { Ends::Here } else { Ends::Later };
+    let worker = Rc::clone(&place.worker);
+    let mut desk = worker.http.take_desk();
+    let limits = place.program.limits;
+    let read = {
+        let Desk { request: head, text, .. } = &mut *desk;
+        heads::read_request(&request, head, ends, &limits, text)
+    };
+    drop(request);
+    let is_bodiless = ends == Ends::Here;
+    let side = Side { recv, respond, send: None, is_done: false };
+    let mut stream =
+        Stream { place, side, clock: Clock::new(start), is_bodiless, was_reset: false };
+    match read {
+        Ok(()) => {
+            // It has neither chunks nor a length of ours: its end is the stream's.
+            desk.request_body = sluis_http1::Body::Done;
+            if exchange(&mut stream, &mut desk).await == After::Drop {
+                stream.side.reset(Reason::INTERNAL_ERROR);
+            }
+        }
+        Err(error) if error.status() == 431 => {
+            let reply = Reply::new(431, "http2.too_many_headers");
+            let reply = reply.text("Request Header Fields Too Large");
+            refuse(&mut stream, &mut desk, reply.flag(Flag::DownstreamProtocolError)).await;
+        }
+        // RFC 9113 §8.1.1: malformed requests are stream errors.
+        Err(error) => {
+            debug!(%error, "HTTP/2 request refused");
+            log_malformed(&stream, &mut desk);
+            stream.side.reset(Reason::PROTOCOL_ERROR);
+        }
+    }
+    if stream.was_reset && start.elapsed() < EARLY {
+        tally.early_resets.set(tally.early_resets.get() + 1);
+    }
+    worker.http.give_desk(desk);
+}
+
+/// One stream of a client.
+struct Stream {
+    place: Rc<Place>,
+    side: Side,
+    clock: Clock,
+    /// Whether the request ended with its head.
+    is_bodiless: bool,
+    /// Whether the client has reset it.
+    was_reset: bool,
+}
+
+impl Client for Stream {
+    fn place(&self) -> &Rc<Place> {
+        &self.place
+    }
+
+    fn begin_body(
+        &mut self,
+        _: &mut Desk,
+        _: &Plan<'_>,
+        trace: &mut Trace<'_>,
+    ) -> Result<bool, Reply<'static>> {
+        trace.is_body_begun = true;
+        Ok(self.side.recv.is_end_stream())
+    }
+
+    fn whole_body(&self, desk: &Desk) -> Option<Vec<u8>> {
+        match self.is_bodiless {
+            true => Some(Vec::new()),
+            false => Some(framed(&desk.request, desk.replay.whole()?)),
+        }
+    }
+
+    fn drop_body(&mut self, _: &mut Desk, _: &Trace<'_>) -> bool {
+        // The stream ends with the answer: nothing can be taken for another request.
+        true
+    }
+
+    fn must_close(&self, _: Site<'_>, _: &Desk) -> bool {
+        false
+    }
+
+    fn after_response(&self, _: &Desk, _: bool) -> After {
+        After::Keep
+    }
+
+    async fn drive<'c>(
+        &mut self,
+        site: Site<'_>,
+        desk: &mut Desk,
+        course: &mut Course<'_, 'c>,
+        trace: &mut Trace<'c>,
+        (link, _): (&mut Link, bool),
+    ) -> Result<Finish<'c>, Failure> {
+        let is_bodiless = self.is_bodiless && !course.plan.is_upgrade;
+        let clock = &mut self.clock;
+        let carried = match link {
+            Link::Http1(line) => {
+                let start = Start { is_bodiless, is_kept: line.pooled.requests > 0 };
+                let has_trailers = course.plan.backend.http1.trailers;
+                let io = &mut line.pooled.upstream.io;
+                let mut endpoint =
+                    PlainEndpoint::begin(io, desk, site.program.limits, has_trailers);
+                let sides = (&mut self.side, &mut endpoint);
+                let carried = carry(site, sides, (&mut *desk, clock), course, trace, start).await;
+                line.pooled.is_done = !carried.is_clean || !endpoint_is_free(desk);
+                carried
+            }
+            Link::Http2(lease) => {
+                let is_kept = lease.is_kept();
+                let sent = lease.send(site, desk, course.plan.is_upgrade, is_bodiless).await?;
+                let Some(mut endpoint) = sent else {
+                    let reply = Reply::new(400, "http2.invalid_header_field");
+                    return Ok(Finish::Reply(reply.text("Bad Request").into()));
+                };
+                let start = Start { is_bodiless, is_kept };
+                carry(site, (&mut self.side, &mut endpoint), (desk, clock), course, trace, start)
+                    .await
+            }
+        };
+        self.was_reset = trace.flags.has(Flag::DownstreamRemoteReset);
+        carried.end
+    }
+
+    async fn send_answer(&mut self, desk: &mut Desk, body: Option<&[u8]>, _closes: bool) -> bool {
+        let body = body.filter(|body| !body.is_empty());
+        if self.side.head(desk, body.is_none()).is_err() {
+            return false;
+        }
+        let Some(body) = body else { return true };
+        let mut left = Bytes::copy_from_slice(body);
+        let deadline = Instant::now() + ANSWER_WAIT_MAX;
+        let (side, clock) = (&mut self.side, &mut self.clock);
+        while !left.is_empty() {
+            let room = std::future::poll_fn(|cx| match side.poll_room(cx, desk, left.len()) {
+                Poll::Ready(room) => Poll::Ready(room.ok()),
+                Poll::Pending => clock.poll_until(cx, Some(deadline)).map(|()| None),
+            });
+            let Some(room) = room.await else { return false };
+            let part = left.split_to(room.min(left.len()));
+            if side.data(desk, part, left.is_empty()).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// The client's side of a relay.
+struct Side {
+    recv: RecvStream,
+    respond: SendResponse<Bytes>,
+    send: Option<SendStream<Bytes>>,
+    /// Whether our half has ended.
+    is_done: bool,
+}
+
+impl Side {
+    fn reset(&mut self, reason: Reason) {
+        if self.is_done {
+            return;
+        }
+        match &mut self.send {
+            Some(send) => send.send_reset(reason),
+            None => self.respond.send_reset(reason),
+        }
+    }
+
+    fn send(&mut self) -> Result<&mut SendStream<Bytes>, Fault> {
+        self.send.as_mut().ok_or(Fault::Gone)
+    }
+}
+
+impl Source for Side {
+    fn poll_piece(&mut self, cx: &mut Context<'_>, _: &mut Desk) -> Poll<Result<Piece, Fault>> {
+        poll_piece(&mut self.recv, cx)
+    }
+
+    fn passed(&mut self, len: usize) {
+        pass(&mut self.recv, len);
+    }
+}
+
+/// The next piece of a stream's body.
+pub(super) fn poll_piece(
+    recv: &mut RecvStream,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Piece, Fault>> {
+    while let Some(data) = ready!(recv.poll_data(cx)) {
+        let data = data?;
+        let is_last = recv.is_end_stream();
+        if !data.is_empty() {
+            return Poll::Ready(Ok(Piece::Data(data, is_last)));
+        }
+    }
+    let mut trailers = ready!(recv.poll_trailers(cx))?;
+    if let Some(trailers) = &mut trailers {
+        clean(trailers);
+    }
+    Poll::Ready(Ok(Piece::End(trailers)))
+}
+
+/// Lets the peer send so many bytes more.
+pub(super) fn pass(recv: &mut RecvStream, len: usize) {
+    // It fails only for more than has come.
+    let _released = recv.flow_control().release_capacity(len);
+}
+
+/// Room in a stream's window and in our buffer.
+pub(super) fn poll_room(
+    send: &mut SendStream<Bytes>,
+    cx: &mut Context<'_>,
+    wanted: usize,
+) -> Poll<Result<usize, Fault>> {
+    if send.capacity() == 0 {
+        send.reserve_capacity(wanted.min(PIECE_BYTES_MAX));
+    }
+    loop {
+        match send.capacity() {
+            0 => match ready!(send.poll_capacity(cx)) {
+                Some(room) => drop(room?),
+                None => return Poll::Ready(Err(Fault::Gone)),
+            },
+            room => return Poll::Ready(Ok(room)),
+        }
+    }
+}
+
+impl Sink for Side {
+    fn poll_room(
+        &mut self,
+        cx: &mut Context<'_>,
+        _: &mut Desk,
+        wanted: usize,
+    ) -> Poll<Result<usize, Fault>> {
+        poll_room(self.send()?, cx, wanted)
+    }
+
+    fn data(&mut self, _: &mut Desk, data: Bytes, is_last: bool) -> Result<(), Fault> {
+        self.send()?.send_data(data, is_last)?;
+        self.is_done = is_last;
+        Ok(())
+    }
+
+    fn end(&mut self, _: &mut Desk, trailers: Option<HeaderMap>) -> Result<(), Fault> {
+        let send = self.send()?;
+        match trailers {
+            Some(trailers) => send.send_trailers(trailers)?,
+            None => send.send_data(Bytes::new(), true)?,
+        }
+        self.is_done = true;
+        Ok(())
+    }
+
+    fn poll_flush(&mut self, _: &mut Context<'_>, _: &mut Desk) -> Poll<Result<(), Fault>> {
+        // The connection's task writes.
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl ClientSide for Side {
+    fn poll_gone(&mut self, cx: &mut Context<'_>, _: &mut Desk) -> Poll<Fault> {
+        let reset = match &mut self.send {
+            Some(send) => ready!(send.poll_reset(cx)),
+            None => ready!(self.respond.poll_reset(cx)),
+        };
+        Poll::Ready(match reset {
+            Ok(reason) => Fault::Reset(reason),
+            Err(error) => error.into(),
+        })
+    }
+
+    fn interim(&mut self, desk: &mut Desk, status: u16, with_fields: bool) -> Result<(), Fault> {
+        let mut response = Response::new(());
+        if with_fields {
+            desk.response.fields.remove(Known::TransferEncoding);
+            response = heads::response(&desk.response).map_err(|_| Fault::Malformed)?;
+        }
+        *response.status_mut() = StatusCode::from_u16(status).map_err(|_| Fault::Malformed)?;
+        Ok(self.respond.send_informational(response)?)
+    }
+
+    fn head(&mut self, desk: &mut Desk, ends: bool) -> Result<(), Fault> {
+        let response = heads::response(&desk.response).map_err(|_| Fault::Malformed)?;
+        self.send = Some(self.respond.send_response(response, ends)?);
+        self.is_done = ends;
+        Ok(())
+    }
+
+    fn closes(&self) -> bool {
+        false
+    }
+}
+
+const _: () = assert!(PIECE_BYTES_MAX >= BUFFER_BYTES, "what HTTP/1 reads at once fits");

@@ -1,0 +1,127 @@
+//! Messages whose bodies are pieces: what the two sides of a relayed exchange have in common.
+//!
+//! In:    a client of one HTTP version, an endpoint of another (or HTTP/2 on both sides).
+//! Out:   traits that the relay drives: pieces from a [`Source`], room in a [`Sink`].
+//! Never: holds more than one piece per direction: a sink without room stops its source.
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::Reason;
+use http::HeaderMap;
+
+use super::state::Desk;
+
+/// What came next of a body.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// Content, never empty; whether it is the last of the message.
+    Data(Bytes, bool),
+    /// The end, with trailers or without.
+    End(Option<HeaderMap>),
+}
+
+/// Why a side is of no more use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The connection has ended.
+    Gone,
+    /// The other end has reset the stream.
+    Reset(Reason),
+    /// The other end has refused the stream: nobody has acted on it (RFC 9113 §8.7).
+    Refused,
+    /// What came was malformed.
+    Malformed,
+}
+
+impl From<h2::Error> for Fault {
+    fn from(error: h2::Error) -> Self {
+        match error.reason() {
+            Some(Reason::REFUSED_STREAM) if error.is_remote() => Self::Refused,
+            // Streams above the last one that a GOAWAY names have not been acted on.
+            Some(Reason::NO_ERROR) if error.is_remote() && error.is_go_away() => Self::Refused,
+            Some(_) if error.is_go_away() && error.is_remote() => Self::Gone,
+            Some(reason) if error.is_remote() => Self::Reset(reason),
+            Some(_) => Self::Malformed,
+            None => Self::Gone,
+        }
+    }
+}
+
+/// Where a body comes from.
+pub(super) trait Source {
+    /// The next piece. Not called again after the last one.
+    fn poll_piece(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<Piece, Fault>>;
+
+    /// So many bytes of data have gone on: the other end may send as many more.
+    fn passed(&mut self, len: usize);
+}
+
+/// Where a body goes.
+pub(super) trait Sink {
+    /// How many bytes may be given now: more than none, and perhaps fewer than wanted.
+    fn poll_room(
+        &mut self,
+        cx: &mut Context<'_>,
+        desk: &mut Desk,
+        wanted: usize,
+    ) -> Poll<Result<usize, Fault>>;
+
+    /// Gives data, no more than there is room for; whether it is the last of the message.
+    fn data(&mut self, desk: &mut Desk, data: Bytes, is_last: bool) -> Result<(), Fault>;
+
+    /// Ends the message.
+    fn end(&mut self, desk: &mut Desk, trailers: Option<HeaderMap>) -> Result<(), Fault>;
+
+    /// Ready when what was given has left, as far as it is ours to see.
+    fn poll_flush(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<(), Fault>>;
+}
+
+/// The side of the client.
+pub(super) trait ClientSide: Source + Sink {
+    /// Ready when the client has gone. Asked when its body is not.
+    fn poll_gone(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Fault>;
+
+    /// Sends an interim response of this status, with the fields of the response on the desk
+    /// where that is asked for.
+    fn interim(&mut self, desk: &mut Desk, status: u16, with_fields: bool) -> Result<(), Fault>;
+
+    /// Sends the response head on the desk; whether the message ends with it.
+    fn head(&mut self, desk: &mut Desk, ends: bool) -> Result<(), Fault>;
+
+    /// Whether the client was told that its connection ends.
+    fn closes(&self) -> bool;
+}
+
+/// The side of the endpoint. The request's head has been given when it is made.
+pub(super) trait EndpointSide: Source + Sink {
+    /// Puts the next response head onto the desk, interim ones too. True when nothing follows it.
+    fn poll_head(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<bool, Fault>>;
+
+    /// From here on both sides send what they like until one ends.
+    fn open_tunnel(&mut self, desk: &mut Desk);
+}
+
+/// Removes from trailers what must not be there (RFC 9110 §6.5.1): what the next hop would take
+/// for framing, routing or authentication.
+pub(super) fn clean(trailers: &mut HeaderMap) {
+    use http::header;
+    for name in [
+        header::AUTHORIZATION,
+        header::CONNECTION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::COOKIE,
+        header::EXPECT,
+        header::HOST,
+        header::PROXY_AUTHORIZATION,
+        header::SET_COOKIE,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
+        trailers.remove(name);
+    }
+}

@@ -1,0 +1,379 @@
+//! One request and its response under way between sides of any HTTP version, by one poll function.
+//!
+//! In:    a client's side, an endpoint's side, the desk, the deadlines.
+//! Out:   [`Event`]s, as from a `Flight`.
+//! Never: takes a piece from one side before the other has taken the last one.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::{
+    clock::Clock,
+    flight::{Deadline, Deadlines, Event},
+    kept::KEPT_BYTES_MAX,
+    message::{ClientSide, EndpointSide, Fault, Piece, Sink},
+    state::Desk,
+};
+
+/// Bytes of a request's body that are kept where nobody asks for it: another connection may be needed
+/// in place of a dead one.
+const REPLAY_BYTES_MAX: usize = 64 * 1024;
+
+/// What has come of a request's body, for another try.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    pieces: Vec<(Bytes, bool)>,
+    len: usize,
+    len_max: usize,
+    end: Option<Option<HeaderMap>>,
+    is_broken: bool,
+}
+
+impl Replay {
+    /// Whether nothing is missing.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.is_broken
+    }
+
+    /// Keeps a piece, if it is small enough.
+    pub(super) fn keep(&mut self, data: &Bytes, is_last: bool) -> bool {
+        self.len += data.len();
+        self.is_broken |= self.len > self.len_max;
+        if self.is_broken {
+            self.pieces = Vec::new();
+            return false;
+        }
+        self.pieces.push((data.clone(), is_last));
+        true
+    }
+
+    /// Begins anew; `goes_on` when all of the body will be needed.
+    pub(super) fn restart(&mut self, goes_on: bool) {
+        let len_max = if goes_on { KEPT_BYTES_MAX } else { REPLAY_BYTES_MAX };
+        *self = Self { len_max, ..Self::default() };
+    }
+
+    /// The whole body, when all of it has come and is kept.
+    pub(super) fn whole(&self) -> Option<Vec<u8>> {
+        let has_end = self.end.is_some() || self.pieces.last().is_some_and(|(_, is_last)| *is_last);
+        let is_whole = has_end && !self.is_broken;
+        is_whole.then(|| self.pieces.iter().flat_map(|(data, _)| data.iter().copied()).collect())
+    }
+
+    fn at(&self, index: usize) -> Option<Piece> {
+        match self.pieces.get(index) {
+            Some((data, is_last)) => Some(Piece::Data(data.clone(), *is_last)),
+            None => self.end.clone().filter(|_| !self.is_broken).map(Piece::End),
+        }
+    }
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Flow {
+    piece: Option<Piece>,
+    /// Whether the piece's bytes are still to be told to their source.
+    is_owed: bool,
+    /// Whether the sink has got everything.
+    is_done: bool,
+}
+
+/// One try to get a response.
+pub(super) struct Relay<'r, C, E> {
+    pub(super) client: &'r mut C,
+    pub(super) endpoint: &'r mut E,
+    pub(super) desk: &'r mut Desk,
+    clock: &'r mut Clock,
+    replay_at: usize,
+    up: Flow,
+    down: Flow,
+    pub(super) deadlines: Deadlines,
+    /// How long the response may take once the request has been received.
+    pub(super) response_time: Option<Duration>,
+    pub(super) request_end: Option<Instant>,
+    /// Whether the response's head has been dealt with and its body flows.
+    pub(super) is_streaming: bool,
+    pub(super) is_tunnel: bool,
+    /// Whether nothing follows the head that has come last.
+    pub(super) head_ends: bool,
+    pub(super) received: u64,
+    pub(super) sent: u64,
+    /// Whether the endpoint takes nothing more.
+    pub(super) is_deaf: bool,
+    moved: u64,
+    idle_from: (u64, Instant),
+}
+
+/// Nothing more can be done now, or something was done.
+type Step = Result<bool, Event>;
+
+impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
+    pub(super) fn new(
+        (client, endpoint): (&'r mut C, &'r mut E),
+        desk: &'r mut Desk,
+        clock: &'r mut Clock,
+        now: Instant,
+    ) -> Self {
+        Self {
+            client,
+            endpoint,
+            desk,
+            clock,
+            replay_at: 0,
+            up: Flow::default(),
+            down: Flow::default(),
+            deadlines: Deadlines::default(),
+            response_time: None,
+            request_end: None,
+            is_streaming: false,
+            is_tunnel: false,
+            head_ends: false,
+            received: 0,
+            sent: 0,
+            is_deaf: false,
+            moved: 0,
+            idle_from: (0, now),
+        }
+    }
+
+    /// The request has no body: it ended with its head.
+    pub(super) fn without_body(&mut self) {
+        self.up.is_done = true;
+    }
+
+    /// Whether the endpoint has got the whole request.
+    pub(super) fn is_request_sent(&self) -> bool {
+        self.up.is_done && !self.is_deaf
+    }
+
+    /// The response's head has gone to the client; whether its body follows.
+    pub(super) fn begin_response(&mut self, ends: bool) {
+        self.is_streaming = true;
+        self.down.is_done = ends;
+        self.moved += 1;
+    }
+
+    /// From here on both sides send what they like until one ends.
+    pub(super) fn open_tunnel(&mut self) {
+        self.is_tunnel = true;
+        self.deadlines.response = None;
+        self.up.is_done = false;
+        self.endpoint.open_tunnel(self.desk);
+    }
+
+    /// Goes on until something has to be decided.
+    pub(super) async fn next(&mut self) -> Event {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            match self.step(cx) {
+                Err(event) => return Poll::Ready(event),
+                Ok(true) => self.moved += 1,
+                Ok(false) => break,
+            }
+        }
+        self.poll_deadlines(cx).map(Event::Late)
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>) -> Step {
+        let mut moved = self.step_up(cx)?;
+        if self.is_streaming {
+            moved |= self.step_down(cx)?;
+        } else {
+            match self.endpoint.poll_head(cx, self.desk) {
+                Poll::Ready(Ok(ends)) => {
+                    self.moved += 1;
+                    self.head_ends = ends;
+                    return Err(Event::Head);
+                }
+                Poll::Ready(Err(fault)) => return Err(of_endpoint(fault)),
+                Poll::Pending => {}
+            }
+            // What was said before the response (100 Continue) has to leave.
+            if let Poll::Ready(Err(fault)) = self.client.poll_flush(cx, self.desk) {
+                return Err(of_client(fault));
+            }
+        }
+        if self.up.is_done
+            && let Poll::Ready(fault) = self.client.poll_gone(cx, self.desk)
+        {
+            return Err(of_client(fault));
+        }
+        Ok(moved)
+    }
+
+    /// Takes the request's body one piece further.
+    fn step_up(&mut self, cx: &mut Context<'_>) -> Step {
+        if !self.is_deaf && matches!(self.endpoint.poll_flush(cx, self.desk), Poll::Ready(Err(_))) {
+            self.is_deaf = true;
+        }
+        if self.up.is_done {
+            return Ok(false);
+        }
+        if self.up.piece.is_none() {
+            match self.take_request_piece(cx) {
+                Poll::Ready(Ok(piece)) => self.up.piece = Some(piece),
+                Poll::Ready(Err(fault)) => return Err(of_client(fault)),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        let given = match self.is_deaf {
+            // It may have answered before it stopped: its answer is still to be read.
+            true => discard(&mut self.up.piece),
+            false => give(self.endpoint, &mut self.up.piece, cx, self.desk).unwrap_or_else(|_| {
+                self.is_deaf = true;
+                Given { has_moved: true, ..Given::default() }
+            }),
+        };
+        if self.up.is_owed && given.len > 0 {
+            self.client.passed(given.len);
+        }
+        self.up.is_done = given.is_done;
+        Ok(given.has_moved)
+    }
+
+    /// The next piece: one that an earlier try had, else one from the client.
+    fn take_request_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
+        if let Some(piece) = self.desk.replay.at(self.replay_at) {
+            self.replay_at += 1;
+            self.up.is_owed = false;
+            return Poll::Ready(Ok(piece));
+        }
+        let piece = match self.client.poll_piece(cx, self.desk) {
+            Poll::Ready(Ok(piece)) => piece,
+            other => return other,
+        };
+        let is_last = match &piece {
+            Piece::Data(data, is_last) => {
+                self.received += data.len() as u64;
+                // What is kept is bounded by itself: the client may send on. The rest of the
+                // request only as the endpoint takes it.
+                let is_kept = !self.is_tunnel && self.desk.replay.keep(data, *is_last);
+                if is_kept {
+                    self.replay_at += 1;
+                    self.client.passed(data.len());
+                }
+                self.up.is_owed = !is_kept;
+                *is_last
+            }
+            Piece::End(trailers) => {
+                self.desk.replay.end = Some(trailers.clone());
+                true
+            }
+        };
+        if is_last && !self.is_tunnel && self.request_end.is_none() {
+            let now = Instant::now();
+            self.request_end = Some(now);
+            self.deadlines.request = None;
+            self.deadlines.response = self.response_time.map(|time| now + time);
+        }
+        Poll::Ready(Ok(piece))
+    }
+
+    /// Takes the response's body one piece further.
+    fn step_down(&mut self, cx: &mut Context<'_>) -> Step {
+        if self.down.is_done {
+            return match self.client.poll_flush(cx, self.desk) {
+                Poll::Ready(Ok(())) => Err(Event::Complete),
+                Poll::Ready(Err(fault)) => Err(of_client(fault)),
+                Poll::Pending => Ok(false),
+            };
+        }
+        if let Poll::Ready(Err(fault)) = self.client.poll_flush(cx, self.desk) {
+            return Err(of_client(fault));
+        }
+        if self.down.piece.is_none() {
+            match self.endpoint.poll_piece(cx, self.desk) {
+                Poll::Ready(Ok(piece)) => self.down.piece = Some(piece),
+                Poll::Ready(Err(fault)) => return Err(of_endpoint(fault)),
+                Poll::Pending => return Ok(false),
+            }
+        }
+        let given = give(self.client, &mut self.down.piece, cx, self.desk).map_err(of_client)?;
+        self.sent += given.len as u64;
+        if given.len > 0 {
+            self.endpoint.passed(given.len);
+        }
+        self.down.is_done = given.is_done;
+        Ok(given.has_moved)
+    }
+
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Deadline> {
+        let moved = (self.moved, self.is_streaming);
+        self.deadlines.poll(cx, self.clock, moved, &mut self.idle_from)
+    }
+}
+
+/// What a sink has taken.
+#[derive(Clone, Copy, Debug, Default)]
+struct Given {
+    len: usize,
+    has_moved: bool,
+    /// Whether it was the last of the message.
+    is_done: bool,
+}
+
+/// Gives a piece, or as much of it as there is room for; the rest stays in the slot.
+fn give(
+    sink: &mut impl Sink,
+    slot: &mut Option<Piece>,
+    cx: &mut Context<'_>,
+    desk: &mut Desk,
+) -> Result<Given, Fault> {
+    match slot.take() {
+        None => Ok(Given::default()),
+        Some(Piece::End(trailers)) => {
+            sink.end(desk, trailers)?;
+            Ok(Given { len: 0, has_moved: true, is_done: true })
+        }
+        Some(Piece::Data(mut data, is_last)) => {
+            let Poll::Ready(room) = sink.poll_room(cx, desk, data.len())? else {
+                *slot = Some(Piece::Data(data, is_last));
+                return Ok(Given::default());
+            };
+            let part = data.split_to(room.min(data.len()));
+            let (len, is_done) = (part.len(), is_last && data.is_empty());
+            sink.data(desk, part, is_done)?;
+            if !data.is_empty() {
+                *slot = Some(Piece::Data(data, is_last));
+            }
+            Ok(Given { len, has_moved: true, is_done })
+        }
+    }
+}
+
+/// Throws a piece away that nobody takes.
+fn discard(slot: &mut Option<Piece>) -> Given {
+    match slot.take() {
+        None => Given::default(),
+        Some(Piece::End(_)) => Given { len: 0, has_moved: true, is_done: true },
+        Some(Piece::Data(data, is_done)) => Given { len: data.len(), has_moved: true, is_done },
+    }
+}
+
+/// What a fault of the client's side means.
+pub(super) fn of_client(fault: Fault) -> Event {
+    match fault {
+        Fault::Gone => Event::ClientGone,
+        Fault::Reset(_) | Fault::Refused => Event::ClientReset,
+        Fault::Malformed => Event::BadRequestBody,
+    }
+}
+
+fn of_endpoint(fault: Fault) -> Event {
+    match fault {
+        Fault::Gone => Event::EndpointGone,
+        Fault::Reset(_) => Event::EndpointReset { is_refused: false },
+        Fault::Refused => Event::EndpointReset { is_refused: true },
+        Fault::Malformed => Event::BadResponse,
+    }
+}

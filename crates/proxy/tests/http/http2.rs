@@ -1,0 +1,429 @@
+//! HTTP/2 on either side, spoken by the `h2` crate with clients and origins of the test's own.
+
+use bytes::Bytes;
+use h2::{
+    Reason, RecvStream,
+    client::{ResponseFuture, SendRequest},
+    server::{Connection, SendResponse},
+};
+use http::{HeaderMap, Request, Response};
+use serde_json::{Value, json};
+use tokio::{net::TcpStream, task::JoinSet};
+
+use crate::{
+    harness::soon,
+    peers::{Scene, to_origin},
+};
+
+/// A client of HTTP/2 with prior knowledge.
+struct Client {
+    send: SendRequest<Bytes>,
+    _driver: JoinSet<()>,
+}
+
+impl Client {
+    async fn of(scene: &Scene) -> Self {
+        let stream = scene.proxy.connect("in").await;
+        let (send, connection) = soon("handshake", h2::client::handshake(stream)).await.unwrap();
+        let mut driver = JoinSet::new();
+        driver.spawn(async move { drop(connection.await) });
+        Self { send, _driver: driver }
+    }
+
+    async fn send(
+        &mut self,
+        request: Request<()>,
+        ends: bool,
+    ) -> (ResponseFuture, h2::SendStream<Bytes>) {
+        let mut send = soon("room", self.send.clone().ready()).await.unwrap();
+        send.send_request(request, ends).unwrap()
+    }
+
+    async fn get(&mut self, path: &str) -> ResponseFuture {
+        self.send(get(path), true).await.0
+    }
+}
+
+fn get(path: &str) -> Request<()> {
+    Request::get(format!("http://api.local{path}")).body(()).unwrap()
+}
+
+fn grpc(path: &str) -> http::request::Builder {
+    Request::post(format!("http://api.local{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+}
+
+/// An origin that speaks HTTP/2.
+struct Origin(Connection<TcpStream, Bytes>);
+
+impl Origin {
+    async fn of(scene: &Scene) -> Self {
+        let stream = scene.origin.accept_stream().await;
+        Self(soon("handshake", h2::server::handshake(stream)).await.unwrap())
+    }
+
+    async fn accept(&mut self) -> (Request<RecvStream>, SendResponse<Bytes>) {
+        soon("request", self.0.accept()).await.unwrap().unwrap()
+    }
+
+    /// Reads and writes until the client has gone.
+    fn drive(mut self) -> JoinSet<()> {
+        let mut driver = JoinSet::new();
+        driver.spawn(async move { while let Some(Ok(_)) = self.0.accept().await {} });
+        driver
+    }
+}
+
+/// The whole body and its trailers.
+async fn body(mut recv: RecvStream) -> (String, Option<HeaderMap>) {
+    let mut bytes = Vec::new();
+    while let Some(data) = soon("data", recv.data()).await {
+        let data = data.unwrap();
+        recv.flow_control().release_capacity(data.len()).unwrap();
+        bytes.extend_from_slice(&data);
+    }
+    (String::from_utf8(bytes).unwrap(), soon("trailers", recv.trailers()).await.unwrap())
+}
+
+fn to_http2() -> Value {
+    json!([{"name": "default", "match": {"prefix": "/"}, "route": {"cluster": "http2"}}])
+}
+
+async fn to_http1_scene() -> Scene {
+    Scene::with(&to_origin(), &json!({})).await
+}
+
+async fn to_http2_scene() -> Scene {
+    Scene::with(&to_http2(), &json!({})).await
+}
+
+fn trailers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+}
+
+#[tokio::test]
+async fn a_request_of_http2_reaches_an_origin_of_http1() {
+    let scene = to_http1_scene().await;
+    let mut client = Client::of(&scene).await;
+    let response = client
+        .send(
+            Request::get("http://api.local/a?b")
+                .header("cookie", "a=1")
+                .header("cookie", "b=2")
+                .body(())
+                .unwrap(),
+            true,
+        )
+        .await
+        .0;
+    let mut origin = scene.origin.accept().await;
+    let head = origin.head().await;
+    assert_eq!(head.line(), "GET /a?b HTTP/1.1");
+    head.has("host", "api.local");
+    head.has("cookie", "a=1; b=2");
+    head.has("x-forwarded-proto", "http");
+    head.lacks("transfer-encoding");
+    origin
+        .send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: x-b\r\nX-B: 1\r\n\r\nok")
+        .await;
+    let response = soon("response", response).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["server"], "envoy");
+    assert_eq!(response.headers()["content-length"], "2");
+    assert!(!response.headers().contains_key("x-b"));
+    assert_eq!(body(response.into_body()).await.0, "ok");
+    assert_eq!(scene.log().await, ["GET /a?b 200 - via_upstream 0 2 origin default"]);
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_chunked_for_http1() {
+    let scene = to_http1_scene().await;
+    let mut client = Client::of(&scene).await;
+    let request = Request::post("http://api.local/").body(()).unwrap();
+    let (response, mut send) = client.send(request, false).await;
+    let mut origin = scene.origin.accept().await;
+    origin.head().await.has("transfer-encoding", "chunked");
+    send.send_data("hello".into(), false).unwrap();
+    origin.expect("5\r\nhello\r\n").await;
+    send.send_data("you".into(), true).unwrap();
+    origin.expect("3\r\nyou\r\n0\r\n\r\n").await;
+    origin.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n").await;
+    let response = soon("response", response).await.unwrap();
+    assert!(!response.headers().contains_key("transfer-encoding"));
+    assert_eq!(body(response.into_body()).await.0, "ok");
+    assert_eq!(scene.log().await, ["POST / 200 - via_upstream 8 2 origin default"]);
+}
+
+#[tokio::test]
+async fn a_request_of_http1_reaches_an_origin_of_http2() {
+    let scene = to_http2_scene().await;
+    let mut client = scene.client().await;
+    client.send("POST /a HTTP/1.1\r\nHost: Api.local\r\nX-Own: 1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
+    let mut origin = Origin::of(&scene).await;
+    let (request, mut respond) = origin.accept().await;
+    let driver = origin.drive();
+    assert_eq!(request.uri().to_string(), "http://Api.local/a");
+    assert_eq!(request.headers()["x-own"], "1");
+    for name in ["host", "connection", "transfer-encoding"] {
+        assert!(!request.headers().contains_key(name), "{name}");
+    }
+    assert_eq!(body(request.into_body()).await.0, "abc");
+    let mut send = respond.send_response(Response::new(()), false).unwrap();
+    send.send_data("ok".into(), false).unwrap();
+    send.send_trailers(trailers(&[("x-end", "1")])).unwrap();
+    let head = client.head().await;
+    assert_eq!(head.line(), "HTTP/1.1 200 OK");
+    head.has("transfer-encoding", "chunked");
+    // Trailers are dropped where nobody has enabled them.
+    client.expect("2\r\nok\r\n0\r\n\r\n").await;
+    drop(driver);
+    assert_eq!(scene.log().await, ["POST /a 200 - via_upstream 3 2 http2 default"]);
+}
+
+#[tokio::test]
+async fn grpc_passes_with_its_trailers() {
+    let scene = to_http2_scene().await;
+    let mut client = Client::of(&scene).await;
+    let (response, mut send) = client.send(grpc("/s/m").body(()).unwrap(), false).await;
+    let mut origin = Origin::of(&scene).await;
+    let (request, mut respond) = origin.accept().await;
+    let driver = origin.drive();
+    assert_eq!(request.headers()["te"], "trailers");
+    // Both directions stream at once.
+    let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+    let mut reply = respond.send_response(head, false).unwrap();
+    let mut response = soon("response", response).await.unwrap();
+    let mut upload = request.into_body();
+    for word in ["one", "two"] {
+        send.send_data(word.into(), false).unwrap();
+        assert_eq!(soon("data", upload.data()).await.unwrap().unwrap(), word);
+        reply.send_data(word.into(), false).unwrap();
+        assert_eq!(soon("data", response.body_mut().data()).await.unwrap().unwrap(), word);
+    }
+    send.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(body(upload).await.0, "");
+    reply.send_trailers(trailers(&[("grpc-status", "0")])).unwrap();
+    let (rest, end) = body(response.into_body()).await;
+    assert_eq!(rest, "");
+    assert_eq!(end.unwrap()["grpc-status"], "0");
+    drop(driver);
+    assert_eq!(scene.log().await, ["POST /s/m 200 - via_upstream 6 6 http2 default"]);
+}
+
+#[tokio::test]
+async fn requests_share_one_connection_to_the_origin() {
+    let scene = to_http2_scene().await;
+    let mut client = Client::of(&scene).await;
+    let mut responses = Vec::new();
+    for _ in 0..10 {
+        responses.push(client.get("/").await);
+    }
+    let mut origin = Origin::of(&scene).await;
+    for _ in 0..10 {
+        origin.accept().await.1.send_response(Response::new(()), true).unwrap();
+    }
+    let driver = origin.drive();
+    for response in responses {
+        assert_eq!(soon("response", response).await.unwrap().status(), 200);
+    }
+    scene.origin.has_no_connection();
+    drop(driver);
+}
+
+#[tokio::test]
+async fn answers_of_ours_tell_grpc_clients_in_their_own_way() {
+    let routes = json!([
+        {"match": {"path": "/nowhere"}, "route": {"cluster": "nowhere"}},
+        {"match": {"path": "/denied"}, "direct_response": {"status": 403, "body": {"inline_string": "no, 100%"}}},
+    ]);
+    let scene = Scene::with(&routes, &json!({})).await;
+    let mut client = Client::of(&scene).await;
+    for (path, status, message) in [
+        ("/nowhere", "14", Some("no healthy upstream")),
+        ("/denied", "7", Some("no, 100%25")),
+        ("/other", "12", None),
+    ] {
+        let (response, _send) = client.send(grpc(path).body(()).unwrap(), false).await;
+        let response = soon("response", response).await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        assert_eq!(response.headers()["grpc-status"], status, "{path}");
+        let said = response.headers().get("grpc-message").map(|value| value.to_str().unwrap());
+        assert_eq!(said, message, "{path}");
+        assert!(response.body().is_end_stream());
+    }
+    // Others get what they always get.
+    let response = soon("response", client.get("/denied").await).await.unwrap();
+    assert_eq!(response.status(), 403);
+    assert_eq!(body(response.into_body()).await.0, "no, 100%");
+}
+
+#[tokio::test]
+async fn a_grpc_status_is_tried_again_with_its_body() {
+    let policy = json!({"retry_on": "unavailable", "num_retries": 1});
+    let routes =
+        json!([{"match": {"prefix": "/"}, "route": {"cluster": "http2", "retry_policy": policy}}]);
+    let scene = Scene::with(&routes, &json!({})).await;
+    let mut client = Client::of(&scene).await;
+    let (response, mut send) = client.send(grpc("/s/m").body(()).unwrap(), false).await;
+    send.send_data("hello".into(), true).unwrap();
+    let mut origin = Origin::of(&scene).await;
+    let (request, mut respond) = origin.accept().await;
+    drop(request);
+    let refusal = Response::builder().header("grpc-status", "14").body(()).unwrap();
+    respond.send_response(refusal, true).unwrap();
+    let (request, mut respond) = origin.accept().await;
+    let driver = origin.drive();
+    assert_eq!(body(request.into_body()).await.0, "hello");
+    let head = Response::builder().header("grpc-status", "0").body(()).unwrap();
+    respond.send_response(head, true).unwrap();
+    let response = soon("response", response).await.unwrap();
+    assert_eq!(response.headers()["grpc-status"], "0");
+    drop(driver);
+    assert_eq!(scene.log().await, ["POST /s/m 200 - via_upstream 5 0 http2 -"]);
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_tried_again_as_the_policy_says() {
+    let policy = json!({"retry_on": "refused-stream", "num_retries": 1});
+    let routes =
+        json!([{"match": {"prefix": "/"}, "route": {"cluster": "http2", "retry_policy": policy}}]);
+    let scene = Scene::with(&routes, &json!({})).await;
+    let mut client = Client::of(&scene).await;
+    let response = client.get("/").await;
+    let mut origin = Origin::of(&scene).await;
+    origin.accept().await.1.send_reset(Reason::REFUSED_STREAM);
+    origin.accept().await.1.send_reset(Reason::REFUSED_STREAM);
+    let driver = origin.drive();
+    let response = soon("response", response).await.unwrap();
+    assert_eq!(response.status(), 503);
+    let text = body(response.into_body()).await.0;
+    assert!(text.ends_with("reset reason: remote refused stream reset"), "{text}");
+    drop(driver);
+    let details = "upstream_reset_before_response_started{remote_refused_stream_reset}";
+    assert_eq!(scene.log().await, [format!("GET / 503 URX,UR {details} 0 100 http2 -")]);
+}
+
+#[tokio::test]
+async fn a_client_that_resets_its_stream_resets_that_of_the_origin() {
+    let scene = to_http2_scene().await;
+    let mut client = Client::of(&scene).await;
+    let request = Request::post("http://api.local/").body(()).unwrap();
+    let (response, mut send) = client.send(request, false).await;
+    let mut origin = Origin::of(&scene).await;
+    let (mut request, _respond) = origin.accept().await;
+    let driver = origin.drive();
+    send.send_reset(Reason::CANCEL);
+    drop(response);
+    let error = soon("reset", request.body_mut().data()).await.unwrap().unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::CANCEL));
+    drop(driver);
+    assert_eq!(scene.log().await, ["POST / 0 DR http2.remote_reset 0 0 http2 default"]);
+}
+
+#[tokio::test]
+async fn an_origin_that_resets_a_response_resets_that_of_the_client() {
+    let scene = to_http2_scene().await;
+    let mut client = Client::of(&scene).await;
+    let response = client.get("/").await;
+    let mut origin = Origin::of(&scene).await;
+    let mut send = origin.accept().await.1.send_response(Response::new(()), false).unwrap();
+    send.send_data("half".into(), false).unwrap();
+    let driver = origin.drive();
+    let mut response = soon("response", response).await.unwrap();
+    assert_eq!(soon("data", response.body_mut().data()).await.unwrap().unwrap(), "half");
+    send.send_reset(Reason::INTERNAL_ERROR);
+    let error = soon("reset", response.body_mut().data()).await.unwrap().unwrap_err();
+    assert!(error.is_reset());
+    drop(driver);
+    let details = "upstream_reset_after_response_started{remote_reset}";
+    assert_eq!(scene.log().await, [format!("GET / 200 UR {details} 0 4 http2 default")]);
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_read_stops_the_origin() {
+    let scene = to_http2_scene().await;
+    let mut client = Client::of(&scene).await;
+    let response = client.get("/").await;
+    let mut origin = Origin::of(&scene).await;
+    let mut send = origin.accept().await.1.send_response(Response::new(()), false).unwrap();
+    let driver = origin.drive();
+    let response = soon("response", response).await.unwrap();
+    // What fits into windows and buffers is taken, and no more.
+    let total = 16 << 20;
+    let (mut given, piece) = (0, Bytes::from(vec![b'x'; 16 * 1024]));
+    let stalls = |given: usize| given < total;
+    while stalls(given) {
+        send.reserve_capacity(piece.len());
+        let room = std::future::poll_fn(|cx| send.poll_capacity(cx));
+        match tokio::time::timeout(std::time::Duration::from_millis(500), room).await {
+            Ok(Some(Ok(room))) => {
+                let room = room.min(piece.len());
+                send.send_data(piece.slice(..room), false).unwrap();
+                given += room;
+            }
+            _ => break,
+        }
+    }
+    assert!(given < 2 << 20, "{given} bytes were taken that nobody reads");
+    // Reading lets the rest through.
+    send.send_data(Bytes::new(), true).unwrap();
+    assert_eq!(body(response.into_body()).await.0.len(), given);
+    drop(driver);
+}
+
+#[tokio::test]
+async fn a_drained_connection_says_goaway_and_finishes_its_streams() {
+    let mut scene = to_http1_scene().await;
+    let mut client = Client::of(&scene).await;
+    let response = client.get("/").await;
+    let mut origin = scene.origin.accept().await;
+    origin.head().await;
+    scene.proxy.ask_to_stop();
+    let refused = async {
+        // The farewell arrives in its own time: until then streams are taken.
+        loop {
+            let ready = client.send.clone().ready().await;
+            let Ok(mut send) = ready else { return };
+            let sent = send.send_request(get("/late"), true);
+            let Ok((late, _)) = sent else { return };
+            if late.await.is_err() {
+                return;
+            }
+        }
+    };
+    origin.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let response = soon("response", response).await.unwrap();
+    assert_eq!(body(response.into_body()).await.0, "ok");
+    drop(origin);
+    soon("goaway", refused).await;
+}
+
+#[tokio::test]
+async fn malformed_requests_are_reset_and_large_ones_answered() {
+    let scene = Scene::with(
+        &to_origin(),
+        &json!({"common_http_protocol_options": {"max_headers_count": 5}}),
+    )
+    .await;
+    let mut client = Client::of(&scene).await;
+    let other = Request::get("http://api.local/").header("host", "other").body(()).unwrap();
+    let error = soon("reset", client.send(other, true).await.0).await.unwrap_err();
+    assert_eq!(error.reason(), Some(Reason::PROTOCOL_ERROR));
+    let mut many = get("/");
+    for number in 0..6 {
+        let name = http::HeaderName::try_from(format!("x-{number}")).unwrap();
+        many.headers_mut().insert(name, "1".parse().unwrap());
+    }
+    let response = soon("response", client.send(many, true).await.0).await.unwrap();
+    assert_eq!(response.status(), 431);
+    scene.origin.has_no_connection();
+    assert_eq!(
+        scene.log().await,
+        [
+            "- - 0 DPE http2.violation.of.messaging.rule 0 0 - -",
+            "- - 431 DPE http2.too_many_headers 0 31 - -",
+        ]
+    );
+}
