@@ -7,6 +7,8 @@ FOUR = {ALPHA: {}, BETA: {}, GAMMA: {}, DELTA: {}}
 
 
 def rule(host, policy, subsets=""):
+    """A DestinationRule; `{}` is no policy, which Istio wants left out."""
+    policy = "" if policy == "{}" else f"  trafficPolicy: {policy}\n"
     return f"""
 ---
 apiVersion: networking.istio.io/v1
@@ -14,8 +16,7 @@ kind: DestinationRule
 metadata: {{name: {host.replace('.', '-')}, namespace: apps}}
 spec:
   host: {host}
-  trafficPolicy: {policy}
-{subsets}"""
+{policy}{subsets}"""
 
 
 SUBSETS = """  subsets:
@@ -68,7 +69,7 @@ HASHES = {
     "header": "{httpHeaderName: x-user}", "cookie": "{httpCookie: {name: user, ttl: 0s}}",
     "made-cookie": "{httpCookie: {name: made, ttl: 60s, path: /p}}", "query": "{httpQueryParameterName: user}",
     "maglev": "{httpHeaderName: x-user, maglev: {tableSize: 1009}}",
-    "maglev-default": "{httpHeaderName: x-user, maglev: {}}",
+    "maglev-default": "{httpHeaderName: x-user, maglev: {tableSize: 65537}}",
     "ring": "{httpHeaderName: x-user, ringHash: {minimumRingSize: 16}}",
 }
 HASHING = "".join(
