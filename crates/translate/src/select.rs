@@ -70,7 +70,11 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
         Role::Sidecar => {
             let policy = selection.policy();
             let capture = view.capture.clone();
-            let outbound = OutboundInputs { capture, policy: policy.clone() };
+            let outbound = OutboundInputs {
+                capture,
+                port: snapshot.mesh().proxy_listen_port,
+                policy: policy.clone(),
+            };
             let made = egress::select(&mut selection, &policy);
             (Some(outbound), made)
         }

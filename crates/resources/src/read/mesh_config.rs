@@ -190,15 +190,9 @@ fn refuse_and_ignore(fields: &mut Fields<'_, '_>) {
         "inboundClusterStatName",
         "outboundClusterStatName",
     ]);
-    // What sidecars receive is not configured yet; sockets and ports are the supervisor's.
     fields.not_carried_out(&[
-        "inboundTrafficPolicy",
-        "trustDomainAliases",
         "tcpKeepalive",
-        "protocolDetectionTimeout",
         "h2UpgradePolicy",
-        "proxyListenPort",
-        "proxyInboundListenPort",
         "defaultTrafficPolicy",
         "localityLbSetting",
         "defaultProviders",
@@ -238,8 +232,6 @@ fn normalization(fields: &mut Fields<'_, '_>) -> Option<Normalization> {
 struct MeshTls(TlsSettings);
 
 fn mesh_tls(fields: &mut Fields<'_, '_>) -> Option<MeshTls> {
-    // Its value is read: whoever obeys it deletes this line.
-    fields.unsupported(&["cipherSuites"]);
     if let Some(value) = fields.get("ecdhCurves") {
         value.fault::<()>("the mesh's own TLS takes no curves");
     }

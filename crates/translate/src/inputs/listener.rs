@@ -25,6 +25,8 @@ pub enum OutboundPolicy {
 pub struct OutboundInputs {
     /// How connections come in.
     pub capture: Capture,
+    /// The port of the listener: Istio's is 15001.
+    pub port: u16,
     /// What happens to those that nothing claims.
     pub policy: OutboundPolicy,
 }

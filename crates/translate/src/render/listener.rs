@@ -62,9 +62,6 @@ use crate::{
     OutboundInputs, OutboundPolicy, Target, TcpOptions,
 };
 
-/// The port of the capturing listener.
-const OUTBOUND_PORT: u16 = 15001;
-
 /// What the inspector calls plain HTTP.
 const PLAIN_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 
@@ -81,7 +78,7 @@ pub(crate) const BLACK_HOLE: &str = "BlackHoleCluster";
 /// circles, so they end in the black hole.
 pub(crate) fn virtual_outbound(input: &OutboundInputs, mesh: &MeshInputs) -> Listener {
     let loop_guard = FilterChainMatch {
-        destination_port: wrap::number(u32::from(OUTBOUND_PORT)),
+        destination_port: wrap::number(u32::from(input.port)),
         ..FilterChainMatch::default()
     };
     let chain = |name: &str, claims, cluster: &str| FilterChain {
@@ -98,10 +95,8 @@ pub(crate) fn virtual_outbound(input: &OutboundInputs, mesh: &MeshInputs) -> Lis
                 listener_filter("envoy.filters.listener.proxy_protocol", &ProxyProtocol::default());
             (address, true, vec![header])
         }
-        Capture::Redirect => (wrap::socket("0.0.0.0", OUTBOUND_PORT), true, Vec::new()),
-        Capture::Jail | Capture::None => {
-            (wrap::socket("0.0.0.0", OUTBOUND_PORT), false, Vec::new())
-        }
+        Capture::Redirect => (wrap::socket("0.0.0.0", input.port), true, Vec::new()),
+        Capture::Jail | Capture::None => (wrap::socket("0.0.0.0", input.port), false, Vec::new()),
     };
     let is_dynamic = input.policy == OutboundPolicy::AllowAnyDynamicDns;
     let mut listener_filters: Vec<ListenerFilter> = listener_filters;

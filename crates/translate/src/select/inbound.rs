@@ -305,7 +305,10 @@ fn mutual(is_http: bool, mesh: &MeshConfig) -> ServerTls {
     let alpn: &[&str] =
         if is_http { &["h2", "http/1.1"] } else { &["istio-peer-exchange", "h2", "http/1.1"] };
     let alpn = alpn.iter().map(|name| (*name).to_owned()).collect();
-    let ciphers = CIPHERS.iter().map(|name| (*name).to_owned()).collect();
+    let ciphers = match mesh.mesh_mtls_cipher_suites.as_slice() {
+        [] => CIPHERS.iter().map(|name| (*name).to_owned()).collect(),
+        written => written.to_vec(),
+    };
     tls::mesh_server(mesh, alpn, ciphers)
 }
 
