@@ -33,6 +33,7 @@ use crate::{
     bound::BoundSet,
     buckets::Buckets,
     hosts::{Group, Host},
+    names::DynamicNames,
 };
 
 /// The cluster that Istio puts last in a listener when destinations that nobody declared are
@@ -193,6 +194,8 @@ pub struct Config {
     /// The listener that stands for everything that leaves a workload.
     pub(crate) outbound: Option<Arc<str>>,
     own: OwnAddresses,
+    /// Names that are resolved as they are asked for.
+    pub(crate) names: Arc<DynamicNames>,
 }
 
 impl Config {
@@ -210,6 +213,7 @@ impl Config {
             bound: BoundSet::new(),
             outbound: None,
             own: OwnAddresses::default(),
+            names: Arc::default(),
         }
     }
 
@@ -251,6 +255,7 @@ impl Config {
             .collect();
         Self {
             own: OwnAddresses::of(&runtime),
+            names: Arc::clone(&self.names),
             outbound: outbound(&runtime),
             logs: logs(&runtime),
             bound,

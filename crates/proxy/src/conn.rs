@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use crate::{drain::Gate, sockets};
+use crate::{drain::Gate, sockets, upstream::ConnectContext};
 
 /// A plain stream socket.
 #[derive(Debug)]
@@ -418,6 +418,21 @@ pub struct Downstream {
     pub facts: Arc<ConnectionFacts>,
     /// Says when to finish: the chain went, or the process drains.
     pub gate: Gate,
+}
+
+impl ConnectionFacts {
+    /// What the choice of an endpoint, and the way to it, may depend on.
+    pub(crate) fn connect_context<'a>(&self) -> ConnectContext<'a> {
+        let socket = |address: &Address| match address {
+            Address::Socket(address) => Some(*address),
+            Address::Pipe(_) => None,
+        };
+        ConnectContext {
+            original_dst: self.original_dst,
+            downstream: socket(&self.remote).zip(socket(&self.local)),
+            ..ConnectContext::default()
+        }
+    }
 }
 
 /// What is known of a downstream connection, fixed once the filter chain is chosen.

@@ -9,6 +9,7 @@
 
 pub(crate) mod admin;
 mod checks;
+mod dns;
 pub(crate) mod handoff;
 mod health;
 mod outlier;

@@ -21,6 +21,7 @@ pub mod hosts;
 pub mod http;
 mod inspect;
 pub mod log_sink;
+pub mod names;
 pub mod random;
 mod run;
 mod serve;

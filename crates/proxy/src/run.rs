@@ -151,10 +151,10 @@ impl Proxy {
         let store = SecretStore::new(Clock::system(), options.system_roots.clone());
         let stats = Stats::new(count + 1);
         let empty = Config::empty(settings(&options, count), store.clock().clone());
+        let resolver = Rc::new(Resolver::new(Arc::clone(&empty.names)));
         let (publisher, config) = watch::channel(Arc::new(empty));
         let (ready, is_ready) = watch::channel(false);
         let (phase, phases) = watch::channel(Phase::Running);
-        let resolver = Rc::<Resolver>::default();
         let mut tasks = JoinSet::new();
 
         let handle = match &bootstrap.ads_cluster {

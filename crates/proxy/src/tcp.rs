@@ -8,7 +8,7 @@ mod pump;
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use sluis_rules::{Address, Listener, TcpProxy};
+use sluis_rules::{Listener, TcpProxy, xx64};
 use tokio::io::AsyncReadExt as _;
 use tracing::debug;
 
@@ -19,7 +19,7 @@ use crate::{
     conn::{ConnectionFacts, Downstream},
     sniff::HelloReader,
     stats::Counter,
-    upstream::{ConnectContext, ConnectError, Pick, Upstream},
+    upstream::{ConnectContext, ConnectError, Pick, Target, Upstream},
     worker::Worker,
 };
 
@@ -157,7 +157,7 @@ async fn connect(
     facts: &ConnectionFacts,
     outcome: &mut Outcome,
 ) -> Option<Upstream> {
-    let context = context(facts);
+    let context = context(proxy, facts);
     loop {
         outcome.attempts += 1;
         let error = match worker.connect(backend, &context).await {
@@ -187,15 +187,19 @@ async fn connect(
 }
 
 /// What the choice of an endpoint may depend on.
-fn context(facts: &ConnectionFacts) -> ConnectContext<'static> {
-    let socket = |address: &Address| match address {
-        Address::Socket(address) => Some(*address),
-        Address::Pipe(_) => None,
-    };
+fn context<'p>(proxy: &'p TcpProxy, facts: &'p ConnectionFacts) -> ConnectContext<'p> {
+    let own = facts.connect_context();
+    let target = proxy.sni_port.zip(facts.sni.as_deref());
     ConnectContext {
-        original_dst: facts.original_dst,
-        downstream: socket(&facts.remote).zip(socket(&facts.local)),
-        ..ConnectContext::default()
+        // As Envoy hashes it: the address as a text, without its port.
+        hash: own
+            .downstream
+            .filter(|_| proxy.hashes_source)
+            .map(|(source, _)| xx64(source.ip().to_string().as_bytes())),
+        labels: proxy.labels.as_ref(),
+        target: target.map(|(port, host)| Target { host, port: Some(port), sni: None }),
+        tunnel: proxy.tunnel.as_ref(),
+        ..own
     }
 }
 

@@ -5,20 +5,24 @@
 //! Never: connects to this proxy itself; falls back to plaintext when TLS was asked for.
 
 mod dial;
+mod dynamic;
 mod handshake;
 mod lines;
 
 use std::{cell::RefCell, collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use sluis_rules::{
-    Address, Cluster, Discovery, Draw, EndpointAddress, Endpoints, Hop, Labels, Turns, UpstreamTls,
+    Address, Cluster, Discovery, Draw, EndpointAddress, Endpoints, Hop, Labels, Tunnel, Turns,
+    UpstreamTls,
 };
 
+pub use self::dynamic::Target;
 pub(crate) use self::lines::{Held, Lines};
 use crate::{
     config::Backend,
     conn::Io,
     hosts::{Host, Priority},
+    names::NameError,
     stats::Counter,
     worker::Worker,
 };
@@ -40,6 +44,10 @@ pub struct ConnectContext<'a> {
     pub priority: Priority,
     /// The client's address and ours towards it, for PROXY protocol headers.
     pub downstream: Option<(SocketAddr, SocketAddr)>,
+    /// The host that the client named, and its port if it named one: for dynamic clusters.
+    pub target: Option<Target<'a>>,
+    /// The request that opens a tunnel once the connection is there.
+    pub tunnel: Option<&'a Tunnel>,
 }
 
 /// A chosen endpoint: where to connect, and the endpoint it stands for.
@@ -50,12 +58,14 @@ pub struct Pick {
     endpoint: Option<(Arc<Endpoints>, usize)>,
     /// What the process knows of it; `None` for an original destination.
     pub host: Option<Arc<Host>>,
+    /// The host that the client named, where that decided.
+    pub(crate) named: Option<Arc<str>>,
 }
 
 impl Pick {
     /// An address that stands for no endpoint.
     pub(crate) fn plain(address: Address) -> Self {
-        Self { address, endpoint: None, host: None }
+        Self { address, endpoint: None, host: None, named: None }
     }
 
     /// An endpoint by its place in the cluster's list.
@@ -64,7 +74,8 @@ impl Pick {
             return None;
         };
         let endpoint = Some((Arc::clone(&backend.endpoints), place));
-        Some(Self { address: address.clone(), endpoint, host: backend.hosts[place].clone() })
+        let host = backend.hosts[place].clone();
+        Some(Self { address: address.clone(), endpoint, host, named: None })
     }
 
     /// What comes before TLS towards this endpoint.
@@ -99,7 +110,10 @@ impl Pick {
     /// The endpoint's host name, for `auto_host_rewrite`.
     #[must_use]
     pub fn hostname(&self) -> Option<&Arc<str>> {
-        self.endpoint.as_ref().and_then(|(all, index)| all.list[*index].hostname.as_ref())
+        match &self.endpoint {
+            Some((all, index)) => all.list[*index].hostname.as_ref(),
+            None => self.named.as_ref(),
+        }
     }
 
     /// TLS towards this endpoint: the endpoint's own, else the cluster's.
@@ -151,6 +165,27 @@ pub enum ConnectError {
         /// Whether it asks for all to be dropped.
         is_unconditional: bool,
     },
+    /// The destination that the client chose must not be reached.
+    #[error("cluster {cluster}: {host}: {reason}")]
+    Forbidden {
+        /// The cluster's name.
+        cluster: Arc<str>,
+        /// The host that the client named.
+        host: String,
+        /// Why not, for the access log.
+        reason: &'static str,
+    },
+    /// The name that the client chose has no address.
+    #[error("cluster {cluster}: {host}: {source}")]
+    Name {
+        /// The cluster's name.
+        cluster: Arc<str>,
+        /// The host that the client named.
+        host: String,
+        /// Why not.
+        #[source]
+        source: NameError,
+    },
     /// The cluster goes to the original destination, and there is none.
     #[error("cluster {cluster}: the connection has no original destination")]
     NoOriginalDestination {
@@ -196,7 +231,9 @@ impl ConnectError {
     pub fn flag(&self) -> &'static str {
         match self {
             Self::NoEndpoint { .. } | Self::NoOriginalDestination { .. } => "UH",
-            Self::Overflow { .. } => "UO",
+            Self::Overflow { .. } | Self::Name { source: NameError::Overflow, .. } => "UO",
+            Self::Forbidden { .. } => "UH",
+            Self::Name { .. } => "DF",
             Self::Dropped { is_unconditional: true, .. } => "UDO",
             Self::Dropped { is_unconditional: false, .. } => "DO",
             Self::Loop { .. } | Self::Io { .. } | Self::Timeout { .. } | Self::Tls { .. } => "UF",
@@ -220,6 +257,12 @@ impl ConnectError {
         match self {
             Self::NoEndpoint { .. } | Self::NoOriginalDestination { .. } => "no_healthy_upstream",
             Self::Overflow { .. } => "upstream_reset_before_response_started{overflow}",
+            Self::Forbidden { reason, .. } => reason,
+            Self::Name { source: NameError::Unresolved, .. } => "dns_resolution_failure",
+            Self::Name { source: NameError::TooMany, .. } => "dns_cache_overflow",
+            Self::Name { source: NameError::Overflow, .. } => {
+                "dynamic_forward_proxy_pending_request_overflow"
+            }
             Self::Dropped { is_unconditional: true, .. } => "unconditional_drop_overload",
             Self::Dropped { is_unconditional: false, .. } => "drop_overload",
             Self::Timeout { .. } => "upstream_reset_before_response_started{connection_timeout}",
@@ -327,7 +370,8 @@ impl Worker {
             return Err(ConnectError::NoEndpoint { cluster: Arc::clone(&backend.name) });
         };
         let host = backend.hosts[place].clone();
-        Ok(Pick { address, endpoint: Some((Arc::clone(&backend.endpoints), place)), host })
+        let endpoint = Some((Arc::clone(&backend.endpoints), place));
+        Ok(Pick { address, endpoint, host, named: None })
     }
 
     fn original(
@@ -393,7 +437,7 @@ impl Worker {
         backend: &Arc<Backend>,
         context: &ConnectContext<'_>,
     ) -> Result<Upstream, ConnectError> {
-        let pick = self.pick(backend, context)?;
+        let pick = self.choose(backend, context).await?;
         let host = pick.host.as_ref();
         let group = &backend.group;
         let Some(permit) = group.connection(&backend.limits, context.priority, host, false) else {

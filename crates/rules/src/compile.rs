@@ -17,6 +17,7 @@ mod http;
 mod listener;
 mod messages;
 mod routes;
+mod tcp;
 mod tls;
 
 use std::{

@@ -50,6 +50,7 @@ pub use http::{
 pub use listener::{
     ChainReason, ConnectionFacts, Direction, FilterChain, Listener, ListenerFilter,
     ListenerFilterKind, Network, NoChain, PortPredicate, TcpProxy, TcpTarget, TransportProtocol,
+    Tunnel,
 };
 pub use matcher::{Case, Pattern, PatternError, StringMatcher, Substitution, Text};
 pub use names::Names;

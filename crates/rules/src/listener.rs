@@ -14,7 +14,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 pub(crate) use chains::{ChainMatch, ChainTable, Overlap, SourceType};
 pub use ports::PortPredicate;
 
-use crate::{AccessLog, Address, DownstreamTls, HttpManager, TcpKeepalive, WeightedClusters};
+use crate::{
+    AccessLog, Address, DownstreamTls, HttpManager, Labels, TcpKeepalive, WeightedClusters,
+};
 
 /// A listener: an address and what is done with connections to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -131,8 +133,25 @@ pub struct TcpProxy {
     pub max_duration: Option<Duration>,
     /// Tries to connect to an endpoint. Default 1.
     pub max_connect_attempts: u32,
+    /// Whether the client's address chooses the endpoint, in clusters that choose by hash.
+    pub hashes_source: bool,
+    /// The metadata that the endpoint must have, in clusters with subsets.
+    pub labels: Option<Labels>,
+    /// The request that opens a tunnel through an HTTP proxy; `None` sends the bytes as they are.
+    pub tunnel: Option<Tunnel>,
+    /// The port of the host that the client's hello names, for dynamic clusters.
+    pub sni_port: Option<u16>,
     /// One line per connection goes to each.
     pub access_logs: Vec<AccessLog>,
+}
+
+/// A request that asks an HTTP proxy for a tunnel (`CONNECT`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tunnel {
+    /// Where the tunnel leads: host and port.
+    pub target: Arc<str>,
+    /// Further headers.
+    pub headers: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// Where a TCP proxy sends connections.

@@ -37,6 +37,7 @@ flags! {
     UpstreamProtocolError, "UPE", "UpstreamProtocolError", "The response was malformed.";
     UpstreamMaxStreamDuration, "UMSDR", "UpstreamMaxStreamDurationReached", "The upstream request reached its greatest age.";
     DownstreamRemoteReset, "DR", "DownstreamRemoteReset", "The client reset the stream.";
+    DnsResolutionFailed, "DF", "DnsResolutionFailed", "The host that the client named has no address.";
     DropOverload, "DO", "DropOverload", "Dropped because the control plane asked for it.";
     UnconditionalDropOverload, "UDO", "UnconditionalDropOverload", "Dropped as all requests are.";
     OverloadManager, "OM", "OverloadManagerTerminated", "Too much was under way.";

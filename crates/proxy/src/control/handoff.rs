@@ -7,6 +7,7 @@
 use std::{
     collections::HashSet,
     io,
+    net::SocketAddr,
     path::Path,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
@@ -58,8 +59,15 @@ impl Lookup for Table {
             return Found::Unknown(Unknown::ServFail);
         }
         self.stats.inc(Counter::DnsUnknown);
+        if config.allows_any() {
+            return Found::Unknown(Unknown::Elsewhere);
+        }
         self.log_once(name);
-        Found::Unknown(if config.allows_any() { Unknown::Refused } else { Unknown::NxDomain })
+        Found::Unknown(Unknown::NxDomain)
+    }
+
+    fn servers(&self) -> Vec<SocketAddr> {
+        super::dns::system_servers()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sluis_http1::{Known, is_dns_name};
-use sluis_rules::{HostRewrite, UpstreamProtocol};
+use sluis_rules::{Discovery, HostRewrite, UpstreamProtocol};
 use tokio::time::timeout_at;
 
 use super::{
@@ -23,9 +23,9 @@ use super::{
 };
 use crate::{
     config::Backend,
-    hosts::{Permit, Priority},
+    hosts::Permit,
     stats::Counter,
-    upstream::{ConnectContext, ConnectError, Held, Pick, Upstream},
+    upstream::{ConnectContext, ConnectError, Held, Pick, Target, Upstream},
 };
 
 /// How one try ended, when not with a [`Failure`].
@@ -51,16 +51,15 @@ pub(super) async fn attempt<'c>(
 ) -> Result<Finish<'c>, Failure> {
     let plan = course.plan;
     trace.attempts += 1;
-    let original_dst = site.connection.original_dst;
-    let context = ConnectContext { original_dst, hash: course.hash, ..ConnectContext::default() };
-    let mut pick = site.worker.pick(plan.backend, &context).map_err(Failure::Connect)?;
+    let context = ConnectContext { hash: course.hash, ..site.connection.connect_context() };
+    let mut pick = choose(site, plan, desk, context).await?;
     // As in Envoy: after so many draws the last one is taken, tried before or not.
     for attempt in 1..=course.tries.host_attempts() {
         if !course.tried.contains(&pick.address) {
             break;
         }
         let context = ConnectContext { attempt, ..context };
-        pick = site.worker.pick(plan.backend, &context).map_err(Failure::Connect)?;
+        pick = choose(site, plan, desk, context).await?;
     }
     course.tried.push(pick.address.clone());
     trace.host = Some(pick.address.clone());
@@ -100,6 +99,33 @@ pub(super) async fn attempt<'c>(
         site.worker.lines.of(host).release();
     }
     driven
+}
+
+/// Chooses an endpoint, by what the cluster wants to know of the request.
+async fn choose(
+    site: Site<'_>,
+    plan: &Plan<'_>,
+    desk: &Desk,
+    context: ConnectContext<'_>,
+) -> Result<Pick, Failure> {
+    let request = &desk.request;
+    let mut context = ConnectContext { labels: plan.forward.labels.as_ref(), ..context };
+    if let Discovery::OriginalDst { header: Some(name), .. } = &plan.backend.discovery
+        && let Some(value) = request.fields.get_name(name.as_bytes())
+    {
+        // As in Envoy: what is no address leads nowhere.
+        context.original_dst = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    }
+    let host = rewrite::host_name(request);
+    if matches!(plan.backend.discovery, Discovery::DynamicForward(_)) {
+        let facts = site.connection;
+        context.target = host.as_deref().map(|host| Target {
+            host,
+            port: rewrite::host_port(request),
+            sni: facts.sni.as_deref().filter(|_| facts.tls_terminated),
+        });
+    }
+    site.worker.choose(plan.backend, &context).await.map_err(Failure::Connect)
 }
 
 /// Tells outlier detection how a try ended.
@@ -151,11 +177,13 @@ async fn connect(
     server_name: Option<String>,
 ) -> Result<(Link, Permit), Failure> {
     let backend = plan.backend;
-    let host = pick.host.clone();
+    let chosen = pick.clone();
     let link = open(site, plan, pick, server_name).await?;
-    match backend.group.request(&backend.limits, Priority::Default, host.as_ref()) {
+    match backend.group.request(&backend.limits, plan.priority(), chosen.host.as_ref()) {
         Some(permit) => Ok((link, permit)),
         None => {
+            // Nothing was sent on it.
+            link.give_back(site, plan, &chosen);
             site.worker.stats().inc(Counter::UpstreamRqOverflow);
             Err(overflow(backend, "requests"))
         }
@@ -176,7 +204,11 @@ async fn open(
 ) -> Result<Link, Failure> {
     let backend = plan.backend;
     let host = server_name.as_deref();
-    let key = Key::new(backend.cluster(), pick.tls(backend), &pick.address, host);
+    let told = pick.hop(backend).proxy_protocol.and(site.connection.connect_context().downstream);
+    // A connection that has told of one client is not for another.
+    let place = told.map(|(client, ours)| format!("{}|{client}|{ours}", host.unwrap_or_default()));
+    let of = place.as_deref().or(host);
+    let key = Key::new(backend.cluster(), pick.tls(backend), &pick.address, of);
     let is_http2 = match backend.protocol {
         UpstreamProtocol::Http1 => false,
         UpstreamProtocol::Http2 => true,
@@ -201,7 +233,7 @@ async fn share(
     if let Some(lease) = sessions.lease(site, &key) {
         return Ok(Link::Http2(lease));
     }
-    let priority = Priority::Default;
+    let priority = plan.priority();
     let Some(waiting) = backend.group.pending(&backend.limits, priority) else {
         site.worker.stats().inc(Counter::UpstreamRqOverflow);
         return Err(overflow(backend, "pending requests"));
@@ -243,7 +275,7 @@ async fn open_http1(
     if let Some(pooled) = kept() {
         return Ok(Link::Http1(Line { key, pooled }));
     }
-    let priority = Priority::Default;
+    let priority = plan.priority();
     let Some(_waiting) = backend.group.pending(&backend.limits, priority) else {
         site.worker.stats().inc(Counter::UpstreamRqOverflow);
         return Err(overflow(backend, "pending requests"));
@@ -272,8 +304,7 @@ async fn dial(
     (host, held): (Option<&str>, Held),
 ) -> Result<Upstream, Failure> {
     let backend = plan.backend;
-    let original_dst = site.connection.original_dst;
-    let context = ConnectContext { host, original_dst, ..ConnectContext::default() };
+    let context = ConnectContext { host, ..site.connection.connect_context() };
     let told = pick.clone();
     match site.worker.dial(backend, pick, &context, Some(held)).await {
         Ok(upstream) => {

@@ -140,7 +140,7 @@ fn on_head<'c, C: ClientSide, E: EndpointSide>(
     let values = |name: &str, each: &mut dyn FnMut(&[u8])| {
         fields.all_named(name.as_bytes()).for_each(each);
     };
-    if course.is_repeatable && relay.desk.replay.is_whole() && course.tries.wants(status, values) {
+    if relay.desk.replay.is_whole() && course.wants_another(site, trace, status, values) {
         return Err(Failure::Status);
     }
     trace.response_start = Some(Instant::now());

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     access_log::Flag,
     config::{Backend, Config},
+    hosts::Priority,
 };
 
 /// How one request is forwarded.
@@ -47,6 +48,11 @@ impl Plan<'_> {
             UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => self.backend.http1.trailers,
             UpstreamProtocol::Http2 | UpstreamProtocol::Auto => true,
         }
+    }
+
+    /// Whose limits count.
+    pub(super) fn priority(&self) -> Priority {
+        if self.forward.is_high_priority { Priority::High } else { Priority::Default }
     }
 }
 

@@ -143,7 +143,7 @@ fn on_head<'c>(
     let values = |name: &str, each: &mut dyn FnMut(&[u8])| {
         fields.all_named(name.as_bytes()).for_each(each);
     };
-    if course.is_repeatable && flight.desk.kept.is_whole() && course.tries.wants(status, values) {
+    if flight.desk.kept.is_whole() && course.wants_another(site, trace, status, values) {
         return Err(Failure::Status);
     }
     trace.response_start = Some(Instant::now());

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::reply::Reply;
-use crate::{access_log::Flag, upstream::ConnectError};
+use crate::{access_log::Flag, names::NameError, upstream::ConnectError};
 
 /// Why one try gave no response.
 #[derive(Debug)]
@@ -68,6 +68,17 @@ impl Failure {
             Self::Connect(error @ ConnectError::Dropped { is_unconditional, .. }) => {
                 let text =
                     if *is_unconditional { "unconditional drop overload" } else { "drop overload" };
+                told(503, error.details(), text.into())
+            }
+            Self::Connect(error @ ConnectError::Forbidden { .. }) => {
+                told(403, error.details(), "destination is not allowed".into())
+            }
+            Self::Connect(error @ ConnectError::Name { source, .. }) => {
+                let text = match source {
+                    NameError::Unresolved => "DNS resolution failure",
+                    NameError::TooMany => "DNS cache overflow",
+                    NameError::Overflow => "Dynamic forward proxy pending request overflow",
+                };
                 told(503, error.details(), text.into())
             }
             Self::Connect(error) => {

@@ -5,7 +5,7 @@
 //! Never: sends a request again on which an endpoint may have acted, unless the policy or the
 //!        method allows it; sends anything again once the response has begun.
 
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
 
 use sluis_http1::{Known, Scan};
 use sluis_rules::{Address, HostRewrite, Mirror, RequestHash, hash_of};
@@ -27,11 +27,7 @@ use super::{
     timeouts,
     trace::Trace,
 };
-use crate::{
-    access_log::Flag,
-    hosts::{Permit, Priority},
-    stats::Counter,
-};
+use crate::{access_log::Flag, hosts::Permit, stats::Counter};
 
 /// How forwarding ended.
 pub(super) enum Outcome<'c> {
@@ -56,6 +52,35 @@ pub(super) struct Course<'p, 'c> {
     pub(super) owes_continue: bool,
     /// Whether the body is taken apart: a further try cannot take it as it came.
     pub(super) is_relayed: bool,
+    /// Counts the retry that is under way.
+    pub(super) retrying: RefCell<Option<Permit>>,
+}
+
+impl Course<'_, '_> {
+    /// Whether a response of this status is to be tried again, and the limits allow it.
+    pub(super) fn wants_another(
+        &self,
+        site: Site<'_>,
+        trace: &mut Trace<'_>,
+        status: u16,
+        headers: impl Fn(&str, &mut dyn FnMut(&[u8])),
+    ) -> bool {
+        self.is_repeatable && self.tries.wants(status, headers) && self.may_retry(site, trace)
+    }
+
+    /// Takes a place among the cluster's retries.
+    fn may_retry(&self, site: Site<'_>, trace: &mut Trace<'_>) -> bool {
+        let mut retrying = self.retrying.borrow_mut();
+        // The retry before is over; as in Envoy it makes room for this one.
+        drop(retrying.take());
+        let backend = self.plan.backend;
+        *retrying = backend.group.retry(&backend.limits, self.plan.priority());
+        if retrying.is_none() {
+            site.worker.stats().inc(Counter::UpstreamRetryOverflow);
+            trace.flags.set(Flag::UpstreamOverflow);
+        }
+        retrying.is_some()
+    }
 }
 
 /// The request could not be brought into the form that its route asks for.
@@ -81,7 +106,6 @@ pub(super) async fn forward<'c>(
     desk.kept.restart(goes_on);
     desk.replay.restart(goes_on);
     copy(client, site, plan, &mut mirrors, desk);
-    let mut retrying: Option<Permit> = None;
     loop {
         let tried = attempt(client, site, desk, &mut course, trace).await;
         copy(client, site, plan, &mut mirrors, desk);
@@ -108,17 +132,11 @@ pub(super) async fn forward<'c>(
         let Next::Again(wait) = next else {
             return Outcome::Reply(give_up(&failure, &course, trace));
         };
-        // The retry before is over; as in Envoy it makes room for this one.
-        drop(retrying.take());
-        let backend = plan.backend;
-        // Another connection in place of a kept one that was dead is no retry.
+        // Another connection in place of a kept one that was dead is no retry; what the response
+        // asked for has its place already.
         let is_stale = matches!(failure, Failure::Closed { is_stale: true, .. }) && wait.is_zero();
-        if !is_stale {
-            retrying = backend.group.retry(&backend.limits, Priority::Default);
-        }
-        if retrying.is_none() && !is_stale {
-            site.worker.stats().inc(Counter::UpstreamRetryOverflow);
-            trace.flags.set(Flag::UpstreamOverflow);
+        let has_place = is_stale || matches!(failure, Failure::Status);
+        if !has_place && !course.may_retry(site, trace) {
             return Outcome::Reply(give_up(&failure, &course, trace));
         }
         site.worker.stats().inc(Counter::HttpRetries);
@@ -203,6 +221,7 @@ fn begin<'p, 'c>(
         is_repeatable: true,
         owes_continue: false,
         is_relayed: false,
+        retrying: RefCell::default(),
     })
 }
 

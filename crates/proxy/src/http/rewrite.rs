@@ -137,6 +137,11 @@ fn redirected<'p>(redirect: &Redirect, route: &Route, target: &'p [u8]) -> Cow<'
     }
 }
 
+/// The port of the request's host, where it names one.
+pub(super) fn host_port(head: &RequestHead) -> Option<u16> {
+    Authority::parse(head.authority()).ok()?.port
+}
+
 /// The request's host without its port, lower-case letters or not; `None` when there is none.
 pub(super) fn host_name(head: &RequestHead) -> Option<&str> {
     let parsed = Authority::parse(head.authority()).ok()?;

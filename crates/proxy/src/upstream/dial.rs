@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
-use sluis_rules::{Address, UpstreamTls};
+use sluis_rules::{Address, Tunnel, UpstreamTls};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -33,11 +33,14 @@ pub(super) async fn dial(
     if let Some(version) = hop.proxy_protocol {
         handshake::proxy_header(&mut socket, version, context.downstream).await.map_err(failed)?;
     }
-    let Some(settings) = pick.tls(backend) else {
-        return Ok((Io::Plain(socket), local));
+    let mut io = match pick.tls(backend) {
+        Some(settings) => start_tls(backend, pick, settings, socket, context).await?,
+        None => Io::Plain(socket),
     };
-    let stream = start_tls(backend, pick, settings, socket, context).await?;
-    Ok((stream, local))
+    if let Some(Tunnel { target, headers }) = context.tunnel {
+        handshake::ask_to_connect(&mut io, target, headers).await.map_err(failed)?;
+    }
+    Ok((io, local))
 }
 
 async fn start_tls(

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use sluis_rules::ProxyProtocol;
@@ -62,22 +63,13 @@ fn binary_header(ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
 /// # Errors
 ///
 /// `ConnectionRefused` when the answer is not of 2xx; otherwise what the connection says.
-pub(crate) async fn ask_to_connect<IO: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn ask_to_connect<IO: AsyncRead + AsyncWrite + Unpin>(
     io: &mut IO,
     target: &str,
-    fields: &[(String, String)],
+    headers: &[(Arc<str>, Arc<str>)],
 ) -> io::Result<()> {
-    ask(io, &format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n"), fields).await
-}
-
-/// As [`ask_to_connect`], with the first lines of the request given.
-pub(crate) async fn ask<IO: AsyncRead + AsyncWrite + Unpin>(
-    io: &mut IO,
-    start: &str,
-    fields: &[(String, String)],
-) -> io::Result<()> {
-    let mut request = start.to_owned();
-    for (name, value) in fields {
+    let mut request = format!("CONNECT {target} HTTP/1.1\r\nhost: {target}\r\n");
+    for (name, value) in headers {
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str("\r\n");

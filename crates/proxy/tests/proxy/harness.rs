@@ -53,9 +53,10 @@ impl Proxy {
         let bootstrap = Bootstrap::from_message(message).unwrap();
         let (stop, stopped) = oneshot::channel();
         let (told, ready) = oneshot::channel::<Ready>();
+        let workers = bootstrap.workers().unwrap().unwrap_or(2);
         let options = Options {
             bootstrap,
-            workers: 2,
+            workers,
             drain,
             descriptors: 4096,
             system_roots: None,

@@ -21,6 +21,9 @@ use envoy_types::pb::{
                 },
             },
             common::dynamic_forward_proxy::v3::DnsCacheConfig,
+            filters::http::dynamic_forward_proxy::v3::{
+                FilterConfig as HttpForward, filter_config::ImplementationSpecifier,
+            },
             network::dns_resolver::{
                 cares::v3::CaresDnsResolverConfig, getaddrinfo::v3::GetAddrInfoDnsResolverConfig,
             },
@@ -276,5 +279,21 @@ fn resolver(at: &At<'_>, config: Option<&TypedExtensionConfig>, dns: &mut DnsOpt
             let _ = at.unpack::<GetAddrInfoDnsResolverConfig>(any);
         }
         other => at.fault(format!("{other} is not supported")),
+    }
+}
+
+/// The HTTP filter that fills the cache in Envoy.
+pub(super) fn http_filter(at: &At<'_>, any: &Any) {
+    let Some(filter) = at.unpack::<HttpForward>(any) else { return };
+    fields!(at, &filter => HttpForward {
+        use { implementation_specifier }
+        accept { save_upstream_address }
+        refuse { allow_dynamic_host_from_filter_state }
+    });
+    match implementation_specifier {
+        Some(ImplementationSpecifier::DnsCacheConfig(cache)) => {
+            drop(dns_cache(&at.field("dns_cache_config"), cache));
+        }
+        _ => at.field("dns_cache_config").fault("is missing"),
     }
 }

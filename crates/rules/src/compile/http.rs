@@ -29,7 +29,7 @@ use envoy_types::pb::{
 use super::{
     access_log::access_logs,
     at::{At, fields, message_of},
-    filters, messages, routes,
+    dns, filters, messages, routes,
 };
 use crate::{
     ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
@@ -71,6 +71,7 @@ const UNSEEN: [&str; 4] = [
 const LUA: &str = "envoy.extensions.filters.http.lua.v3.Lua";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const UPSTREAM_CODEC: &str = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
+const DYNAMIC_FORWARD: &str = "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig";
 const UUID: &str = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig";
 
 #[expect(clippy::too_many_lines, reason = "one line per field of Envoy's largest message")]
@@ -492,6 +493,11 @@ fn http_filter(at: &At<'_>, filter: &PbFilter) -> Option<HttpFilter> {
         RATE_LIMIT => HttpFilterKind::RateLimit(Arc::new(filters::rate_limit(at, any)?)),
         MUTATION => HttpFilterKind::Mutation(Arc::new(filters::mutation(at, any)?)),
         HEALTH_CHECK => HttpFilterKind::HealthCheck(Arc::new(filters::health_check(at, any)?)),
+        // The cluster resolves names itself, by the settings of its own.
+        DYNAMIC_FORWARD => {
+            dns::http_filter(at, any);
+            return None;
+        }
         unseen if UNSEEN.contains(&unseen) => return None,
         // The user has said that the traffic may go on without it.
         _ if *is_optional => return None,

@@ -13,15 +13,8 @@ use envoy_types::pb::{
             listener::DrainType, listener_filter::ConfigType as ListenerFilterConfig,
             listener_filter_chain_match_predicate::Rule,
         },
-        extensions::filters::{
-            listener::{proxy_protocol::v3::ProxyProtocol, tls_inspector::v3::TlsInspector},
-            network::tcp_proxy::v3::{
-                TcpProxy as PbTcpProxy,
-                tcp_proxy::{
-                    ClusterSpecifier, WeightedCluster as PbWeighted,
-                    weighted_cluster::ClusterWeight,
-                },
-            },
+        extensions::filters::listener::{
+            proxy_protocol::v3::ProxyProtocol, tls_inspector::v3::TlsInspector,
         },
     },
     google::protobuf::Any,
@@ -30,16 +23,17 @@ use envoy_types::pb::{
 use super::{
     access_log::access_logs,
     at::{At, fields, message_of, refuse},
-    http, messages, tls,
+    http, messages,
+    tcp::{sni_forward, tcp_proxy},
+    tls,
 };
 use crate::{
-    Direction, FilterChain, HeaderMutations, Listener, ListenerFilter, ListenerFilterKind, Network,
-    PortPredicate, TcpProxy, TcpTarget, WeightedCluster, WeightedClusters,
+    Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, PortPredicate,
+    TcpProxy,
     listener::{ChainMatch, ChainTable, Overlap, SourceType},
 };
 
 const FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
-const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const BUFFER_LIMIT: u32 = 1 << 20;
 
 /// How deep port predicates may be nested.
@@ -314,6 +308,7 @@ fn ports(
 /// The network filters of a chain: exactly one, and one that we have.
 fn network(at: &At<'_>, filters: &[Filter]) -> Option<Network> {
     let mut network = None;
+    let mut sni_port = None;
     for (index, filter) in filters.iter().enumerate() {
         let at = at.nth(index);
         let any = match &filter.config_type {
@@ -330,11 +325,18 @@ fn network(at: &At<'_>, filters: &[Filter]) -> Option<Network> {
         let place = &at;
         let at = at.field("typed_config");
         let found = match message_of(any) {
-            "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
-                tcp_proxy(&at, any).map(|proxy| Network::Tcp(Arc::new(proxy)))
-            }
+            "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => tcp_proxy(&at, any)
+                .map(|proxy| Network::Tcp(Arc::new(TcpProxy { sni_port, ..proxy }))),
             "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
                 http::manager(&at, any).map(|manager| Network::Http(Arc::new(manager)))
+            }
+            "envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig" => {
+                // It comes before the filter that serves the connection.
+                sni_port = sni_forward(&at, any);
+                if index + 1 == filters.len() {
+                    place.fault("serves nothing by itself");
+                }
+                continue;
             }
             other => {
                 at.fault(format!("network filter {other} is not supported"));
@@ -350,80 +352,4 @@ fn network(at: &At<'_>, filters: &[Filter]) -> Option<Network> {
         at.fault("is empty");
     }
     network
-}
-
-fn tcp_proxy(at: &At<'_>, any: &Any) -> Option<TcpProxy> {
-    let proxy = at.unpack::<PbTcpProxy>(any)?;
-    fields!(at, &proxy => PbTcpProxy {
-        use {
-            stat_prefix, idle_timeout, access_log, max_connect_attempts, hash_policy,
-            max_downstream_connection_duration, cluster_specifier,
-        }
-        // Draining is the listener's business.
-        accept { check_drain_close }
-        refuse {
-            on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout,
-            backoff_options, tunneling_config, max_downstream_connection_duration_jitter_percentage,
-            access_log_flush_interval, flush_access_log_on_connected, access_log_options,
-            proxy_protocol_tlvs, proxy_protocol_tlv_merge_policy, upstream_connect_mode,
-            max_early_data_bytes,
-        }
-    });
-    // No cluster chooses by hash: those that would are refused.
-    let _ = hash_policy;
-    let target = match cluster_specifier {
-        Some(ClusterSpecifier::Cluster(name)) if !name.is_empty() => {
-            Some(TcpTarget::Cluster(name.as_str().into()))
-        }
-        Some(ClusterSpecifier::WeightedClusters(clusters)) => {
-            weighted(&at.field("weighted_clusters"), clusters).map(TcpTarget::Weighted)
-        }
-        _ => {
-            at.field("cluster").fault("is missing");
-            None
-        }
-    };
-    Some(TcpProxy {
-        stat_prefix: stat_prefix.as_str().into(),
-        target: target?,
-        idle_timeout: messages::limit(
-            &at.field("idle_timeout"),
-            idle_timeout.as_ref(),
-            Some(TCP_IDLE_TIMEOUT),
-        ),
-        max_duration: messages::limit(
-            &at.field("max_downstream_connection_duration"),
-            max_downstream_connection_duration.as_ref(),
-            None,
-        ),
-        max_connect_attempts: messages::positive(
-            &at.field("max_connect_attempts"),
-            max_connect_attempts.as_ref(),
-            1,
-        ),
-        access_logs: access_logs(&at.field("access_log"), access_log),
-    })
-}
-
-fn weighted(at: &At<'_>, clusters: &PbWeighted) -> Option<WeightedClusters> {
-    let at = at.field("clusters");
-    let list = clusters.clusters.iter().enumerate().map(|(index, cluster)| {
-        fields!(&at.nth(index), cluster => ClusterWeight {
-            use { name, weight }
-            accept {}
-            refuse { metadata_match }
-        });
-        WeightedCluster {
-            name: name.as_str().into(),
-            header: None,
-            weight: *weight,
-            mutations: HeaderMutations::default(),
-            host: None,
-        }
-    });
-    let clusters = WeightedClusters::new(list.collect());
-    if clusters.is_none() {
-        at.fault("has weights that add up to nothing or to too much");
-    }
-    clusters
 }

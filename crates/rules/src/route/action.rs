@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{HashPolicy, RetryPolicy};
-use crate::{Fraction, Pattern, Substitution};
+use crate::{Fraction, Labels, Pattern, Substitution};
 
 /// What is done with a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +40,10 @@ pub struct Forward {
     pub retry: Option<Arc<RetryPolicy>>,
     /// What the request's hash is made of, for clusters that choose by hash.
     pub hash: Vec<HashPolicy>,
+    /// Whether the cluster's limits for requests of high priority count.
+    pub is_high_priority: bool,
+    /// The metadata that the endpoint must have, in clusters with subsets.
+    pub labels: Option<Labels>,
     /// Upgrades that this route allows or forbids.
     pub upgrades: Vec<RouteUpgrade>,
     /// Clusters that get a copy of the request; `None` leaves it to the virtual host.

@@ -264,8 +264,11 @@ fn what_is_not_understood_is_refused_by_name() {
             "listener_filters[0].typed_config: listener filter".to_owned(),
         ),
         (cluster(json!({ "queuing_policies": {} })), "queuing_policies: is not".to_owned()),
-        (cluster(json!({ "health_checks": [{}] })), "health_checks: is not supported".to_owned()),
-        (cluster(json!({ "lb_policy": "MAGLEV" })), "lb_policy: is not supported".to_owned()),
+        (cluster(json!({ "filters": [{}] })), "filters: is not supported".to_owned()),
+        (
+            cluster(json!({ "lb_policy": "LOAD_BALANCING_POLICY_CONFIG" })),
+            "lb_policy: is not supported".to_owned(),
+        ),
         (cluster(json!({ "type": "STATIC" })), "load_assignment: holds a host name".to_owned()),
         (cluster(json!({ "type": "EDS" })), "load_assignment: does not go".to_owned()),
         (cluster(json!({ "connect_timeout": "-1s" })), "connect_timeout: is not a".to_owned()),

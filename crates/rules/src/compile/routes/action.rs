@@ -60,14 +60,14 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
     fields!(at, action => PbAction {
         use {
             cluster_not_found_response_code, prefix_rewrite, regex_rewrite, append_x_forwarded_host,
-            timeout, idle_timeout, retry_policy, hash_policy, upgrade_configs, max_stream_duration,
+            timeout, idle_timeout, retry_policy, hash_policy, metadata_match, priority, upgrade_configs, max_stream_duration,
             cluster_specifier, host_rewrite_specifier, max_grpc_timeout, grpc_timeout_offset,
             request_mirror_policies, cors, hedge_policy,
         }
         accept {}
         refuse {
-            metadata_match, path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy,
-            retry_policy_typed_config, priority, rate_limits, include_vh_rate_limits,
+            path_rewrite_policy, path_rewrite, flush_timeout, early_data_policy,
+            retry_policy_typed_config, rate_limits, include_vh_rate_limits,
             internal_redirect_policy, internal_redirect_action, max_internal_redirects,
         }
     });
@@ -99,6 +99,10 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
         host: host?,
         append_x_forwarded_host: *append_x_forwarded_host,
         retry: retry::retry(&at.field("retry_policy"), retry_policy.as_ref()),
+        is_high_priority: *priority == 1,
+        labels: metadata_match
+            .as_ref()
+            .map(|all| crate::compile::balance::labels(all.filter_metadata.get("envoy.lb"))),
         hash: hash::policies(&at.field("hash_policy"), hash_policy),
         upgrades: upgrades(at, upgrade_configs),
         mirrors: mirrors(&at.field("request_mirror_policies"), request_mirror_policies),
