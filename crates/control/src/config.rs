@@ -1,34 +1,48 @@
-//! One proxy's configuration, shared among the proxies with equal inputs.
+//! What proxies are told, each part made once for all proxies that are told the same.
+//!
+//! In:    views and snapshots; for a proxy that was told something before, what has changed since.
+//! Out:   [`Config`]s, made of shared parts: a sidecar's is what its class may reach, and what it
+//!        receives itself.
+//! Never: keeps anything alive that no proxy holds.
+//!
+//! Start at [`Configs::build`]; [`Configs::renew`] is the shorter way after a change.
+
+mod told;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     Secret, secret::Type as SecretKind,
 };
-use sluis_envoy::{EncodedSet, Kind, ResourceSet};
-use sluis_model::Snapshot;
+use sluis_envoy::{EncodedSet, Kind, ResourceSet, unpack};
+use sluis_model::{Changes, Snapshot};
 use sluis_resources::Fault;
-use sluis_translate::{Inputs, ProxyView, render, select};
+use sluis_translate::{Known, Part, ProxyView, Readers, is_told_in_parts};
 use sluis_xds::Peer;
+
+pub(crate) use told::Told;
 
 /// What one view of the mesh comes to.
 #[derive(Debug)]
 pub struct Config {
-    /// The resources.
-    pub set: ResourceSet,
     /// The resources as they travel.
     pub encoded: Arc<EncodedSet>,
     /// As `encoded`, without private keys: for peers that proved nothing.
     pub public: Arc<EncodedSet>,
-    /// What users asked for and did not get, each with its place.
-    pub faults: Vec<Fault>,
-    inputs: Inputs,
+    parts: Vec<Arc<Told>>,
 }
 
 impl Config {
+    fn new(parts: Vec<Arc<Told>>) -> Self {
+        let mut all = parts.iter().map(|told| &told.set);
+        let first = all.next().cloned().unwrap_or_default();
+        let encoded = Arc::new(all.fold(first, |base, own| own.over(&base)));
+        Self { public: without_keys(&encoded), encoded, parts }
+    }
+
     /// What travels to a peer: private keys only to one that proved who it is.
     #[must_use]
     pub fn encoded_for(&self, peer: &Peer) -> &Arc<EncodedSet> {
@@ -37,47 +51,194 @@ impl Config {
             Peer::Local => &self.public,
         }
     }
+
+    /// What users asked for and did not get, each with its place. A fault may be there twice.
+    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.parts.iter().flat_map(|told| &told.faults)
+    }
+
+    /// The resources as messages.
+    #[must_use]
+    pub fn decoded(&self) -> ResourceSet {
+        let mut set = ResourceSet::default();
+        for kind in Kind::ALL {
+            for resource in self.encoded.of(kind) {
+                // What was encoded here decodes here.
+                let _ = set.insert(kind, &resource.body);
+            }
+        }
+        set
+    }
 }
 
-/// Remembers the configurations in use by the hash of their inputs.
+/// Remembers what proxies are told.
 ///
-/// Bounded by the proxies: it keeps nothing alive itself.
+/// Bounded by the proxies: it keeps nothing alive itself, but for what the objects of the latest
+/// snapshot read.
 #[derive(Debug, Default)]
-pub(crate) struct Configs(Mutex<HashMap<u64, Weak<Config>>>);
+pub(crate) struct Configs {
+    known: Known,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// The snapshot asked about last, and its number.
+    latest: Option<(Snapshot, u64)>,
+    /// What the objects of a snapshot read, by its number.
+    readers: Option<(u64, Arc<Readers>)>,
+    /// What a view was told last, and of which snapshot that is known to be true.
+    told: HashMap<Asked, (Weak<Told>, u64)>,
+    /// Whole configurations by the addresses of their parts.
+    configs: HashMap<Vec<usize>, Weak<Config>>,
+}
+
+impl Memory {
+    /// The number of a snapshot: another one for each that differs from the one asked about before.
+    fn number(&mut self, snapshot: &Snapshot) -> u64 {
+        let next = match &self.latest {
+            Some((latest, number)) if latest.is_same(snapshot) => return *number,
+            Some((_, number)) => number + 1,
+            None => 0,
+        };
+        self.latest = Some((snapshot.clone(), next));
+        next
+    }
+}
+
+/// Who asks for which part.
+type Asked = (Arc<ProxyView>, Part);
+
+/// A change on its way to the proxies.
+pub(crate) struct Passage<'a> {
+    pub(crate) changes: &'a Changes,
+    pub(crate) snapshot: &'a Snapshot,
+    /// What became of each part that some proxy was told, by its address.
+    renewed: Mutex<HashMap<usize, Arc<Told>>>,
+}
+
+impl<'a> Passage<'a> {
+    pub(crate) fn new(changes: &'a Changes, snapshot: &'a Snapshot) -> Self {
+        Self { changes, snapshot, renewed: Mutex::default() }
+    }
+}
 
 impl Configs {
-    /// The configuration of a view: the one in use for equal inputs, or a new one.
+    /// The configuration of a view.
     pub(crate) fn build(&self, view: &ProxyView, snapshot: &Snapshot) -> Arc<Config> {
-        let inputs = select(view, snapshot);
-        let fingerprint = inputs.fingerprint();
-        if let Some(config) = self.find(fingerprint)
-            && config.inputs == inputs
-        {
+        let mut parts = Vec::new();
+        if is_told_in_parts(view, snapshot) {
+            let class = self.readers(snapshot).class(view, snapshot);
+            parts.push(self.told(Arc::new(class), Part::Outbound, snapshot));
+            parts.push(self.told(Arc::new(view.clone()), Part::Inbound, snapshot));
+        } else {
+            parts.push(self.told(Arc::new(view.clone()), Part::Whole, snapshot));
+        }
+        self.join(parts)
+    }
+
+    /// The configuration after a change, for a proxy whose view and class are what they were.
+    pub(crate) fn renew(&self, config: &Arc<Config>, passage: &Passage<'_>) -> Arc<Config> {
+        let renew = |told: &Arc<Told>| {
+            let address = Arc::as_ptr(told) as usize;
+            let done = |passage: &Passage<'_>| {
+                let renewed = passage.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+                renewed.get(&address).cloned()
+            };
+            if let Some(known) = done(passage) {
+                return known;
+            }
+            let next = match told.after(passage.changes, passage.snapshot, &self.known) {
+                Some(next) => {
+                    let asked = (Arc::clone(&told.view), told.part);
+                    let mut memory = self.lock();
+                    let number = memory.number(passage.snapshot);
+                    memory.told.insert(asked, (Arc::downgrade(&next), number));
+                    next
+                }
+                None => self.told(Arc::clone(&told.view), told.part, passage.snapshot),
+            };
+            let mut renewed = passage.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+            renewed.insert(address, Arc::clone(&next));
+            next
+        };
+        let parts: Vec<Arc<Told>> = config.parts.iter().map(renew).collect();
+        let is_same = parts.iter().zip(&config.parts).all(|(new, old)| Arc::ptr_eq(new, old));
+        if is_same { Arc::clone(config) } else { self.join(parts) }
+    }
+
+    /// Whether what the objects read of proxies is the same in two snapshots, so that every proxy
+    /// stays in its class.
+    pub(crate) fn keeps_classes(&self, before: &Snapshot, after: &Snapshot) -> bool {
+        self.readers(before) == self.readers(after)
+    }
+
+    fn readers(&self, snapshot: &Snapshot) -> Arc<Readers> {
+        let number = {
+            let mut memory = self.lock();
+            let number = memory.number(snapshot);
+            match &memory.readers {
+                Some((of, readers)) if *of == number => return Arc::clone(readers),
+                _ => number,
+            }
+        };
+        let readers = Arc::new(Readers::of(snapshot));
+        self.lock().readers = Some((number, Arc::clone(&readers)));
+        readers
+    }
+
+    /// What a view is told: what it was told before, where that is still true.
+    fn told(&self, view: Arc<ProxyView>, part: Part, snapshot: &Snapshot) -> Arc<Told> {
+        let asked = (view, part);
+        let (number, before) = {
+            let mut memory = self.lock();
+            let number = memory.number(snapshot);
+            let before = memory.told.get(&asked).and_then(|(told, of)| {
+                let told = told.upgrade()?;
+                Some((told, *of == number))
+            });
+            (number, before)
+        };
+        if let Some((told, true)) = &before {
+            return Arc::clone(told);
+        }
+        let before = before.map(|(told, _)| told);
+        let told = Told::new(&asked.0, part, snapshot, &self.known, before.as_ref());
+        let mut memory = self.lock();
+        if memory.told.len() == memory.told.capacity() {
+            memory.told.retain(|_, (told, _)| told.strong_count() > 0);
+        }
+        memory.told.insert(asked, (Arc::downgrade(&told), number));
+        told
+    }
+
+    /// The configuration of these parts: the one in use, or a new one.
+    fn join(&self, parts: Vec<Arc<Told>>) -> Arc<Config> {
+        let key: Vec<usize> = parts.iter().map(|told| Arc::as_ptr(told) as usize).collect();
+        if let Some(config) = self.lock().configs.get(&key).and_then(Weak::upgrade) {
             return config;
         }
-        let rendered = render(&inputs);
-        let encoded = Arc::new(rendered.set.encode());
-        let public = without_keys(&rendered.set, &encoded);
-        let (set, faults) = (rendered.set, rendered.faults);
-        let config = Arc::new(Config { set, encoded, public, faults, inputs });
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, config| config.strong_count() > 0);
-        known.insert(fingerprint, Arc::downgrade(&config));
+        let config = Arc::new(Config::new(parts));
+        let mut memory = self.lock();
+        if memory.configs.len() == memory.configs.capacity() {
+            memory.configs.retain(|_, config| config.strong_count() > 0);
+        }
+        memory.configs.insert(key, Arc::downgrade(&config));
         config
     }
 
-    fn find(&self, fingerprint: u64) -> Option<Arc<Config>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&fingerprint)?.upgrade()
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The set without the secrets that hold more than roots; the very same one where there are none.
-fn without_keys(set: &ResourceSet, encoded: &Arc<EncodedSet>) -> Arc<EncodedSet> {
+fn without_keys(encoded: &Arc<EncodedSet>) -> Arc<EncodedSet> {
     let is_public =
-        |secret: &Secret| matches!(secret.r#type, Some(SecretKind::ValidationContext(_)));
-    let keys = set.secrets.iter().filter(|(_, secret)| !is_public(secret));
-    let names: Vec<&String> = keys.map(|(name, _)| name).collect();
+        |secret: Secret| matches!(secret.r#type, Some(SecretKind::ValidationContext(_)));
+    let all = encoded.of(Kind::Secret);
+    let keys = all.filter(|resource| !unpack(&resource.body).is_ok_and(is_public));
+    let names: Vec<&str> = keys.map(|resource| resource.name.as_str()).collect();
     if names.is_empty() {
         return Arc::clone(encoded);
     }

@@ -13,7 +13,7 @@ use std::{
 use sluis_envoy::{EncodedSet, Kind};
 use sluis_model::{Batch, Changes, Snapshot, apply};
 use sluis_nouns::{ObjectName, TrustDomain};
-use sluis_resources::Fault;
+use sluis_resources::{Fault, Key, Kind as ResourceKind};
 use sluis_translate::ProxyView;
 use sluis_xds::{Peer, ProxyKey, Refusal};
 use tokio::{
@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use crate::{
     ProxyNode, ProxyStatus, ViewError,
-    config::{Config, Configs},
+    config::{Config, Configs, Passage},
     debounce,
     metrics::Metrics,
     proxy_view,
@@ -63,7 +63,7 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) peer: Peer,
-    pub(crate) node: ProxyNode,
+    pub(crate) node: Arc<ProxyNode>,
     pub(crate) view: ProxyView,
     pub(crate) config: Arc<Config>,
     /// The generation of the snapshot that `config` was built from.
@@ -73,11 +73,22 @@ pub(crate) struct Stream {
 }
 
 /// A snapshot on its way to the proxies.
-struct Generation {
+struct Generation<'a> {
     number: u64,
     /// When the change that it follows from was taken up.
     began: Instant,
-    snapshot: Snapshot,
+    passage: Passage<'a>,
+    /// Proxies stay who they are, but for those whose own workload has changed.
+    is_ordinary: bool,
+}
+
+/// A connected proxy as it was before a change.
+struct Held {
+    key: ProxyKey,
+    peer: Peer,
+    node: Arc<ProxyNode>,
+    name: ObjectName,
+    config: Arc<Config>,
 }
 
 /// A connected proxy, in detail.
@@ -143,25 +154,26 @@ impl Control {
         let before = self.lock().snapshot.clone();
         let (snapshot, changes) = apply(&before, batch);
         self.metrics().applied(began.elapsed());
-        let (generation, streams) = {
+        let (number, streams) = {
             let mut state = self.lock();
             state.snapshot = snapshot.clone();
             state.generation += 1;
-            let who = |stream: &Stream| (stream.peer.clone(), stream.node.clone());
-            let streams: Vec<_> =
-                state.streams.iter().map(|(key, stream)| (*key, who(stream))).collect();
-            (state.generation, streams)
+            let streams = state.streams.iter().map(|(key, stream)| Held::of(*key, stream));
+            (state.generation, streams.collect::<Vec<_>>())
         };
+        let passage = Passage::new(&changes, &snapshot);
+        let is_ordinary = self.is_ordinary(&before, &passage);
+        let next = Generation { number, began, passage, is_ordinary };
         let mut pushed = 0;
-        let next = Generation { number: generation, began, snapshot };
-        for (key, who) in streams {
-            pushed += usize::from(self.refresh(key, &who, &next));
+        for held in streams {
+            pushed += usize::from(self.refresh(&held, &next));
         }
         info!(
             added = changes.added.len(),
             changed = changes.changed.len(),
             removed = changes.removed.len(),
             pushed,
+            took = ?began.elapsed(),
             "mesh changed"
         );
         self.tell();
@@ -239,7 +251,7 @@ impl Control {
         let show = |(key, stream): (&ProxyKey, &Stream)| Client {
             key: *key,
             peer: stream.peer.clone(),
-            node: stream.node.clone(),
+            node: (*stream.node).clone(),
             view: stream.view.clone(),
             config: Arc::clone(&stream.config),
             connected: stream.progress.age(now),
@@ -285,13 +297,13 @@ impl Control {
                 state.streams.values().map(|stream| Arc::clone(&stream.config)).collect();
             (state.snapshot.clone(), in_use)
         };
-        faults.extend(in_use.iter().flat_map(|config| config.faults.iter().cloned()));
+        faults.extend(in_use.iter().flat_map(|config| config.faults().cloned()));
         for workload in snapshot.workloads().filter(|workload| wants_proxy(workload)) {
             match proxy_view(workload, None, &self.0.domain) {
                 Err(error) => drop(faults.insert(error.fault(workload))),
                 Ok(view) => {
                     let config = self.0.configs.build(&view, &snapshot);
-                    faults.extend(config.faults.iter().cloned());
+                    faults.extend(config.faults().cloned());
                 }
             }
         }
@@ -320,22 +332,52 @@ impl Control {
         self.0.configs.build(view, snapshot)
     }
 
+    /// Whether proxies stay who they are by a change, but for those whose own workload it is.
+    fn is_ordinary(&self, before: &Snapshot, passage: &Passage<'_>) -> bool {
+        let only_endpoints =
+            passage.changes.keys().all(|key| key.kind == ResourceKind::WorkloadEntry);
+        let turns_all = |kind: ResourceKind| {
+            matches!(kind, ResourceKind::EnvoyFilter | ResourceKind::ConfigMap)
+        };
+        !passage.changes.keys().any(|key| turns_all(key.kind))
+            && (only_endpoints || self.0.configs.keeps_classes(before, passage.snapshot))
+    }
+
+    /// The view and configuration of a connected proxy after a change.
+    fn rebuild(
+        &self,
+        held: &Held,
+        next: &Generation<'_>,
+    ) -> Result<(Option<ProxyView>, Arc<Config>), Refusal> {
+        let key = Key { kind: ResourceKind::WorkloadEntry, name: held.name.clone() };
+        if next.is_ordinary && !next.passage.changes.contains(&key) {
+            return Ok((None, self.0.configs.renew(&held.config, &next.passage)));
+        }
+        let view = self.admit(&held.peer, &held.node, next.passage.snapshot)?;
+        let config = self.config(&view, next.passage.snapshot);
+        Ok((Some(view), config))
+    }
+
     /// Rebuilds one proxy's configuration; returns whether something was pushed.
     ///
     /// A proxy whose workload is gone, or now has another identity, is dropped: its stream ends.
-    fn refresh(&self, key: ProxyKey, (peer, node): &(Peer, ProxyNode), next: &Generation) -> bool {
-        let admitted = self.admit(peer, node, &next.snapshot);
-        let built = admitted.map(|view| (self.config(&view, &next.snapshot), view));
+    fn refresh(&self, held: &Held, next: &Generation<'_>) -> bool {
+        let built = self.rebuild(held, next);
         let mut state = self.lock();
-        let Some(stream) = state.streams.get_mut(&key) else { return false };
+        let Some(stream) = state.streams.get_mut(&held.key) else { return false };
         match built {
-            Ok((config, view)) => {
+            Ok((view, config)) => {
                 if next.number <= stream.generation {
                     return false;
                 }
-                stream.view = view;
+                if let Some(view) = view {
+                    stream.view = view;
+                }
                 stream.generation = next.number;
-                let encoded = Arc::clone(config.encoded_for(peer));
+                if Arc::ptr_eq(&config, &stream.config) {
+                    return false;
+                }
+                let encoded = Arc::clone(config.encoded_for(&held.peer));
                 stream.config = config;
                 let progress = &mut stream.progress;
                 stream.sets.send_if_modified(|set| {
@@ -349,17 +391,31 @@ impl Control {
             }
             Err(Refusal::Malformed(reason)) => {
                 // The last good configuration stays; the fault is shown by `faults`.
-                warn!(node = %node.id, reason, "configuration not built");
+                warn!(node = %held.node.id, reason, "configuration not built");
                 false
             }
             Err(refusal) => {
-                info!(node = %node.id, reason = %refusal, "proxy is no longer served");
-                state.streams.remove(&key);
+                info!(node = %held.node.id, reason = %refusal, "proxy is no longer served");
+                state.streams.remove(&held.key);
                 false
             }
         }
     }
 }
 
+impl Held {
+    fn of(key: ProxyKey, stream: &Stream) -> Self {
+        Self {
+            key,
+            peer: stream.peer.clone(),
+            node: Arc::clone(&stream.node),
+            name: stream.view.name.clone(),
+            config: Arc::clone(&stream.config),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk;

@@ -21,7 +21,7 @@ impl Directory for Control {
     /// Lets a proxy in whose node names a `WorkloadEntry` with the namespace and service account
     /// of its certificate; and on the port without TLS whoever says what it is.
     fn connect(&self, peer: &Peer, node: &Node) -> Result<Connection, Refusal> {
-        let node = ProxyNode::read(node);
+        let node = Arc::new(ProxyNode::read(node));
         loop {
             let (snapshot, generation) = {
                 let state = self.lock();

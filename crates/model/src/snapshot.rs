@@ -51,6 +51,12 @@ impl Changes {
         self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
     }
 
+    /// Whether an object is different.
+    #[must_use]
+    pub fn contains(&self, key: &Key) -> bool {
+        self.added.contains(key) || self.changed.contains(key) || self.removed.contains(key)
+    }
+
     /// Every key that is different.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.added.iter().chain(&self.changed).chain(&self.removed)
@@ -92,6 +98,12 @@ impl Snapshot {
     #[must_use]
     pub fn mesh(&self) -> &MeshConfig {
         &self.index.mesh
+    }
+
+    /// Whether both are the very same. They may be equal when they are not.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.index, &other.index)
     }
 
     /// One resource.

@@ -10,14 +10,16 @@
 //!
 //! [`ResourceSet`]: sluis_envoy::ResourceSet
 
+mod class;
 mod inputs;
 mod render;
 mod select;
 mod view;
 
+pub use class::{Readers, is_told_in_parts};
 pub use inputs::*;
-pub use render::{Rendered, render};
-pub use select::select;
+pub use render::{Known, Rendered, fingerprint, render, render_encoded};
+pub use select::{CLIENT_TLS, Part, select, select_clusters, select_part};
 pub use sluis_resources::Fault;
 pub use view::{Capture, NodeFacts, ProxyView, Role};
 

@@ -7,6 +7,7 @@
 mod access_log;
 mod cluster;
 mod dynamic;
+mod encoded;
 mod grpc;
 mod inbound;
 mod listener;
@@ -17,6 +18,8 @@ mod secret;
 mod server_tls;
 mod tls;
 mod wrap;
+
+pub use encoded::{Known, fingerprint, render_encoded};
 
 use std::{collections::BTreeMap, sync::Arc};
 

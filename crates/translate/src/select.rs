@@ -31,6 +31,8 @@ mod sni_dnat;
 mod speakers;
 mod tls;
 
+pub use destination::CLIENT_TLS;
+
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
@@ -47,13 +49,32 @@ use crate::{
     ProxyView, Role,
 };
 
+/// Which side of a proxy is selected for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// Both.
+    Whole,
+    /// What its workload may reach.
+    Outbound,
+    /// What its workload receives.
+    Inbound,
+}
+
 /// Chooses and orders everything of the mesh that matters to one proxy.
 #[must_use]
 pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
+    select_part(view, snapshot, Part::Whole)
+}
+
+/// Chooses and orders what matters to one side of a proxy. Both sides together are the whole, but for
+/// patches, which look at the whole.
+#[must_use]
+pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs {
     // Sidecar resources say nothing to gateways.
     let scope =
         (view.role == Role::Sidecar).then(|| snapshot.scope(&view.name.namespace, &view.labels));
     let services = match &scope {
+        _ if part == Part::Inbound => Vec::new(),
         Some(scope) => scope.services().cloned().collect(),
         None => snapshot.services(&view.name.namespace).cloned().collect(),
     };
@@ -67,6 +88,7 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
         faults: Vec::new(),
     };
     let (outbound, (listeners, routes)) = match view.role {
+        _ if part == Part::Inbound => (None, Default::default()),
         Role::Sidecar => {
             let policy = selection.policy();
             let capture = view.capture.clone();
@@ -81,16 +103,21 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
         Role::Gateway => (None, gateway::select(&mut selection)),
     };
     let inbound = match view.role {
+        _ if part == Part::Outbound => None,
         Role::Sidecar => inbound::select(&mut selection),
         Role::Gateway => None,
     };
-    let mut clusters = cluster::select(&mut selection);
+    let mut clusters = match part {
+        Part::Inbound => Vec::new(),
+        Part::Whole | Part::Outbound => cluster::select(&mut selection),
+    };
     if view.role == Role::Gateway {
         clusters.extend(sni_dnat::clusters(&selection, &clusters));
     }
     let secrets = secrets::select(&mut selection, &listeners, &clusters);
     let patches = envoy_filter::select(&mut selection);
-    let names = view.dns.then(|| names::select(&selection));
+    let answers = view.dns && part != Part::Inbound;
+    let names = answers.then(|| names::select(&selection));
     let mut seen = HashSet::new();
     selection.faults.retain(|fault| seen.insert(fault.clone()));
     Inputs {
@@ -104,6 +131,41 @@ pub fn select(view: &ProxyView, snapshot: &Snapshot) -> Inputs {
         secrets,
         names,
         patches,
+        faults: selection.faults,
+    }
+}
+
+/// Chooses the clusters of some services as [`select_part`] does for [`Part::Outbound`], and nothing
+/// else.
+#[must_use]
+pub fn select_clusters(
+    view: &ProxyView,
+    snapshot: &Snapshot,
+    is_meant: impl Fn(&MeshService) -> bool,
+) -> Inputs {
+    let scope = snapshot.scope(&view.name.namespace, &view.labels);
+    let services = scope.services().filter(|service| is_meant(service)).cloned().collect();
+    let mut selection = Selection {
+        view,
+        snapshot,
+        scope: Some(scope),
+        services,
+        client_tls_clusters: Vec::new(),
+        askers: BTreeMap::new(),
+        faults: Vec::new(),
+    };
+    let clusters = cluster::select(&mut selection);
+    Inputs {
+        mesh: MeshInputs { dynamic_dns: cluster::dynamic_dns(&clusters), ..mesh(snapshot.mesh()) },
+        is_grpc: false,
+        outbound: None,
+        inbound: None,
+        listeners: Vec::new(),
+        routes: Vec::new(),
+        clusters,
+        secrets: Vec::new(),
+        names: None,
+        patches: Vec::new(),
         faults: selection.faults,
     }
 }

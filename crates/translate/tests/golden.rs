@@ -40,7 +40,10 @@ use sluis_model::{Batch, Snapshot, apply};
 use sluis_nouns::{ObjectName, TrustDomain, WorkloadId};
 use sluis_protojson::{message_from_json, message_to_json};
 use sluis_resources::WorkloadAddress;
-use sluis_translate::{Capture, NodeFacts, ProxyView, Rendered, Role, build};
+use sluis_translate::{
+    Capture, Known, NodeFacts, Part, ProxyView, Readers, Rendered, Role, build, is_told_in_parts,
+    render_encoded, select_part,
+};
 
 /// A proxy of `proxy.yaml`.
 #[derive(Deserialize)]
@@ -162,6 +165,42 @@ fn shown(rendered: &Rendered) -> Value {
 
 fn json<M: prost::Name>(message: &M) -> Value {
     message_to_json(message).unwrap()
+}
+
+#[test]
+fn the_sides_of_a_sidecar_are_the_whole_whoever_of_its_class_asks() {
+    for case in cases() {
+        let input = fs::read_to_string(case.join("input.yaml")).unwrap();
+        let (snapshot, _) = snapshot("input.yaml", &input);
+        let proxies = fs::read_to_string(case.join("proxy.yaml")).unwrap();
+        let proxies: BTreeMap<String, Proxy> = serde_saphyr::from_str(&proxies).unwrap();
+        let (readers, known) = (Readers::of(&snapshot), Known::default());
+        for (label, proxy) in proxies {
+            let view = view(&proxy, &snapshot);
+            let part = |view: &ProxyView, part: Part| {
+                render_encoded(&select_part(view, &snapshot, part), &known).0
+            };
+            let whole = build(&view, &snapshot).set.encode();
+            let place = format!("{} {label}", case.display());
+            assert!(part(&view, Part::Whole) == whole, "{place}: encoded otherwise");
+            if is_told_in_parts(&view, &snapshot) {
+                let outbound = part(&readers.class(&view, &snapshot), Part::Outbound);
+                let inbound = part(&view, Part::Inbound);
+                for kind in Kind::ALL {
+                    let both = inbound.over(&outbound);
+                    let shown = |set: &EncodedSet| -> Vec<(String, String)> {
+                        let mut all: Vec<_> = set
+                            .of(kind)
+                            .map(|one| (one.name.clone(), one.version.clone()))
+                            .collect();
+                        all.sort();
+                        all
+                    };
+                    assert_eq!(shown(&both), shown(&whole), "{place} {kind}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Debug {
         let filters =
             wrapped(Kind::Extension, &|one, at| json!({"version_info": at, "ecds_filter": one}))?;
         let secrets: Vec<Value> =
-            client.config.set.secrets.keys().map(|name| json!({"name": name})).collect();
+            client.config.encoded.of(Kind::Secret).map(|one| json!({"name": one.name})).collect();
         Ok(json!({"configs": [
             section("ClustersConfigDump", "dynamic_active_clusters", clusters),
             section("ListenersConfigDump", "dynamic_listeners", listeners),

@@ -15,6 +15,7 @@ use std::{
 use serde_json::Value;
 use sluis_ca::Authority;
 use sluis_control::{Control, ProxyStatus, Sync};
+use sluis_envoy::{Kind, NameTable, unpack};
 use sluis_nouns::{ObjectName, WorkloadId};
 use sluis_resources::Fault;
 use sluis_translate::Role;
@@ -81,8 +82,9 @@ impl Mesh {
     /// The names that a workload may know, with their addresses.
     pub(crate) fn names_of(&self, name: &ObjectName) -> BTreeMap<String, Vec<String>> {
         let Some(Ok(config)) = self.control.config_of(name) else { return BTreeMap::new() };
-        let table = config.config.set.names.iter().flat_map(|names| names.table.iter());
-        table.map(|(host, info)| (host.clone(), info.ips.clone())).collect()
+        let names = config.config.encoded.of(Kind::NameTable);
+        let tables = names.filter_map(|names| unpack::<NameTable>(&names.body).ok());
+        tables.flat_map(|names| names.table).map(|(host, info)| (host, info.ips)).collect()
     }
 
     fn proxy_report(

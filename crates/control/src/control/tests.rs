@@ -51,7 +51,7 @@ spec:
 ";
 
 #[track_caller]
-fn batch(yaml: &str) -> Batch {
+pub(super) fn batch(yaml: &str) -> Batch {
     let parsed = parse("mesh.yaml", yaml);
     assert!(parsed.faults.is_empty(), "{:?}", parsed.faults);
     Batch { upserts: parsed.resources, removals: vec![] }
@@ -68,7 +68,7 @@ fn control(yaml: &str) -> Control {
     control
 }
 
-fn node(id: &str, metadata: &[(&str, &str)]) -> Node {
+pub(super) fn node(id: &str, metadata: &[(&str, &str)]) -> Node {
     let fields: HashMap<_, _> = metadata
         .iter()
         .map(|(key, text)| {

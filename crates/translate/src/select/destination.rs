@@ -25,7 +25,7 @@ use super::Selection;
 use crate::{Fault, HeaderChanges, Target};
 
 /// What stands behind the name of a cluster for bytes that carry the client's own TLS.
-pub(crate) const CLIENT_TLS: &str = "~client-tls";
+pub const CLIENT_TLS: &str = "~client-tls";
 
 /// What tells a cluster from all others.
 #[derive(Clone, Debug, PartialEq, Eq)]

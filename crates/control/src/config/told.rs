@@ -1,0 +1,136 @@
+//! One part of what proxies are told, and what becomes of it after a change.
+//!
+//! In:    a view or a class of views; a snapshot; what has changed in it.
+//! Out:   encoded resources and faults.
+//! Never: takes a shortcut of which it is not certain: then [`Told::after`] says nothing, and the part
+//!        is made anew.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use sluis_envoy::{Encoded, EncodedSet, Kind};
+use sluis_model::{Changes, MeshService, Snapshot};
+use sluis_resources::{Fault, Key, Kind as ResourceKind, Resolution};
+use sluis_translate::{
+    CLIENT_TLS, Known, Part, ProxyView, fingerprint, render_encoded, select_clusters, select_part,
+};
+
+/// One part of what proxies are told.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// Who is told: a proxy, or a class of them.
+    pub(crate) view: Arc<ProxyView>,
+    /// Which part it is.
+    pub(crate) part: Part,
+    /// The resources.
+    pub(crate) set: EncodedSet,
+    /// What users asked for and did not get.
+    pub(crate) faults: Vec<Fault>,
+    /// The hash of what it was made of.
+    mark: u128,
+}
+
+impl Told {
+    /// What a view is told; the very same as before where it is made of the same.
+    pub(crate) fn new(
+        view: &Arc<ProxyView>,
+        part: Part,
+        snapshot: &Snapshot,
+        known: &Known,
+        before: Option<&Arc<Self>>,
+    ) -> Arc<Self> {
+        let inputs = select_part(view, snapshot, part);
+        let mark = fingerprint(&inputs);
+        if let Some(before) = before.filter(|before| before.mark == mark) {
+            return Arc::clone(before);
+        }
+        let (set, faults) = render_encoded(&inputs, known);
+        let set = match before {
+            Some(before) => set.sharing(&before.set),
+            None => set,
+        };
+        Arc::new(Self { view: Arc::clone(view), part, set, faults, mark })
+    }
+
+    /// What becomes of it, where that is certain without making it anew.
+    pub(crate) fn after(
+        self: &Arc<Self>,
+        changes: &Changes,
+        snapshot: &Snapshot,
+        known: &Known,
+    ) -> Option<Arc<Self>> {
+        match self.part {
+            Part::Inbound if !self.concerns_inbound(changes) => Some(Arc::clone(self)),
+            Part::Outbound if changes.keys().all(|key| key.kind == ResourceKind::WorkloadEntry) => {
+                self.with_endpoints(changes, snapshot, known)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a change may bear on what the workload receives: not what other workloads are or where
+    /// clients are led, nor services of other namespaces.
+    fn concerns_inbound(&self, changes: &Changes) -> bool {
+        let own = &self.view.name;
+        let concerns = |key: &Key| match key.kind {
+            ResourceKind::VirtualService | ResourceKind::Gateway => false,
+            ResourceKind::WorkloadEntry => key.name == *own,
+            ResourceKind::Service | ResourceKind::ServiceEntry => {
+                key.name.namespace == own.namespace
+            }
+            _ => true,
+        };
+        changes.keys().any(concerns)
+    }
+
+    /// Only endpoints have changed: replaces those of the services whose endpoints they may be.
+    fn with_endpoints(
+        self: &Arc<Self>,
+        changes: &Changes,
+        snapshot: &Snapshot,
+        known: &Known,
+    ) -> Option<Arc<Self>> {
+        let namespaces: BTreeSet<&str> = changes.keys().map(|key| &*key.name.namespace).collect();
+        let is_meant = |service: &MeshService| namespaces.contains(service.namespace());
+        // Elsewhere than in clusters endpoints are read for headless services, and names make no
+        // cluster where there are none.
+        let is_plain = |service: &MeshService| {
+            service.resolution == Resolution::Static && !service.is_headless
+                || service.selector.is_none()
+        };
+        if snapshot.all_services().any(|service| is_meant(service) && !is_plain(service)) {
+            return None;
+        }
+        let inputs = select_clusters(&self.view, snapshot, is_meant);
+        if !inputs.faults.is_empty() || !self.faults.is_empty() {
+            return None;
+        }
+        let (some, _) = render_encoded(&inputs, known);
+        let is_other = |kind: Kind, resource: &&Arc<Encoded>| {
+            let before = self.set.get(kind, &resource.name);
+            before.is_none_or(|before| before.version != resource.version)
+        };
+        let mut set = self.set.clone();
+        let mut is_changed = false;
+        for kind in [Kind::Cluster, Kind::Endpoints] {
+            let changed: Vec<Arc<Encoded>> =
+                some.of(kind).filter(|resource| is_other(kind, resource)).cloned().collect();
+            let has_variant = |resource: &Arc<Encoded>| {
+                let variant = format!("{}{CLIENT_TLS}", resource.name);
+                self.set.get(Kind::Cluster, &variant).is_some()
+            };
+            if changed.iter().any(has_variant) {
+                return None;
+            }
+            if !changed.is_empty() {
+                is_changed = true;
+                set = set.with(kind, changed);
+            }
+        }
+        if !is_changed {
+            return Some(Arc::clone(self));
+        }
+        let mark = fingerprint(&(self.mark, fingerprint(&inputs)));
+        let (view, part) = (Arc::clone(&self.view), self.part);
+        Some(Arc::new(Self { view, part, set, faults: Vec::new(), mark }))
+    }
+}
