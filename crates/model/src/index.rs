@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use sluis_nouns::{HostPattern, Labels, ObjectName};
 use sluis_resources::{
-    EndpointSlice, EnvoyFilter, Gateway, Key, MeshConfig, Meta, PeerAuthentication, Pod, Resource,
-    Sidecar, Spec, VirtualService, WorkloadEntry,
+    EndpointSlice, EnvoyFilter, ExportTo, Gateway, Key, MeshConfig, Meta, PeerAuthentication, Pod,
+    Resource, ServiceEntryVisibility, Sidecar, Spec, VirtualService, Visibility, WorkloadEntry,
 };
 
 use crate::{
@@ -84,7 +84,9 @@ impl Index {
         let mut all: Vec<&Arc<Resource>> = resources.values().collect();
         all.sort_by_key(|resource| age(&resource.meta));
         let mesh = mesh_config(&all);
-        let mut index = Self { mesh: Arc::new(mesh), ..Self::default() };
+        let namespaces = namespaces(&all);
+        all.retain(|resource| is_discovered(&mesh, &namespaces, &resource.meta));
+        let mut index = Self { mesh: Arc::new(mesh), namespaces, ..Self::default() };
         let mut services = Vec::new();
         let mut rules: Vec<Rule> = Vec::new();
         for resource in all {
@@ -95,6 +97,11 @@ impl Index {
             let is_elsewhere = *filter.meta().name.namespace != *root;
             (filter.spec().priority, is_elsewhere)
         });
+        if let Some(visibility) = &index.mesh.service_entry_visibility {
+            for service in &mut services {
+                restrict(service, visibility, &index.namespaces);
+            }
+        }
         index.services = services_by_host(services);
         // The sort is stable: among each the oldest stays first.
         rules.sort_by_key(|rule| rule.workload_selector.is_none());
@@ -123,9 +130,6 @@ impl Index {
             Spec::DestinationRule(rule) => rules.push(Rule::new(meta, rule)),
             Spec::ServiceEntry(entry) => services.extend(MeshService::of_entry(meta, entry)),
             Spec::Service(service) => services.extend(MeshService::of_service(meta, service)),
-            Spec::Namespace(_) => {
-                self.namespaces.insert(Arc::clone(&meta.name.name), meta.labels.clone());
-            }
             Spec::Sidecar(_) => {
                 let of_namespace =
                     self.sidecars.entry(Arc::clone(&meta.name.namespace)).or_default();
@@ -143,6 +147,7 @@ impl Index {
             | Spec::Telemetry(_)
             | Spec::WasmPlugin(_)
             | Spec::WorkloadGroup(_)
+            | Spec::Namespace(_)
             | Spec::ProxyConfig(_) => {}
             Spec::EndpointSlice(slice) => {
                 if let Some(service) = &slice.service {
@@ -176,6 +181,47 @@ fn mesh_config(all: &[&Arc<Resource>]) -> MeshConfig {
     let mut found: Vec<_> = found.collect();
     found.sort_by_key(|(meta, mesh)| *meta.name.namespace != *mesh.root_namespace);
     found.first().map(|(_, mesh)| (*mesh).clone()).unwrap_or_default()
+}
+
+/// The labels of the namespaces that are written down.
+fn namespaces(all: &[&Arc<Resource>]) -> BTreeMap<Arc<str>, Labels> {
+    all.iter()
+        .filter(|resource| matches!(resource.spec, Spec::Namespace(_)))
+        .map(|resource| (Arc::clone(&resource.meta.name.name), resource.meta.labels.clone()))
+        .collect()
+}
+
+/// Whether a resource is seen at all: it belongs to no namespace, to the root one, or to one that
+/// `discoverySelectors` mean.
+fn is_discovered(mesh: &MeshConfig, namespaces: &BTreeMap<Arc<str>, Labels>, meta: &Meta) -> bool {
+    let (selectors, namespace) = (&mesh.discovery_selectors, &meta.name.namespace);
+    let labels = || namespaces.get(namespace).cloned().unwrap_or_default();
+    selectors.is_empty() || namespace.is_empty() || **namespace == *mesh.root_namespace || {
+        let labels = labels();
+        selectors.iter().any(|selector| selector.matches(&labels))
+    }
+}
+
+/// Shows a `ServiceEntry` no further than the mesh configuration lets its namespace.
+fn restrict(
+    service: &mut MeshService,
+    visibility: &ServiceEntryVisibility,
+    namespaces: &BTreeMap<Arc<str>, Labels>,
+) {
+    if !visibility.apply_to_sidecars || service.source != ServiceSource::Entry {
+        return;
+    }
+    let labels = namespaces.get(service.namespace()).cloned().unwrap_or_default();
+    let policy = visibility
+        .policies
+        .iter()
+        .find(|policy| policy.namespaces.iter().all(|selector| selector.matches(&labels)));
+    match policy.map_or(visibility.default, |policy| policy.visibility) {
+        Visibility::Public => {}
+        Visibility::Namespace if service.export_to.contains(&ExportTo::None) => {}
+        Visibility::Namespace => service.export_to = vec![ExportTo::Same],
+        Visibility::None => service.export_to = vec![ExportTo::None],
+    }
 }
 
 /// Groups services by host, merges entries of one namespace, and gives addresses to those without.

@@ -79,6 +79,9 @@ pub struct MeshConfig {
     pub default_traffic_policy: DefaultTrafficPolicy,
     /// `localityLbSetting`; `None` means Istio's default: on, where outliers are ejected.
     pub locality_lb_setting: Option<LocalitySetting>,
+    /// `outboundClusterStatName`: a pattern for the names of clusters' statistics; empty means
+    /// Envoy's.
+    pub outbound_cluster_stat_name: String,
     /// `extensionProviders`, names unique.
     pub extension_providers: Vec<ExtensionProvider>,
     /// `defaultProviders`.
@@ -124,6 +127,7 @@ impl Default for MeshConfig {
             service_entry_visibility: None,
             default_traffic_policy: DefaultTrafficPolicy::default(),
             locality_lb_setting: None,
+            outbound_cluster_stat_name: String::new(),
             extension_providers: Vec::new(),
             default_providers: DefaultProviders::default(),
             disable_envoy_listener_log: false,

@@ -74,7 +74,7 @@ pub struct ServiceEntryVisibility {
 pub struct VisibilityPolicy {
     /// `visibility`.
     pub visibility: Visibility,
-    /// `matchingRules[].namespaceSelector`: all must match the entry's namespace; none matches nothing.
+    /// `matchingRules[].namespaceSelector`: all must match the entry's namespace; none matches all.
     pub namespaces: Vec<ObjectSelector>,
 }
 

@@ -148,6 +148,7 @@ fn mesh_config(fields: &mut Fields<'_, '_>) -> Option<MeshConfig> {
         service_entry_visibility: fields.opt("serviceEntryVisibility"),
         default_traffic_policy: fields.or_default("defaultTrafficPolicy"),
         locality_lb_setting: fields.opt("localityLbSetting"),
+        outbound_cluster_stat_name: fields.or_default("outboundClusterStatName"),
         extension_providers,
         default_providers: fields.or_default("defaultProviders"),
         disable_envoy_listener_log: fields.or_default("disableEnvoyListenerLog"),
@@ -162,10 +163,6 @@ fn mesh_config(fields: &mut Fields<'_, '_>) -> Option<MeshConfig> {
 /// refused, as leaving them out would open a door; the others are told of.
 fn refuse_and_ignore(fields: &mut Fields<'_, '_>) {
     fields.unsupported(&[
-        // To obey one of the next five, delete its line: its value is read.
-        "serviceEntryVisibility",
-        "discoverySelectors",
-        "tlsDefaults",
         "caCertificates",
         "ca",
         "configSources",
@@ -188,13 +185,8 @@ fn refuse_and_ignore(fields: &mut Fields<'_, '_>) {
         "certificates",
         "enablePrometheusMerge",
         "inboundClusterStatName",
-        "outboundClusterStatName",
     ]);
     fields.not_carried_out(&[
-        "tcpKeepalive",
-        "h2UpgradePolicy",
-        "defaultTrafficPolicy",
-        "localityLbSetting",
         "defaultProviders",
     ]);
 }

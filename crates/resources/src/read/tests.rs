@@ -371,8 +371,8 @@ fn the_mesh_configuration_is_read_and_its_faults_point_into_the_file() {
         ],
     );
     check(
-        "  mesh: \"serviceEntryVisibility: {}\"\n",
-        &["f.yaml:7:9: error: ConfigMap istio-system/istio: data.mesh.serviceEntryVisibility: \
+        "  mesh: \"configSources: []\"\n",
+        &["f.yaml:7:9: error: ConfigMap istio-system/istio: data.mesh.configSources: \
            this field is known, but not supported"],
     );
     let broken = faults(&config("  mesh: |\n    a: [\n"));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use sluis_model::{
     MeshPort, MeshService, MtlsMode, Policy, PolicyDefaults, Rule, ServiceEndpoint, ServiceSource,
 };
-use sluis_resources::{ClientTlsMode, Protocol, Resolution, SimpleLb, Subset};
+use sluis_resources::{ClientTlsMode, MeshConfig, Protocol, Resolution, SimpleLb, Subset};
 
 use self::client::Client;
 use super::{
@@ -186,7 +186,7 @@ impl Wanted<'_> {
         let mesh = selection.snapshot.mesh();
         let name = key.name();
         Some(ClusterInput {
-            stat_name: format!("{name};"),
+            stat_name: format!("{};", self.stat_name(mesh).unwrap_or_else(|| name.clone())),
             name,
             host: service.host.to_string(),
             port: port.number,
@@ -358,6 +358,28 @@ impl Wanted<'_> {
         let fault = Fault::error(self.port.at.clone(), message).of(owner(service));
         selection.faults.push(fault.field("spec.ports.protocol"));
         Some(Discovery::BlackHole)
+    }
+
+    /// The name of the statistics that the mesh configuration asks for, in Istio's patterns.
+    fn stat_name(&self, mesh: &MeshConfig) -> Option<String> {
+        let pattern = mesh.outbound_cluster_stat_name.as_str();
+        let (service, port) = (self.service, self.port);
+        let (name, namespace) = (&service.object.name, service.namespace());
+        let (short, alone) = match service.source {
+            ServiceSource::Platform => (format!("{name}.{namespace}"), name.to_string()),
+            ServiceSource::Entry => (service.host.to_string(), service.host.to_string()),
+        };
+        let subset = self.subset.map(|subset| subset.name.as_str()).unwrap_or_default();
+        (!pattern.is_empty()).then(|| {
+            pattern
+                .replace("%SERVICE%", &short)
+                .replace("%SERVICE_NAME%", &alone)
+                .replace("%SERVICE_FQDN%", service.host.as_str())
+                .replace("%SUBSET_NAME%", subset)
+                .replace("%TARGET_PORT%", "0")
+                .replace("%SERVICE_PORT%", &port.number.to_string())
+                .replace("%SERVICE_PORT_NAME%", &port.name)
+        })
     }
 
     fn about(&self, policy: &Policy) -> About {

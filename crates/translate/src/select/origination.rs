@@ -110,7 +110,6 @@ impl Origination<'_> {
         if names.is_empty() && !is_sni_auto && !is_dynamic && is_strict {
             names.push(NameMatch::Exact(sni.clone()));
         }
-        let defaults = self.mesh_defaults();
         ClientTls {
             certificate,
             roots: is_verified.then_some(roots),
@@ -120,15 +119,9 @@ impl Origination<'_> {
             is_sni_auto,
             is_name_check_auto,
             alpn: self.is_http2.then(|| "h2".to_owned()).into_iter().collect(),
-            ciphers: defaults.0,
-            curves: defaults.1,
+            ciphers: self.mesh.tls_defaults.cipher_suites.clone(),
+            curves: self.mesh.tls_defaults.ecdh_curves.clone(),
         }
-    }
-
-    /// `tlsDefaults` of the mesh: cipher suites and curves, for all but the mesh's own TLS.
-    fn mesh_defaults(&self) -> (Vec<String>, Vec<String>) {
-        let _ = self.mesh;
-        (Vec::new(), Vec::new())
     }
 
     /// Mutual TLS of the mesh.
@@ -216,7 +209,7 @@ pub(super) fn to_any_host(mesh: &MeshConfig) -> Result<Option<ClientTls>, Refusa
         sni,
         names: if is_verified { names } else { Vec::new() },
         alpn: Vec::new(),
-        ciphers: Vec::new(),
-        curves: Vec::new(),
+        ciphers: mesh.tls_defaults.cipher_suites.clone(),
+        curves: mesh.tls_defaults.ecdh_curves.clone(),
     }))
 }

@@ -41,10 +41,27 @@ pub(super) fn server(
         made.is_client_required = tls.mode == ServerTlsMode::Mutual;
         made.client_names.clear();
     }
+    if !is_mesh {
+        fill(&mut made, tls, mesh);
+    }
     if made.client_roots.is_some() {
         check_client(&mut made, tls);
     }
     Ok(made)
+}
+
+/// What the mesh configuration says where the server says nothing (`tlsDefaults`).
+fn fill(made: &mut ServerTls, tls: &GatewayTls, mesh: &MeshConfig) {
+    let defaults = &mesh.tls_defaults;
+    if tls.cipher_suites.is_empty() {
+        made.ciphers.clone_from(&defaults.cipher_suites);
+    }
+    if tls.ecdh_curves.is_empty() {
+        made.curves.clone_from(&defaults.ecdh_curves);
+    }
+    if tls.min_version == WrittenVersion::Auto {
+        made.version_min = version(defaults.min_version, TlsVersion::V1_2);
+    }
 }
 
 /// How a client's certificate is judged, beside its roots.

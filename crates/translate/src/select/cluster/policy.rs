@@ -27,8 +27,12 @@ const WARMUP_SHARE: u32 = 100_000;
 const WARMUP_AGGRESSION: f64 = 1.0;
 
 /// What the mesh configuration says for services whose rule says nothing.
-pub(super) fn defaults<'a>(_selection: &Selection<'a>) -> PolicyDefaults<'a> {
-    PolicyDefaults::default()
+pub(super) fn defaults<'a>(selection: &Selection<'a>) -> PolicyDefaults<'a> {
+    let written = &selection.snapshot.mesh().default_traffic_policy;
+    PolicyDefaults {
+        connection_pool: written.connection_pool.as_ref(),
+        outlier_detection: written.outlier_detection.as_ref(),
+    }
 }
 
 /// How an endpoint is chosen. A consistent hash stands in place of `simple`.
@@ -59,7 +63,7 @@ fn slow_start(warmup: &Warmup) -> SlowStart {
 pub(super) fn locality(
     written: Option<&LoadBalancer>,
     preferred: TrafficDistribution,
-    _mesh: &MeshConfig,
+    mesh: &MeshConfig,
 ) -> (Option<LocalitySetting>, bool) {
     let by_labels = |labels: &[&str]| LocalitySetting {
         failover_priority: labels.iter().map(|label| (*label).to_owned()).collect(),
@@ -70,7 +74,10 @@ pub(super) fn locality(
         (Some(setting), _) => (Some(setting.clone()), false),
         (None, TrafficDistribution::SameZone) => (Some(by_labels(&NEAR[..3])), true),
         (None, TrafficDistribution::SameNode) => (Some(by_labels(&NEAR)), true),
-        (None, TrafficDistribution::Any) => (Some(LocalitySetting::default()), false),
+        (None, TrafficDistribution::Any) => {
+            let of_mesh = mesh.locality_lb_setting.clone().unwrap_or_default();
+            ((of_mesh.enabled != Some(false)).then_some(of_mesh), false)
+        }
     }
 }
 
