@@ -186,9 +186,7 @@ fn refuse_and_ignore(fields: &mut Fields<'_, '_>) {
         "enablePrometheusMerge",
         "inboundClusterStatName",
     ]);
-    fields.not_carried_out(&[
-        "defaultProviders",
-    ]);
+    fields.not_carried_out(&["defaultProviders"]);
 }
 
 fn open(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<Duration> {
