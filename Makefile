@@ -10,7 +10,7 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo test e2e conformance lint bench golden fuzz setup
+.PHONY: help demo test e2e conformance lint bench golden support fuzz setup
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -45,6 +45,9 @@ lint: ## check formatting, lints and the rules of the tree
 
 golden: ## rewrite the golden files of the translation; look at the diff afterwards
 	UPDATE_GOLDEN=1 $(CARGO) test -p sluis-translate golden
+
+support: ## write the page of supported fields anew from the readers
+	UPDATE_SUPPORT=1 $(CARGO) test -p sluis-resources --test support
 
 bench: ## measure sluis-proxy beside Envoy and nginx
 	@scripts/setup.sh bench

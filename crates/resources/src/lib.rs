@@ -12,6 +12,7 @@ mod fault;
 mod kinds;
 mod read;
 mod resource;
+mod support;
 mod value;
 mod yaml;
 
@@ -83,5 +84,6 @@ pub use kinds::workload::{ContainerPort, EndpointSlice, Node, Pod, SliceEndpoint
 pub use kinds::workload_group::{ProbeMethod, ReadinessProbe, WorkloadGroup};
 pub use read::{Options, parse, parse_with};
 pub use resource::{Key, Kind, Meta, Parsed, Resource, Spec};
+pub use support::support_page;
 pub use value::{DurationError, parse_duration};
 pub use yaml::TEXT_BYTES_MAX;

@@ -8,6 +8,7 @@
 
 mod authorization;
 mod core;
+mod describe;
 mod destination_rule;
 mod dispatch;
 mod envoy_filter;
@@ -259,7 +260,7 @@ macro_rules! read_fields {
     ($($type:ty => $reader:path),+ $(,)?) => {
         $(impl $crate::value::Read for $type {
             fn read(value: &$crate::value::Value<'_>) -> Option<Self> {
-                value.fields($reader)
+                value.section($reader)
             }
         })+
     };
@@ -283,6 +284,8 @@ fn checked<T>(value: &Value<'_>, check: impl FnOnce(&str) -> Result<T, String>) 
     let text: String = Read::read(value)?;
     check(&text).map_or_else(|message| value.fault(message), Some)
 }
+
+pub(crate) use describe::describe;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@
 //! afterwards, so that all faults are found in one go. What nobody asked for is an unknown field.
 
 mod basic;
+mod schema;
 mod suggest;
 
 use std::cell::RefCell;
@@ -16,10 +17,11 @@ use std::sync::Arc;
 use sluis_nouns::SourceRef;
 
 use crate::fault::Fault;
-use crate::yaml::{Entry, Node, NodeKind, Plain, Pos, resolve};
+use crate::yaml::{ANYTHING, Entry, Node, NodeKind, Plain, Pos, resolve};
 
 pub use basic::{DurationError, parse_duration};
 pub(crate) use basic::{OpenDuration, one_of};
+pub(crate) use schema::{Field, Schema, Section, Shape, State};
 pub(crate) use suggest::nearest;
 
 /// What is common to all values of one object.
@@ -34,6 +36,8 @@ pub(crate) struct Doc {
     pub(crate) snake_case: bool,
     /// Whether a field that does not exist is a warning, and not an error.
     pub(crate) lenient: bool,
+    /// What the readers know, where they read [`ANYTHING`] to tell it.
+    pub(crate) schema: Option<RefCell<Schema>>,
     /// What is wrong so far.
     pub(crate) faults: RefCell<Vec<Fault>>,
 }
@@ -43,7 +47,8 @@ impl Doc {
     pub(crate) fn new(file: Arc<str>) -> Self {
         let faults = RefCell::default();
         let namespace = String::new();
-        Self { file, resource: None, namespace, snake_case: false, lenient: false, faults }
+        let (resource, schema) = (None, None);
+        Self { file, resource, namespace, snake_case: false, lenient: false, schema, faults }
     }
 
     /// Makes a place in this file.
@@ -51,8 +56,16 @@ impl Doc {
         SourceRef::new(self.file.clone(), pos.line, pos.column)
     }
 
+    /// Makes the context in which readers tell what they know.
+    pub(crate) fn describing() -> Self {
+        Self { schema: Some(RefCell::default()), ..Self::new("".into()) }
+    }
+
     /// Notes a fault, in the name of the object.
     pub(crate) fn note(&self, mut fault: Fault) {
+        if self.schema.is_some() {
+            return;
+        }
         fault.resource.clone_from(&self.resource);
         self.faults.borrow_mut().push(fault);
     }
@@ -115,6 +128,7 @@ impl<'n> Value<'n> {
         match &self.node.kind {
             NodeKind::Quoted(text) | NodeKind::Literal { text, .. } => Some(text),
             NodeKind::Plain(text) if resolve(text) == Plain::Text => Some(text),
+            NodeKind::Anything => Some("anything"),
             NodeKind::Plain(text) => self.fault_help(
                 format!("a text is expected, and {text:?} without quotes is {}", self.what()),
                 "write it in quotes",
@@ -126,7 +140,7 @@ impl<'n> Value<'n> {
     /// Returns whether the value is a text, quoted where its look says otherwise.
     pub(crate) fn is_text(&self) -> bool {
         match &self.node.kind {
-            NodeKind::Quoted(_) | NodeKind::Literal { .. } => true,
+            NodeKind::Quoted(_) | NodeKind::Literal { .. } | NodeKind::Anything => true,
             NodeKind::Plain(text) => resolve(text) == Plain::Text,
             _ => false,
         }
@@ -142,7 +156,28 @@ impl<'n> Value<'n> {
             }
             NodeKind::List(items) => !items.is_empty(),
             NodeKind::Map(entries) => !entries.is_empty(),
+            NodeKind::Anything => true,
         }
+    }
+
+    /// Reads the fields of a type, and tells them where that is asked for.
+    pub(crate) fn section<T>(
+        &self,
+        read: impl FnOnce(&mut Fields<'n, '_>) -> Option<T>,
+    ) -> Option<T> {
+        let Some(schema) = &self.doc.schema else { return self.fields(read) };
+        let section = schema.borrow_mut().enter(std::any::type_name::<T>(), &self.path)?;
+        self.described(section, read)
+    }
+
+    /// Lets a reader tell its fields.
+    pub(crate) fn described<T>(
+        &self,
+        section: usize,
+        read: impl FnOnce(&mut Fields<'n, '_>) -> Option<T>,
+    ) -> Option<T> {
+        let mut fields = Fields { section: Some(section), ..Fields::new(self, &[]) };
+        read(&mut fields)
     }
 
     /// Reads a map whose fields are known.
@@ -152,10 +187,12 @@ impl<'n> Value<'n> {
         &self,
         read: impl FnOnce(&mut Fields<'n, '_>) -> Option<T>,
     ) -> Option<T> {
-        let NodeKind::Map(entries) = &self.node.kind else {
-            return self.expected("a map of fields");
+        let entries = match &self.node.kind {
+            NodeKind::Map(entries) => entries.as_slice(),
+            NodeKind::Anything => &[],
+            _ => return self.expected("a map of fields"),
         };
-        let mut fields = Fields { value: self, entries, known: Vec::new(), rest_ignored: false };
+        let mut fields = Fields::new(self, entries);
         let result = read(&mut fields);
         if !fields.rest_ignored {
             fields.report_unknown();
@@ -165,6 +202,9 @@ impl<'n> Value<'n> {
 
     /// Returns the values of a list; anything else is a fault.
     pub(crate) fn items(&self) -> Option<Vec<Self>> {
+        if let NodeKind::Anything = &self.node.kind {
+            return Some(vec![Self { path: format!("{}[]", self.path), ..self.clone() }]);
+        }
         let NodeKind::List(items) = &self.node.kind else { return self.expected("a list") };
         let item =
             |(index, node)| Self { node, doc: self.doc, path: format!("{}[{index}]", self.path) };
@@ -173,6 +213,10 @@ impl<'n> Value<'n> {
 
     /// Returns the entries of a map with free keys; anything else is a fault.
     pub(crate) fn entries(&self) -> Option<Vec<(&'n str, Self)>> {
+        if let NodeKind::Anything = &self.node.kind {
+            let path = format!("{}.{{key}}", self.path);
+            return Some(vec![("anything", Self { path, ..self.clone() })]);
+        }
         let NodeKind::Map(entries) = &self.node.kind else { return self.expected("a map") };
         Some(entries.iter().map(|entry| (entry.key.as_str(), self.child(entry))).collect())
     }
@@ -188,13 +232,18 @@ impl<'n> Value<'n> {
     }
 
     fn child(&self, entry: &'n Entry) -> Self {
+        Self { node: &entry.value, doc: self.doc, path: self.path_of(&entry.key) }
+    }
+
+    fn path_of(&self, name: &str) -> String {
         let dot = if self.path.is_empty() { "" } else { "." };
-        Self { node: &entry.value, doc: self.doc, path: format!("{}{dot}{}", self.path, entry.key) }
+        format!("{}{dot}{name}", self.path)
     }
 
     /// Names the type that the value has.
     fn what(&self) -> &'static str {
         match &self.node.kind {
+            NodeKind::Anything => "anything",
             NodeKind::List(_) => "a list",
             NodeKind::Map(_) => "a map",
             NodeKind::Quoted(_) | NodeKind::Literal { .. } => "a text",
@@ -214,9 +263,22 @@ pub(crate) struct Fields<'n, 'v> {
     entries: &'n [Entry],
     known: Vec<&'static str>,
     rest_ignored: bool,
+    /// The section that is told.
+    section: Option<usize>,
 }
 
-impl<'n> Fields<'n, '_> {
+impl<'n, 'v> Fields<'n, 'v> {
+    fn new(value: &'v Value<'n>, entries: &'n [Entry]) -> Self {
+        Self { value, entries, known: Vec::new(), rest_ignored: false, section: None }
+    }
+
+    /// Tells what becomes of a field, where that is asked for.
+    fn tell(&self, name: &'static str, state: State, why: Option<&str>) {
+        if let (Some(schema), Some(section)) = (&self.value.doc.schema, self.section) {
+            schema.borrow_mut().mark(section, name, state, why);
+        }
+    }
+
     /// Returns the place of the map.
     pub(crate) fn at(&self) -> SourceRef {
         self.value.at()
@@ -230,6 +292,13 @@ impl<'n> Fields<'n, '_> {
     /// Returns a field, when it is written and not null.
     pub(crate) fn get(&mut self, name: &'static str) -> Option<Value<'n>> {
         self.known.push(name);
+        if let Some(schema) = &self.value.doc.schema {
+            let path = self.value.path_of(name);
+            if let Some(section) = self.section {
+                schema.borrow_mut().ask(section, name, path.clone());
+            }
+            return Some(Value { node: &ANYTHING, doc: self.value.doc, path });
+        }
         let snake = self.value.doc.snake_case;
         let is = |key: &str| key == name || (snake && key == suggest::snake_case(name));
         let entry = self.entries.iter().find(|entry| is(&entry.key))?;
@@ -289,6 +358,7 @@ impl<'n> Fields<'n, '_> {
         for name in names {
             if let Some(value) = self.get(name) {
                 value.fault::<()>("this field is known, but not supported");
+                self.tell(name, State::Refused, None);
             }
         }
     }
@@ -298,6 +368,7 @@ impl<'n> Fields<'n, '_> {
         for name in names {
             if let Some(value) = self.get(name) {
                 value.warn("this field is known, and has no effect here");
+                self.tell(name, State::NoEffect, None);
             }
         }
     }
@@ -308,7 +379,16 @@ impl<'n> Fields<'n, '_> {
         for name in names {
             if let Some(value) = self.get(name) {
                 value.warn("this field is known, and not carried out yet");
+                self.tell(name, State::NotYet, None);
             }
+        }
+    }
+
+    /// Takes fields that never have an effect, with a warning that says why.
+    pub(crate) fn never_used(&mut self, names: &[&'static str], why: &str) {
+        self.useless(names, why);
+        for name in names {
+            self.tell(name, State::NoEffect, Some(why));
         }
     }
 
@@ -324,11 +404,17 @@ impl<'n> Fields<'n, '_> {
     /// Takes fields that are rightly of no interest.
     pub(crate) fn ignore(&mut self, names: &[&'static str]) {
         self.known.extend(names);
+        for name in names {
+            self.tell(name, State::Ignored, None);
+        }
     }
 
     /// Leaves all other fields unread: what they belong to has been refused as a whole.
     pub(crate) fn ignore_rest(&mut self) {
         self.rest_ignored = true;
+        if let (Some(schema), Some(section)) = (&self.value.doc.schema, self.section) {
+            schema.borrow_mut().sections[section].is_open = true;
+        }
     }
 
     fn report_unknown(self) {

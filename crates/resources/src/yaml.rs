@@ -59,7 +59,13 @@ pub(crate) enum NodeKind {
     },
     List(Vec<Node>),
     Map(Vec<Entry>),
+    /// Everything that is asked for: what readers are shown to find out what they know.
+    Anything,
 }
+
+/// See [`NodeKind::Anything`].
+pub(crate) static ANYTHING: Node =
+    Node { at: Pos { line: 1, column: 1 }, kind: NodeKind::Anything };
 
 /// One key with its value. Keys of a map are unique.
 #[derive(Clone, Debug)]

@@ -152,6 +152,7 @@ fn port_traffic_policy(fields: &mut Fields<'_, '_>) -> Option<PortTrafficPolicy>
 
 fn load_balancer(fields: &mut Fields<'_, '_>) -> Option<LoadBalancer> {
     fields.at_most_one(&["simple", "consistentHash"]);
+    // Of weights that endpoints report, and of a balancing that Envoy does by its own locality.
     fields.unsupported(&["backendUtilization", "zoneAwareLbSetting"]);
     let old = fields.opt("warmupDurationSecs").map(|duration| Warmup {
         duration,

@@ -18,7 +18,7 @@ pub(super) struct KindReader {
     /// The parts behind it, the one to suggest first.
     versions: &'static [&'static str],
     /// `kind`.
-    name: &'static str,
+    pub(super) name: &'static str,
     /// What the object becomes.
     pub(super) kind: Kind,
     /// Reads everything beside `metadata`, which is there unless it was faulty.
@@ -81,7 +81,7 @@ macro_rules! whole {
 }
 
 /// All kinds that are read.
-const READERS: &[KindReader] = &[
+pub(super) const READERS: &[KindReader] = &[
     spec!(NETWORKING, V1, Gateway),
     spec!(NETWORKING, V1, VirtualService),
     spec!(NETWORKING, V1, DestinationRule),
@@ -108,7 +108,7 @@ const READERS: &[KindReader] = &[
 /// Kinds that are read and checked, and that the rest of the program does not carry out yet: an object
 /// of one is an error, so that a policy that nobody enforces never looks enforced. Whoever carries a
 /// kind out deletes its line.
-const NOT_CARRIED_OUT: &[Kind] = &[
+pub(super) const NOT_CARRIED_OUT: &[Kind] = &[
     Kind::AuthorizationPolicy,
     Kind::ProxyConfig,
     Kind::RequestAuthentication,
@@ -117,28 +117,16 @@ const NOT_CARRIED_OUT: &[Kind] = &[
     Kind::WorkloadGroup,
 ];
 
-/// The same, of kinds that restrict nothing: an object of one is a warning, and is handed on.
-const NOT_CARRIED_OUT_HARMLESS: &[Kind] = &[Kind::EndpointSlice, Kind::Node, Kind::Pod];
-
 /// What is said of such a kind.
 pub(super) const PENDING: &str = "this kind is known, and not carried out yet";
 
 /// Notes that a kind is not carried out yet, where that is so.
 pub(super) fn tell_pending(kind: Kind, fields: &mut Fields<'_, '_>) {
-    let Some(value) = fields.get("kind") else { return };
-    if NOT_CARRIED_OUT.contains(&kind) {
+    if let Some(value) = fields.get("kind")
+        && NOT_CARRIED_OUT.contains(&kind)
+    {
         value.fault::<()>(PENDING);
-    } else if NOT_CARRIED_OUT_HARMLESS.contains(&kind) {
-        value.warn(PENDING);
     }
-}
-
-/// Returns the kinds that are not carried out yet, and how bad that is.
-#[cfg(test)]
-pub(super) fn pending() -> impl Iterator<Item = (Kind, crate::Level)> {
-    let errors = NOT_CARRIED_OUT.iter().map(|kind| (*kind, crate::Level::Error));
-    let warnings = NOT_CARRIED_OUT_HARMLESS.iter().map(|kind| (*kind, crate::Level::Warning));
-    errors.chain(warnings)
 }
 
 /// Returns the newest `apiVersion` of a kind.
@@ -149,6 +137,13 @@ pub(super) fn api_of(kind: Kind) -> String {
 }
 
 impl KindReader {
+    /// Returns all values of `apiVersion`, the later ones by their version only, with code marks
+    /// between them.
+    pub(super) fn apis(&self) -> String {
+        let slash = if self.group.is_empty() { "" } else { "/" };
+        format!("{}{slash}{}", self.group, self.versions.join("`, `"))
+    }
+
     /// Returns the `apiVersion` to suggest.
     fn api(&self) -> String {
         let slash = if self.group.is_empty() { "" } else { "/" };

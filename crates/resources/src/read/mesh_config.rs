@@ -89,7 +89,8 @@ pub(super) fn embedded(value: &Value<'_>) -> Option<MeshConfig> {
     mesh.filter(|_| !broken)
 }
 
-fn mesh_config(fields: &mut Fields<'_, '_>) -> Option<MeshConfig> {
+/// Reads the fields of a mesh configuration.
+pub(super) fn mesh_config(fields: &mut Fields<'_, '_>) -> Option<MeshConfig> {
     let default = MeshConfig::default();
     refuse_and_ignore(fields);
     let exports =
@@ -272,7 +273,7 @@ fn proxy_config(fields: &mut Fields<'_, '_>) -> Option<ProxyConfig> {
     ]);
     for name in ["concurrency", "proxyMetadata"] {
         let why = "write it into the annotation proxy.istio.io/config of the WorkloadEntry";
-        fields.useless(&[name], why);
+        fields.never_used(&[name], why);
     }
     fields.not_carried_out(&["drainDuration", "terminationDrainDuration"]);
     Some(ProxyConfig {

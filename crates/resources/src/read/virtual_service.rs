@@ -219,7 +219,7 @@ fn tcp_route(fields: &mut Fields<'_, '_>) -> Option<TcpRoute> {
 }
 
 fn tcp_match(fields: &mut Fields<'_, '_>) -> Option<TcpMatch> {
-    fields.useless(&["sourceSubnet"], "Istio does not look at it either");
+    fields.never_used(&["sourceSubnet"], "Istio does not look at it either");
     if let Some(value) = fields.get("sourceLabels") {
         check_labels(&value);
     }

@@ -24,6 +24,7 @@ impl Read for bool {
     fn read(value: &Value<'_>) -> Option<Self> {
         match plain(value.node) {
             Some(Plain::Bool(flag)) => Some(flag),
+            _ if matches!(value.node.kind, NodeKind::Anything) => Some(true),
             _ => value.expected("true or false"),
         }
     }
@@ -154,7 +155,14 @@ impl Read for Json {
 
 /// Reads one of several names.
 pub(crate) fn one_of<T: Copy>(value: &Value<'_>, names: &[(&'static str, T)]) -> Option<T> {
+    if let Some(schema) = &value.doc.schema {
+        let names = names.iter().map(|(name, _)| *name).collect();
+        schema.borrow_mut().names(&value.path, names);
+    }
     let text = value.text()?;
+    if value.doc.schema.is_some() {
+        return names.first().map(|(_, choice)| *choice);
+    }
     if let Some((_, choice)) = names.iter().find(|(name, _)| *name == text) {
         return Some(*choice);
     }
@@ -177,6 +185,7 @@ where
 fn plain(node: &Node) -> Option<Plain> {
     match &node.kind {
         NodeKind::Plain(text) => Some(resolve(text)),
+        NodeKind::Anything => Some(Plain::Int(1)),
         _ => None,
     }
 }
@@ -236,6 +245,7 @@ fn duration(text: &str) -> Option<Duration> {
 fn json(node: &Node) -> Json {
     match &node.kind {
         NodeKind::Quoted(text) | NodeKind::Literal { text, .. } => Json::String(text.clone()),
+        NodeKind::Anything => Json::Null,
         NodeKind::List(items) => Json::Array(items.iter().map(json).collect()),
         NodeKind::Map(entries) => {
             let entry = |entry: &crate::yaml::Entry| (entry.key.clone(), json(&entry.value));
