@@ -86,6 +86,7 @@ impl ProxyNode {
                 cluster_id: text("CLUSTER_ID").unwrap_or_default(),
                 network: text("NETWORK").unwrap_or_default(),
                 locality: locality(node),
+                node_name: text("NODE_NAME").unwrap_or_default(),
                 instance_ips: instance_ips
                     .split(',')
                     .filter_map(|ip| ip.trim().parse().ok())

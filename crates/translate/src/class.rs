@@ -17,9 +17,9 @@ use std::{
 
 use sluis_model::{EndpointAddress, Locality, ServiceSource, Snapshot};
 use sluis_nouns::{Labels, ObjectName, WorkloadId};
-use sluis_resources::{LoadBalancer, Resource, Spec, TrafficPolicy};
+use sluis_resources::{LoadBalancer, Resource, Spec, TrafficDistribution, TrafficPolicy};
 
-use crate::{NodeFacts, ProxyView, Role};
+use crate::{NodeFacts, ProxyView, Role, select::NEAR};
 
 /// The name and account in a class: nothing reads them.
 const ANYONE: &str = "anyone";
@@ -31,6 +31,8 @@ pub struct Readers {
     labels: BTreeSet<String>,
     /// Some load balancing looks at labels that it names as it likes.
     reads_all_labels: bool,
+    /// Some service prefers, or takes only, endpoints of the client's own node.
+    reads_nodes: bool,
     /// Keys of node metadata that some `EnvoyFilter` matches.
     metadata: BTreeSet<String>,
     /// Some `EnvoyFilter` matches Istio's version.
@@ -47,6 +49,16 @@ impl Readers {
         let mut readers = Self::default();
         for resource in snapshot.resources() {
             readers.add(resource);
+        }
+        let of_mesh = snapshot.mesh().locality_lb_setting.as_ref();
+        readers.reads_all_labels |= of_mesh.is_some_and(|set| !set.failover_priority.is_empty());
+        for service in snapshot.all_services() {
+            let distribution = service.traffic_distribution;
+            readers.reads_nodes |=
+                service.is_node_local || distribution == TrafficDistribution::SameNode;
+            if distribution != TrafficDistribution::Any {
+                readers.labels.extend(NEAR.map(str::to_owned));
+            }
         }
         let headless = snapshot
             .all_services()
@@ -92,7 +104,8 @@ impl Readers {
                 cluster_id: view.node.cluster_id.clone(),
                 network: view.node.network.clone(),
                 locality: locality.to_string(),
-                instance_ips: Vec::new(),
+                node_name: if self.reads_nodes { node_name(view, snapshot) } else { String::new() },
+                instance_ips: families(view),
                 http_proxy_port: view.node.http_proxy_port,
                 metadata: metadata
                     .iter()
@@ -158,6 +171,24 @@ pub fn is_told_in_parts(view: &ProxyView, snapshot: &Snapshot) -> bool {
     view.role == Role::Sidecar
         && !view.node.is_grpc
         && snapshot.envoy_filters(&view.name.namespace, &view.labels).next().is_none()
+}
+
+/// The node that a proxy runs on.
+fn node_name(view: &ProxyView, snapshot: &Snapshot) -> String {
+    match view.node.node_name.as_str() {
+        "" => snapshot.node_of(&view.name).to_string(),
+        told => told.to_owned(),
+    }
+}
+
+/// The families of a proxy's addresses, where it has both.
+fn families(view: &ProxyView) -> Vec<IpAddr> {
+    let all = || view.node.instance_ips.iter().chain([&view.address]);
+    if all().any(IpAddr::is_ipv4) && all().any(IpAddr::is_ipv6) {
+        vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]
+    } else {
+        Vec::new()
+    }
 }
 
 fn reads_labels(policy: &TrafficPolicy) -> bool {

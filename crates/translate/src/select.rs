@@ -31,6 +31,8 @@ mod sni_dnat;
 mod speakers;
 mod tls;
 
+pub(crate) use self::cluster::NEAR;
+
 pub use destination::CLIENT_TLS;
 
 use std::{

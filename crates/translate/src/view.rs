@@ -43,6 +43,8 @@ pub struct NodeFacts {
     pub network: String,
     /// `node.locality`, as `region/zone/sub-zone`; trailing parts may be missing.
     pub locality: String,
+    /// The Kubernetes node that it runs on; empty leaves it to what is known of its pod.
+    pub node_name: String,
     /// `INSTANCE_IPS`: every address of the workload, the one of the node's id first.
     pub instance_ips: Vec<IpAddr>,
     /// `HTTP_PROXY_PORT`: where the sidecar serves as an explicit HTTP proxy; 0 for the mesh's own.

@@ -16,6 +16,7 @@ use sluis_model::{
 use sluis_resources::{ClientTlsMode, MeshConfig, Protocol, Resolution, SimpleLb, Subset};
 
 use self::client::Client;
+pub(crate) use self::policy::NEAR;
 use super::{
     Selection,
     destination::{CLIENT_TLS, ClusterKey},

@@ -25,7 +25,10 @@ impl<'a> Client<'a> {
         // What the proxy says of itself, else what is written about its workload.
         let told = Locality::of(&view.node.locality);
         let locality = if told.is_empty() { selection.snapshot.locality(&view.name) } else { told };
-        let node = selection.snapshot.node_of(&view.name);
+        let node = match view.node.node_name.as_str() {
+            "" => selection.snapshot.node_of(&view.name),
+            told => told.into(),
+        };
         let labels = placed(view.labels.clone(), &locality, &view.node.network, &node);
         Self { locality, labels, node, view }
     }

@@ -82,7 +82,7 @@ pub(super) fn locality(
 }
 
 /// What an endpoint that is near has in common with the client, from far to near.
-const NEAR: [&str; 5] = [
+pub(crate) const NEAR: [&str; 5] = [
     "topology.istio.io/network",
     "topology.kubernetes.io/region",
     "topology.kubernetes.io/zone",
