@@ -213,6 +213,22 @@ impl Snapshot {
         self.index().platform.pods.get(name)
     }
 
+    /// The port of one workload (a pod or a `WorkloadEntry`) behind a service's port; `None` when it
+    /// lacks the name that the service leads to.
+    #[must_use]
+    pub fn own_port(
+        &self,
+        workload: &ObjectName,
+        service: &MeshService,
+        port: &MeshPort,
+    ) -> Option<u16> {
+        match (self.pod(workload), self.workload(workload)) {
+            (Some(pod), _) => port_of(service, port, pod.spec()),
+            (None, Some(entry)) => port.on(&entry.spec().ports),
+            (None, None) => port.on(&BTreeMap::new()),
+        }
+    }
+
     /// The pods, by name.
     pub fn pods(&self) -> impl Iterator<Item = &Owned<Pod>> {
         self.index().platform.pods.values()

@@ -153,15 +153,12 @@ fn serving<'a>(
             return None;
         }
     };
-    let mapped = selection
-        .snapshot
-        .workload(&view.name)
-        .map(|workload| workload.spec().ports.clone())
-        .unwrap_or_default();
-    let port = selection
-        .snapshot
-        .services_selecting(&view.name.namespace, &view.labels)
-        .find_map(|service| service.port(server.port.number)?.on(&mapped));
+    let port = selection.snapshot.services_selecting(&view.name.namespace, &view.labels).find_map(
+        |service| {
+            let port = service.port(server.port.number)?;
+            selection.snapshot.own_port(&view.name, service, port)
+        },
+    );
     let port = port.unwrap_or(server.port.number);
     Some(Serving { gateway, server, address, port })
 }

@@ -125,17 +125,13 @@ pub(super) fn select(selection: &mut Selection<'_>) -> Option<InboundInputs> {
 /// The ports of the workload and the services that lead to them, the oldest first.
 fn served(selection: &mut Selection<'_>) -> BTreeMap<u16, Served> {
     let (view, snapshot) = (selection.view, selection.snapshot);
-    let mapped = snapshot
-        .workload(&view.name)
-        .map(|workload| workload.spec().ports.clone())
-        .unwrap_or_default();
     let mut services: Vec<&Arc<MeshService>> =
         snapshot.services_of(&view.name.namespace, &view.labels, view.address).collect();
     services.sort_by_key(|service| (service.created.unwrap_or(0), service.host.clone()));
     let mut served: BTreeMap<u16, Served> = BTreeMap::new();
     for service in services {
         for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
-            let Some(number) = port.on(&mapped) else { continue };
+            let Some(number) = snapshot.own_port(&view.name, service, port) else { continue };
             if number == snapshot.mesh().proxy_inbound_listen_port {
                 let message = format!("port {number} is the proxy's own: it is not served");
                 let fault = Fault::error(port.at.clone(), message).of(owner(service));
