@@ -50,7 +50,7 @@ pub(super) trait Client {
         desk: &mut Desk,
         plan: &Plan<'_>,
         trace: &mut Trace<'_>,
-    ) -> Result<bool, Reply<'static>>;
+    ) -> Result<bool, Box<Reply<'static>>>;
 
     /// The whole body of the request as HTTP/1 frames it by the head on the desk, when all of it has
     /// come and is kept.

@@ -330,13 +330,13 @@ impl Client for Connection {
         desk: &mut Desk,
         plan: &Plan<'_>,
         trace: &mut Trace<'_>,
-    ) -> Result<bool, Reply<'static>> {
+    ) -> Result<bool, Box<Reply<'static>>> {
         desk.request_body.restart(desk.request.framing());
         if self.place.program.manager.http1.trailers && plan.takes_trailers() {
             desk.request_body.keep_trailers();
         }
         trace.is_body_begun = true;
-        let taken = desk.request_body.take(desk.input.unread()).map_err(|_| bad_body())?;
+        let taken = desk.request_body.take(desk.input.unread()).map_err(|_| Box::new(bad_body()))?;
         trace.received = taken.content as u64;
         desk.input.mark(taken.len, taken.dropped);
         Ok(desk.request_body.is_done())

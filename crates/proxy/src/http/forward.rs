@@ -192,7 +192,7 @@ fn begin<'p, 'c>(
 ) -> Result<Course<'p, 'c>, Box<Reply<'c>>> {
     let manager = site.manager();
     let begun = client.begin_body(desk, plan, trace);
-    let is_received = begun.map_err(|reply| Reply::from(reply).of(plan.matched))?;
+    let is_received = begun.map_err(|reply| reply.of(plan.matched))?;
     if is_received {
         trace.request_end = Some(trace.start);
     }

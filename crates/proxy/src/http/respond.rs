@@ -5,6 +5,7 @@ use sluis_rules::{Matched, ServerHeader};
 use tokio::time::Instant;
 
 use super::{
+    client::Protocol,
     decide::Plan,
     edge::{Site, number},
     filters::{self, Stage},
@@ -120,6 +121,9 @@ pub(super) fn answer(
     let has_body = !matches!(reply.status, 204 | 304) && !is_grpc;
     if is_grpc {
         tell_grpc(reply, &mut desk.response, &mut desk.text);
+        if site.protocol == Protocol::Http1 {
+            desk.response.fields.set_trusted(Known::ContentLength, b"0");
+        }
     }
     let fields = &mut desk.response.fields;
     if has_body {

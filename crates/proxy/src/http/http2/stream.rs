@@ -123,7 +123,7 @@ impl Client for Stream {
         _: &mut Desk,
         _: &Plan<'_>,
         trace: &mut Trace<'_>,
-    ) -> Result<bool, Reply<'static>> {
+    ) -> Result<bool, Box<Reply<'static>>> {
         trace.is_body_begun = true;
         Ok(self.side.recv.is_end_stream())
     }
