@@ -336,7 +336,8 @@ impl Client for Connection {
             desk.request_body.keep_trailers();
         }
         trace.is_body_begun = true;
-        let taken = desk.request_body.take(desk.input.unread()).map_err(|_| Box::new(bad_body()))?;
+        let taken =
+            desk.request_body.take(desk.input.unread()).map_err(|_| Box::new(bad_body()))?;
         trace.received = taken.content as u64;
         desk.input.mark(taken.len, taken.dropped);
         Ok(desk.request_body.is_done())
