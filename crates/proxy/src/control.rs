@@ -44,7 +44,7 @@ const WARM_WAIT_MAX: Duration = Duration::from_secs(5);
 const EVERYTHING: &str = "*";
 
 /// The prefixes and names of secrets that do not come over ADS.
-const OWN_SECRETS: [&str; 4] = ["default", "ROOTCA", "file-cert:", "file-root:"];
+const OWN_SECRETS: [&str; 5] = ["default", "ROOTCA", "file-cert:", "file-root:", "file-crl:"];
 
 /// The state of the control thread.
 pub(crate) struct Control {
@@ -197,7 +197,7 @@ impl Control {
         let secrets: BTreeSet<String> = runtimes
             .iter()
             .flat_map(|runtime| all_secret_names(runtime))
-            .filter(|name| !OWN_SECRETS.iter().any(|own| name.starts_with(own)))
+            .filter(|name| !is_own_secret(name))
             .collect();
         self.wanted.routes.retain(|name, _| routes.contains(name));
         self.wanted.endpoints.retain(|name, _| assignments.contains(name));
@@ -300,6 +300,14 @@ impl Control {
     }
 }
 
+/// Whether a secret is the workload's own or in files.
+fn is_own_secret(name: &str) -> bool {
+    OWN_SECRETS.iter().any(|own| match own.strip_suffix(':') {
+        Some(_) => name.starts_with(own),
+        None => name == *own,
+    })
+}
+
 fn all_secret_names(runtime: &Runtime) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut add = |name: &sluis_rules::SecretName| {
@@ -307,13 +315,17 @@ fn all_secret_names(runtime: &Runtime) -> BTreeSet<String> {
     };
     for tls in chains(runtime).filter_map(|chain| chain.tls.as_ref()) {
         tls.certificates.iter().for_each(&mut add);
-        tls.validation.iter().for_each(|validation| add(&validation.roots));
+        tls.validation
+            .iter()
+            .for_each(|v| std::iter::once(&v.roots).chain(&v.crl).for_each(&mut add));
     }
     for cluster in runtime.clusters.values() {
         let own = cluster.endpoints.list.iter().filter_map(|endpoint| endpoint.tls.as_ref());
         for tls in own.chain(&cluster.tls) {
             tls.certificate.iter().for_each(&mut add);
-            tls.validation.iter().for_each(|validation| add(&validation.roots));
+            tls.validation
+                .iter()
+                .for_each(|v| std::iter::once(&v.roots).chain(&v.crl).for_each(&mut add));
         }
     }
     names

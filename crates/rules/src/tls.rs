@@ -16,7 +16,7 @@ use crate::StringMatcher;
 ///
 /// Istio's own names have a meaning: `default` (the workload's certificate), `ROOTCA` (the mesh's
 /// roots), `file-cert:CERT~KEY`, `file-root:PATH` and `file-root:system`. Certificates that a
-/// resource names by file get such a name too.
+/// resource names by file get such a name too; `file-crl:PATH` names revoked certificates.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SecretName(Arc<str>);
 
@@ -118,6 +118,10 @@ pub struct Validation {
     pub certificate_hashes: Vec<Arc<str>>,
     /// Base64 SHA-256 digests of the public key (SPKI), likewise.
     pub spki_hashes: Vec<Arc<str>>,
+    /// Lists of revoked certificates, beside those that come with the roots.
+    pub crl: Option<SecretName>,
+    /// Whether the lists are asked about the leaf only, not about the authorities between.
+    pub crl_leaf_only: bool,
 }
 
 /// One name that a certificate may have.

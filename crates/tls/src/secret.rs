@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::{
 };
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject as _},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
@@ -36,6 +36,14 @@ pub struct Roots {
     client_verifier: Arc<dyn ClientCertVerifier>,
     pem: Vec<u8>,
     fingerprint: String,
+    crls: Option<Crls>,
+}
+
+/// Lists of certificates that were revoked before their time.
+pub struct Crls {
+    pub(crate) lists: Vec<webpki::CertRevocationList<'static>>,
+    pem: Vec<u8>,
+    fingerprint: String,
 }
 
 /// What a secret's name stands for now.
@@ -45,6 +53,8 @@ pub enum Secret {
     KeyPair(Arc<KeyPair>),
     /// Trusted authorities.
     Roots(Arc<Roots>),
+    /// Lists of revoked certificates.
+    Crls(Arc<Crls>),
 }
 
 /// Why text is no secret that can be used.
@@ -78,6 +88,9 @@ pub enum SecretError {
     /// The roots cannot verify clients.
     #[error("the roots cannot be used: {0}")]
     Verifier(String),
+    /// A list of revoked certificates cannot be used.
+    #[error("the list of revoked certificates cannot be used: {0}")]
+    Crl(String),
     /// An Envoy secret of a kind, or with a field, that is not supported.
     #[error("secret {name}: {what} is not supported")]
     Unsupported {
@@ -160,7 +173,12 @@ impl Roots {
                 .build()
                 .map_err(|error| SecretError::Verifier(error.to_string()))?;
         let fingerprint = fingerprint(&certs);
-        Ok(Self { store, client_verifier, pem: pem.to_vec(), fingerprint })
+        Ok(Self { store, client_verifier, pem: pem.to_vec(), fingerprint, crls: None })
+    }
+
+    /// The lists of revoked certificates that came with the roots.
+    pub(crate) fn crls(&self) -> Option<&Crls> {
+        self.crls.as_ref()
     }
 
     pub(crate) fn store(&self) -> &RootCertStore {
@@ -172,6 +190,35 @@ impl Roots {
     }
 }
 
+impl Crls {
+    /// Parses lists.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or one cannot be read.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, SecretError> {
+        let fault = |error: &dyn fmt::Display| SecretError::Crl(error.to_string());
+        let mut lists = Vec::new();
+        let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        for der in CertificateRevocationListDer::pem_slice_iter(pem) {
+            let der = der.map_err(|error| fault(&error))?;
+            digest.update(&der);
+            let list = webpki::OwnedCertRevocationList::from_der(&der);
+            lists.push(list.map_err(|error| fault(&error))?.into());
+        }
+        if lists.is_empty() {
+            return Err(SecretError::Crl("it holds no list in PEM".to_owned()));
+        }
+        Ok(Self { lists, pem: pem.to_vec(), fingerprint: hex(digest.finish().as_ref()) })
+    }
+}
+
+impl fmt::Debug for Crls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Crls").field("fingerprint", &self.fingerprint).finish_non_exhaustive()
+    }
+}
+
 impl Secret {
     /// A digest of the certificates, in hexadecimal: equal secrets have equal ones.
     #[must_use]
@@ -179,6 +226,7 @@ impl Secret {
         match self {
             Self::KeyPair(pair) => &pair.fingerprint,
             Self::Roots(roots) => &roots.fingerprint,
+            Self::Crls(crls) => &crls.fingerprint,
         }
     }
 
@@ -193,6 +241,11 @@ impl Secret {
             }),
             Self::Roots(roots) => Type::ValidationContext(CertificateValidationContext {
                 trusted_ca: inline(&roots.pem),
+                crl: roots.crls.as_ref().and_then(|crls| inline(&crls.pem)),
+                ..CertificateValidationContext::default()
+            }),
+            Self::Crls(crls) => Type::ValidationContext(CertificateValidationContext {
+                crl: inline(&crls.pem),
                 ..CertificateValidationContext::default()
             }),
         };
@@ -222,14 +275,23 @@ impl Secret {
             Some(Type::ValidationContext(context)) => {
                 let known = CertificateValidationContext {
                     trusted_ca: context.trusted_ca.clone(),
+                    crl: context.crl.clone(),
                     ..CertificateValidationContext::default()
                 };
                 if known != *context {
-                    return Err(unsupported("a validation context with more than trusted_ca"));
+                    return Err(unsupported(
+                        "a validation context with more than trusted_ca and crl",
+                    ));
                 }
                 let pem = data(&context.trusted_ca, "trusted_ca by file")
                     .unwrap_or_else(|| Err(unsupported("a validation context without roots")))?;
-                Ok(Self::Roots(Arc::new(Roots::from_pem(&pem)?)))
+                let mut roots = Roots::from_pem(&pem)?;
+                if let Some(crl) = data(&context.crl, "crl by file").transpose()? {
+                    let crls = Crls::from_pem(&crl)?;
+                    roots.fingerprint.push_str(&crls.fingerprint);
+                    roots.crls = Some(crls);
+                }
+                Ok(Self::Roots(Arc::new(roots)))
             }
             Some(Type::SessionTicketKeys(_)) => Err(unsupported("session_ticket_keys")),
             Some(Type::GenericSecret(_)) => Err(unsupported("generic_secret")),
@@ -271,5 +333,9 @@ fn fingerprint(certs: &[CertificateDer<'_>]) -> String {
     for cert in certs {
         digest.update(cert);
     }
-    digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(digest.finish().as_ref())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

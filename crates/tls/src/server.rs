@@ -106,6 +106,8 @@ impl ServerTls {
             sans: Vec::new(),
             certificate_hashes: Vec::new(),
             spki_hashes: Vec::new(),
+            crl: None,
+            crl_leaf_only: false,
         };
         let settings = DownstreamTls {
             certificates: vec![SecretName::new(WORKLOAD_CERTIFICATE)],

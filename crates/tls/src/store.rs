@@ -23,7 +23,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret as En
 use tokio::sync::watch;
 
 use self::files::{Files, Watched};
-use crate::{Clock, KeyPair, Roots, Secret, SecretError};
+use crate::{Clock, Crls, KeyPair, Roots, Secret, SecretError};
 
 /// The workload's own certificate and key.
 pub const WORKLOAD_CERTIFICATE: &str = "default";
@@ -59,7 +59,7 @@ pub struct Slot {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The name has a known prefix and then a form that is not understood.
-    #[error("secret name {0:?}: expected file-cert:CERT~KEY or file-root:CA")]
+    #[error("secret name {0:?}: expected file-cert:CERT~KEY, file-root:CA or file-crl:PATH")]
     Name(String),
     /// The bound on names is reached.
     #[error("secret {0:?} is one more than the {SLOTS_MAX} that are kept")]
@@ -250,6 +250,15 @@ impl Slot {
     pub fn roots(&self) -> Option<Arc<Roots>> {
         match self.value.load().as_deref() {
             Some(Secret::Roots(roots)) => Some(roots.clone()),
+            _ => None,
+        }
+    }
+
+    /// The lists of revoked certificates, when the name stands for some.
+    #[must_use]
+    pub fn crls(&self) -> Option<Arc<Crls>> {
+        match self.value.load().as_deref() {
+            Some(Secret::Crls(crls)) => Some(crls.clone()),
             _ => None,
         }
     }

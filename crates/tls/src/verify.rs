@@ -39,6 +39,9 @@ pub enum PeerError {
     /// It is not one of the pinned certificates.
     #[error("the certificate is not one of those that are pinned")]
     Pin,
+    /// It was revoked, or no list says that it was not.
+    #[error("the certificate is revoked, or that it is not cannot be told: {0}")]
+    Revocation(webpki::Error),
     /// Its name must be the server name that was asked for, and none was.
     #[error("the certificate cannot be checked against a server name: none was sent")]
     NoServerName,
@@ -51,6 +54,7 @@ pub enum PeerError {
 #[derive(Debug)]
 struct Judge {
     roots: Arc<Slot>,
+    crl: Option<Arc<Slot>>,
     rules: Validation,
 }
 
@@ -71,7 +75,56 @@ pub(crate) struct ClientVerifier {
 
 impl Judge {
     fn new(rules: &Validation, store: &SecretStore) -> Result<Self, StoreError> {
-        Ok(Self { roots: store.slot(rules.roots.as_str())?, rules: rules.clone() })
+        let crl = rules.crl.as_ref().map(|name| store.slot(name.as_str())).transpose()?;
+        Ok(Self { roots: store.slot(rules.roots.as_str())?, crl, rules: rules.clone() })
+    }
+
+    /// Asks the lists of revoked certificates, if there are any. As in Envoy each authority on the
+    /// way needs a list, unless only the leaf is asked about.
+    fn check_revoked(
+        &self,
+        roots: &Roots,
+        (leaf, intermediates): (&CertificateDer<'_>, &[CertificateDer<'_>]),
+        now: UnixTime,
+        usage: webpki::KeyUsage,
+    ) -> Result<(), Error> {
+        let named = match &self.crl {
+            Some(slot) => Some(
+                slot.crls().ok_or_else(|| refuse(PeerError::Missing(slot.name().to_owned())))?,
+            ),
+            None => None,
+        };
+        let of_roots = roots.crls().map(|crls| &crls.lists);
+        let all = of_roots.into_iter().chain(named.as_ref().map(|crls| &crls.lists)).flatten();
+        let lists: Vec<&webpki::CertRevocationList<'_>> = all.collect();
+        // No list at all, and nobody asked for one.
+        let Ok(builder) = webpki::RevocationOptionsBuilder::new(&lists) else { return Ok(()) };
+        let depth = match self.rules.crl_leaf_only {
+            true => webpki::RevocationCheckDepth::EndEntity,
+            false => webpki::RevocationCheckDepth::Chain,
+        };
+        let options = builder
+            .with_depth(depth)
+            .with_status_policy(webpki::UnknownStatusPolicy::Deny)
+            .with_expiration_policy(webpki::ExpirationPolicy::Enforce)
+            .build();
+        let algorithms = provider().signature_verification_algorithms.all;
+        let anchors = &roots.store().roots;
+        webpki::EndEntityCert::try_from(leaf)
+            .and_then(|leaf| {
+                let revocation = Some(options);
+                leaf.verify_for_usage(
+                    algorithms,
+                    anchors,
+                    intermediates,
+                    now,
+                    usage,
+                    revocation,
+                    None,
+                )
+                .map(drop)
+            })
+            .map_err(|error| refuse(PeerError::Revocation(error)))
     }
 
     fn roots(&self) -> Result<Arc<Roots>, Error> {
@@ -141,6 +194,8 @@ impl ServerCertVerifier for ServerVerifier {
                 now,
                 provider().signature_verification_algorithms.all,
             )?;
+            let chain = (end_entity, intermediates);
+            judge.check_revoked(&roots, chain, now, webpki::KeyUsage::server_auth())?;
             judge.judge(end_entity, &parsed)?;
         }
         if self.check_server_name {
@@ -204,6 +259,8 @@ impl ClientCertVerifier for ClientVerifier {
         let roots = self.judge.roots()?;
         let verified =
             roots.client_verifier().verify_client_cert(end_entity, intermediates, now)?;
+        let chain = (end_entity, intermediates);
+        self.judge.check_revoked(&roots, chain, now, webpki::KeyUsage::client_auth())?;
         self.judge.judge(end_entity, &ParsedCertificate::try_from(end_entity)?)?;
         Ok(verified)
     }

@@ -243,6 +243,7 @@ impl View {
             Some(roots @ Secret::Roots(_)) => {
                 json!({"name": &*name, "kind": "roots", "fingerprint": roots.fingerprint()})
             }
+            Some(Secret::Crls(_)) => json!({"name": &*name, "kind": "revoked"}),
             None => json!({"name": &*name, "kind": Value::Null}),
         });
         json!({"identity": identity, "secrets": secrets.collect::<Value>()})

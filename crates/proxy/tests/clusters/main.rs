@@ -12,5 +12,7 @@ mod health;
 mod limits;
 mod outlier;
 mod placing;
+mod sharing;
 mod sides;
 mod tcp;
+mod transport;

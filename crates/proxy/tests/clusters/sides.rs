@@ -39,6 +39,8 @@ pub(crate) enum Serve {
     Filtered(Value, Value),
     /// TCP, with these fields of the filter.
     Tcp(Value),
+    /// TLS that is passed on, behind this filter.
+    Sni(Value),
 }
 
 /// Starts the proxies, one after the other asked for.
@@ -69,6 +71,9 @@ fn bootstrap(serve: &Serve, clusters: &Value, port: u16, log: &Path) -> Value {
     let filter = match serve {
         Serve::Http(routes) => http(routes, json!([router])),
         Serve::Filtered(routes, filter) => http(routes, json!([filter, router])),
+        Serve::Sni(_) => json!({ "name": "tcp", "typed_config": {
+            "@type": format!("{TYPE}.filters.network.tcp_proxy.v3.TcpProxy"),
+            "stat_prefix": "in", "cluster": "origin", "access_log": access_log } }),
         Serve::Tcp(fields) => {
             let mut proxy = json!({
                 "@type": format!("{TYPE}.filters.network.tcp_proxy.v3.TcpProxy"),
@@ -79,12 +84,20 @@ fn bootstrap(serve: &Serve, clusters: &Value, port: u16, log: &Path) -> Value {
             json!({ "name": "tcp", "typed_config": proxy })
         }
     };
+    let mut inspectors = json!([]);
+    let mut filters = json!([filter]);
+    if let Serve::Sni(before) = serve {
+        filters.as_array_mut().unwrap().insert(0, before.clone());
+        inspectors = json!([{ "name": "tls", "typed_config": {
+            "@type": format!("{TYPE}.filters.listener.tls_inspector.v3.TlsInspector") } }]);
+    }
     json!({
         "node": { "id": "test", "cluster": "test", "metadata": { "SLUIS_WORKERS": "1" } },
         "static_resources": {
             "listeners": [{ "name": "in",
                 "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
-                "filter_chains": [{ "filters": [filter] }] }],
+                "listener_filters": inspectors,
+                "filter_chains": [{ "filters": filters }] }],
             "clusters": clusters } })
 }
 

@@ -319,13 +319,14 @@ fn validation(
     fields!(at, context => CertificateValidationContext {
         use {
             trusted_ca, system_root_certs, verify_certificate_spki, verify_certificate_hash,
-            match_typed_subject_alt_names, match_subject_alt_names, trust_chain_verification,
+            match_typed_subject_alt_names, match_subject_alt_names, trust_chain_verification, crl,
+            only_verify_leaf_cert_crl,
         }
         // Files are always watched; the list of CAs is a hint to the client.
         accept { watched_directory, suppress_client_ca_list }
         refuse {
-            ca_certificate_provider_instance, require_signed_certificate_timestamp, crl,
-            allow_expired_certificate, custom_validator_config, only_verify_leaf_cert_crl,
+            ca_certificate_provider_instance, require_signed_certificate_timestamp,
+            allow_expired_certificate, custom_validator_config,
             max_verify_depth,
         }
     });
@@ -352,16 +353,23 @@ fn validation(
         let matcher = messages::string_matcher(&at.nth(index), Some(matcher));
         sans.extend(matcher.map(|matcher| SanMatcher { kind: SanKind::Any, matcher }));
     }
+    let crl = crl.as_ref().and_then(|source| {
+        let path = file_name(&at.field("crl"), Some(source))?;
+        Some(SecretName::new(&format!("file-crl:{path}")))
+    });
     let hash = |hash: &String| hash.replace(':', "").to_ascii_lowercase().into();
     let asked = Validation {
         roots: roots.unwrap_or_else(|| SecretName::new("")),
         sans,
         certificate_hashes: verify_certificate_hash.iter().map(hash).collect(),
         spki_hashes: verify_certificate_spki.iter().map(|hash| hash.as_str().into()).collect(),
+        crl,
+        crl_leaf_only: *only_verify_leaf_cert_crl,
     };
     let names_something = !asked.sans.is_empty()
         || !asked.certificate_hashes.is_empty()
-        || !asked.spki_hashes.is_empty();
+        || !asked.spki_hashes.is_empty()
+        || asked.crl.is_some();
     match (asked.roots.as_str().is_empty(), *trust_chain_verification) {
         (true, 0 | 1) if !names_something => Some(Asked::Nothing),
         (true, _) => {

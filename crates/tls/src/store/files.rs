@@ -9,10 +9,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::{KeyPair, Roots, Secret, SecretError, secret::Strictness};
+use crate::{Crls, KeyPair, Roots, Secret, SecretError, secret::Strictness};
 
 const CERT_PREFIX: &str = "file-cert:";
 const ROOT_PREFIX: &str = "file-root:";
+const CRL_PREFIX: &str = "file-crl:";
 const SYSTEM_ROOTS: &str = "file-root:system";
 
 /// A whole operating system's bundle is some 250 kB; no certificate or key comes near this.
@@ -36,6 +37,7 @@ const SYSTEM_BUNDLES: [&str; 6] = [
 pub(super) enum Files {
     Certificate { chain: PathBuf, key: PathBuf },
     Roots(PathBuf),
+    Crls(PathBuf),
     System(Vec<PathBuf>),
 }
 
@@ -81,6 +83,9 @@ impl Files {
             }
             return Ok(Some(Self::Certificate { chain: chain.into(), key: key.into() }));
         }
+        if let Some(path) = name.strip_prefix(CRL_PREFIX) {
+            return if path.is_empty() { Err(()) } else { Ok(Some(Self::Crls(path.into()))) };
+        }
         match name.strip_prefix(ROOT_PREFIX) {
             Some("") => Err(()),
             Some(path) => Ok(Some(Self::Roots(path.into()))),
@@ -91,7 +96,7 @@ impl Files {
     fn stamps(&self) -> Vec<Stamp> {
         match self {
             Self::Certificate { chain, key } => vec![Stamp::of(chain), Stamp::of(key)],
-            Self::Roots(path) => vec![Stamp::of(path)],
+            Self::Roots(path) | Self::Crls(path) => vec![Stamp::of(path)],
             Self::System(paths) => paths.iter().map(|path| Stamp::of(path)).collect(),
         }
     }
@@ -105,6 +110,7 @@ impl Files {
             Self::Roots(path) => {
                 Ok(Secret::Roots(Arc::new(Roots::parse(&read(path)?, Strictness::Each)?)))
             }
+            Self::Crls(path) => Ok(Secret::Crls(Arc::new(Crls::from_pem(&read(path)?)?))),
             Self::System(paths) => {
                 let path = paths.iter().find(|path| path.exists()).ok_or(ReadError::NoBundle)?;
                 Ok(Secret::Roots(Arc::new(Roots::parse(&read(path)?, Strictness::Any)?)))

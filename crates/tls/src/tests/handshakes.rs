@@ -9,7 +9,12 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret as EnvoySecret;
+use envoy_types::pb::envoy::{
+    config::core::v3::{DataSource, data_source::Specifier},
+    extensions::transport_sockets::tls::v3::{
+        Secret as EnvoySecret, secret::Type as EnvoySecretType,
+    },
+};
 use sluis_rules::{
     Case, DownstreamTls, SanKind, SanMatcher, SecretName, StringMatcher, Text, TlsVersion,
     TlsVersions, UpstreamTls, Validation,
@@ -43,7 +48,14 @@ fn meshed(pki: &Pki, uri: &'static [&'static str]) -> SecretStore {
 
 fn validation(roots: &str, sans: Vec<SanMatcher>) -> Option<Validation> {
     let roots = SecretName::new(roots);
-    Some(Validation { roots, sans, certificate_hashes: Vec::new(), spki_hashes: Vec::new() })
+    Some(Validation {
+        roots,
+        sans,
+        certificate_hashes: Vec::new(),
+        spki_hashes: Vec::new(),
+        crl: None,
+        crl_leaf_only: false,
+    })
 }
 
 fn exact(kind: SanKind, name: &str) -> SanMatcher {
@@ -370,4 +382,50 @@ async fn a_rotation_reaches_the_next_handshake_and_leaves_open_connections_alone
     let mut heard = [0; 10];
     met.client_io.read_exact(&mut heard).await.unwrap();
     assert_eq!(&heard, b"still here");
+}
+
+/// Each case: what the list says of the client's certificate, by file and with the roots.
+#[tokio::test]
+async fn a_revoked_certificate_is_refused_wherever_the_list_comes_from() {
+    let pki = Pki::new("root");
+    let (chain, key) = pki.pems(&Leaf { uris: &[NOTEBOOK], ..Leaf::default() });
+    let client = mutual_client(&pki);
+    let pair = crate::KeyPair::from_pem(chain.as_bytes(), key.as_bytes()).unwrap();
+    client.store.set_identity(pair, pki.roots());
+    let dir = tempfile::tempdir().unwrap();
+    let lists = [
+        ("none is on it", pki.crl(None), true),
+        ("it is on it", pki.crl(Some(&chain)), false),
+        ("another authority's", Pki::new("other").crl(None), false),
+    ];
+    for (case, list, passes) in lists {
+        let mut by_file = mutual_server(&pki);
+        let path = dir.path().join("crl.pem");
+        std::fs::write(&path, &list).unwrap();
+        let name = format!("file-crl:{}", path.display());
+        by_file.settings.validation.as_mut().unwrap().crl = Some(SecretName::new(&name));
+        check(shake(&by_file, &client).await, passes, &format!("by file: {case}"));
+
+        let mut sent = mutual_server(&pki);
+        let Some(EnvoySecretType::ValidationContext(mut context)) =
+            Secret::Roots(Arc::new(pki.roots())).to_envoy("kubernetes://ca").r#type
+        else {
+            panic!("roots are a validation context");
+        };
+        context.crl = Some(DataSource {
+            specifier: Some(Specifier::InlineString(list)),
+            ..DataSource::default()
+        });
+        let secret = EnvoySecret {
+            name: "kubernetes://ca".to_owned(),
+            r#type: Some(EnvoySecretType::ValidationContext(context)),
+        };
+        sent.store.put(&secret).unwrap();
+        sent.settings.validation.as_mut().unwrap().roots = SecretName::new("kubernetes://ca");
+        check(shake(&sent, &client).await, passes, &format!("by SDS: {case}"));
+    }
+    let mut missing = mutual_server(&pki);
+    let nowhere = SecretName::new("file-crl:/nowhere/crl.pem");
+    missing.settings.validation.as_mut().unwrap().crl = Some(nowhere);
+    check(shake(&missing, &client).await, false, "a list that is not there");
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
 };
 
 /// The time of day in these tests.
@@ -33,6 +33,7 @@ impl Pki {
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().unwrap();
         let root_pem = params.self_signed(&key).unwrap().pem();
         Self { issuer: Issuer::new(params, key), root_pem }
@@ -53,6 +54,29 @@ impl Pki {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         (cert.pem(), key.serialize_pem())
+    }
+
+    /// A list of revoked certificates, with the first of this chain on it if there is one.
+    pub(crate) fn crl(&self, revoked: Option<&str>) -> String {
+        let serial = |chain: &str| {
+            let (_, pem) = x509_parser::pem::parse_x509_pem(chain.as_bytes()).unwrap();
+            let leaf = pem.parse_x509().unwrap();
+            RevokedCertParams {
+                serial_number: leaf.raw_serial().to_vec().into(),
+                revocation_time: (now() - Duration::from_secs(60)).into(),
+                reason_code: None,
+                invalidity_date: None,
+            }
+        };
+        let params = CertificateRevocationListParams {
+            this_update: (now() - Duration::from_secs(60)).into(),
+            next_update: (now() + Duration::from_secs(60)).into(),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.map(serial).into_iter().collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     pub(crate) fn pair(&self, leaf: &Leaf) -> crate::KeyPair {
