@@ -62,6 +62,8 @@ impl ControlPlane {
                 sans: Vec::new(),
                 certificate_hashes: Vec::new(),
                 spki_hashes: Vec::new(),
+                crl: None,
+                crl_leaf_only: false,
             }),
             require_client_certificate: true,
             require_sni: false,

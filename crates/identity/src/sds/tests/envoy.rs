@@ -116,6 +116,8 @@ fn client(store: &SecretStore, certificate: Option<&str>) -> ClientTls {
         sans: Vec::new(),
         certificate_hashes: Vec::new(),
         spki_hashes: Vec::new(),
+        crl: None,
+        crl_leaf_only: false,
     };
     let settings = UpstreamTls {
         certificate: certificate.map(SecretName::new),
