@@ -74,6 +74,8 @@ pub struct Record<'r> {
     pub upstream_local: Option<SocketAddr>,
     /// The cluster, once one was chosen.
     pub upstream_cluster: Option<&'r str>,
+    /// The name of that cluster in statistics.
+    pub upstream_cluster_stat: Option<&'r str>,
     /// Tries to send the request upstream.
     pub upstream_attempts: u32,
     /// The name of the route; may be empty.
@@ -105,6 +107,7 @@ impl<'r> Record<'r> {
             upstream_host: None,
             upstream_local: None,
             upstream_cluster: None,
+            upstream_cluster_stat: None,
             upstream_attempts: 0,
             route_name: "",
             route_origin: None,

@@ -34,6 +34,7 @@ const ASKED_NAME_WAIT_MAX: Duration = Duration::from_millis(200);
 struct Outcome {
     flags: Flags,
     cluster: Option<Arc<str>>,
+    stat_name: Option<Arc<str>>,
     pick: Option<Pick>,
     local: Option<std::net::SocketAddr>,
     attempts: u32,
@@ -88,6 +89,7 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
         outcome.termination = Some("cluster_not_found");
         return outcome;
     };
+    outcome.stat_name = Some(Arc::clone(&backend.stat_name));
     let connected = tokio::select! {
         connected = connect(worker, &backend, proxy, &downstream.facts, &mut outcome) => connected,
         () = downstream.gate.closed() => None,
@@ -219,6 +221,7 @@ fn write_log(worker: &Worker, logs: &Logs, facts: &ConnectionFacts, outcome: &Ou
             upstream_host: outcome.pick.as_ref().map(|pick| &pick.address),
             upstream_local: outcome.local,
             upstream_cluster: outcome.cluster.as_deref(),
+            upstream_cluster_stat: outcome.stat_name.as_deref(),
             upstream_attempts: outcome.attempts,
             ..Record::new(facts)
         },

@@ -22,6 +22,8 @@ use crate::{Address, Http1Options, Http2Options, HttpOptions, UpstreamTls};
 pub struct Cluster {
     /// The name that routes and TCP proxies use.
     pub name: Arc<str>,
+    /// The name in statistics and in `%UPSTREAM_CLUSTER%` (`alt_stat_name`); else the same one.
+    pub stat_name: Arc<str>,
     /// How the endpoints are found.
     pub discovery: Discovery,
     /// The endpoints as configured or received. For DNS clusters these are names to resolve; for
@@ -82,6 +84,7 @@ impl Cluster {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.into(),
+            stat_name: name.into(),
             discovery: Discovery::Static,
             endpoints: Arc::default(),
             policy: LbPolicy::RoundRobin,

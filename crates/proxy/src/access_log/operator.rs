@@ -35,6 +35,7 @@ enum Kind {
     UpstreamHost(Part),
     UpstreamLocal(Part),
     UpstreamCluster,
+    UpstreamClusterRaw,
     UpstreamAttempts,
     DownstreamLocal(Part),
     DownstreamRemote(Part),
@@ -136,7 +137,10 @@ impl Operator {
             Kind::UpstreamLocal(part) => {
                 record.upstream_local.map_or(Value::Absent, |address| of_socket(address, *part))
             }
-            Kind::UpstreamCluster => Value::text(record.upstream_cluster),
+            Kind::UpstreamCluster => {
+                Value::text(record.upstream_cluster_stat.or(record.upstream_cluster))
+            }
+            Kind::UpstreamClusterRaw => Value::text(record.upstream_cluster),
             Kind::UpstreamAttempts => Value::Number(u64::from(record.upstream_attempts)),
             Kind::DownstreamLocal(part) => of_address(&connection.local, *part),
             Kind::DownstreamRemote(part) => of_address(&connection.remote, *part),
@@ -183,7 +187,8 @@ fn plain(name: &str) -> Option<Kind> {
         "UPSTREAM_LOCAL_ADDRESS" => Kind::UpstreamLocal(Part::Whole),
         "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Kind::UpstreamLocal(Part::Host),
         "UPSTREAM_LOCAL_PORT" => Kind::UpstreamLocal(Part::Port),
-        "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => Kind::UpstreamCluster,
+        "UPSTREAM_CLUSTER" => Kind::UpstreamCluster,
+        "UPSTREAM_CLUSTER_RAW" => Kind::UpstreamClusterRaw,
         "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Kind::UpstreamAttempts,
         "DOWNSTREAM_LOCAL_ADDRESS" => Kind::DownstreamLocal(Part::Whole),
         "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Kind::DownstreamLocal(Part::Host),

@@ -240,7 +240,7 @@ fn plan<'c>(
         let reply = Reply::new(forward.cluster_not_found, "cluster_not_found");
         return Err(reply.flag(Flag::NoClusterFound).of(matched).into());
     };
-    trace.cluster = Some(&backend.name);
+    trace.cluster = Some(backend);
     Ok(Plan {
         matched,
         forward,

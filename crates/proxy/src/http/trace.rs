@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::SystemTime};
 
 use sluis_http1::Method;
-use sluis_rules::{Address, Route};
+use sluis_rules::{Address, Cluster, Route};
 use tokio::time::Instant;
 
 use super::client::Protocol;
@@ -33,7 +33,7 @@ pub(super) struct Trace<'c> {
     pub(super) sent: u64,
     pub(super) host: Option<Address>,
     pub(super) local: Option<SocketAddr>,
-    pub(super) cluster: Option<&'c str>,
+    pub(super) cluster: Option<&'c Cluster>,
     pub(super) attempts: u32,
     pub(super) route: Option<&'c Route>,
 }
@@ -93,7 +93,8 @@ impl<'c> Trace<'c> {
             bytes_sent: self.sent,
             upstream_host: self.host.as_ref(),
             upstream_local: self.local,
-            upstream_cluster: self.cluster,
+            upstream_cluster: self.cluster.map(|cluster| &*cluster.name),
+            upstream_cluster_stat: self.cluster.map(|cluster| &*cluster.stat_name),
             upstream_attempts: self.attempts,
             route_name: self.route.map_or("", |route| &route.name),
             route_origin: self.route.and_then(|route| route.origin.as_deref()),

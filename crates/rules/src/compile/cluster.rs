@@ -103,7 +103,7 @@ impl Sockets {
 pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
     fields!(at, value => PbCluster {
         use {
-            transport_socket_matches, name, connect_timeout, per_connection_buffer_limit_bytes,
+            transport_socket_matches, name, alt_stat_name, connect_timeout, per_connection_buffer_limit_bytes,
             load_assignment, max_requests_per_connection, circuit_breakers,
             upstream_http_protocol_options, common_http_protocol_options, http_protocol_options,
             http2_protocol_options, typed_extension_protocol_options, upstream_bind_config,
@@ -117,7 +117,7 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
             lb_subset_config, load_balancing_policy, dns_refresh_rate, respect_dns_ttl,
             dns_lookup_family, dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config,
             typed_dns_resolver_config, dns_failure_refresh_rate, dns_jitter, metadata,
-            alt_stat_name, stats_matcher, track_timeout_budgets, track_cluster_stats,
+            stats_matcher, track_timeout_budgets, track_cluster_stats,
             lrs_report_endpoint_metrics, wait_for_warm_on_init, cleanup_interval,
             ignore_health_on_host_removal,
         }
@@ -128,6 +128,9 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
         }
     });
     let mut cluster = Cluster::new(name);
+    if !alt_stat_name.is_empty() {
+        cluster.stat_name = alt_stat_name.as_str().into();
+    }
     cluster.dns = dns::options(at, value);
     let discovery = discovery(at, value, &mut cluster.dns);
     let choice = balance::choice(at, value);
