@@ -28,7 +28,10 @@ use sluis_envoy::{Kind, ResourceSet};
 use sluis_rules::{Fault, Runtime, compile};
 use sluis_tls::SecretStore;
 use sluis_xds::{Subscriptions, Update};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tracing::{info, warn};
 
 use self::{checks::unusable, resolver::Resolver, watches::Watches};
@@ -232,6 +235,13 @@ impl Control {
         missing.extend(
             self.resolver.unanswered().into_iter().map(|name| format!("address of {name}")),
         );
+        let config = self.config.borrow();
+        let checked = runtime.clusters.values().filter(|cluster| !cluster.health_checks.is_empty());
+        let unknown = checked.filter(|cluster| match config.backend(&cluster.name) {
+            Some(backend) => watches::is_unknown(backend),
+            None => !cluster.endpoints.list.is_empty(),
+        });
+        missing.extend(unknown.map(|cluster| format!("health of {}", cluster.name)));
         missing.extend(all_secret_names(runtime).into_iter().filter_map(|name| {
             let slot = self.store.slot(&name).ok()?;
             slot.get().is_none().then(|| format!("secret {name}"))
@@ -282,6 +292,11 @@ impl Control {
         let texts = errors.iter().map(|error| error.to_string()).collect::<Vec<_>>();
         texts.iter().for_each(|error| warn!("{error}"));
         texts
+    }
+
+    /// Rings when [`Self::publish`] may find that what listeners wait for is there.
+    pub(crate) fn health_known(&self) -> Rc<Notify> {
+        Rc::clone(&self.watches.known)
     }
 
     /// When to call [`Self::publish`] again although nothing came.

@@ -245,12 +245,16 @@ impl Proxy {
         loop {
             self.announce().await;
             let deadline = self.control.deadline();
+            let health_known = self.control.health_known();
             tokio::select! {
                 () = &mut stop => break,
                 () = self.view.drain.notified() => break,
                 Some(delivery) = next(&mut self.deliveries) => self.take(delivery).await,
                 () = self.resolver.changed() => drop(self.control.publish()),
                 Ok(()) = self.secrets.changed(), if deadline.is_some() => {
+                    drop(self.control.publish());
+                }
+                () = health_known.notified(), if deadline.is_some() => {
                     drop(self.control.publish());
                 }
                 () = until(deadline) => drop(self.control.publish()),

@@ -101,6 +101,7 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
         }
         return outcome;
     };
+    let host = pick.host.clone().filter(|_| backend.closes_on_failure);
     (outcome.local, outcome.pick) = (local, Some(pick));
     let ahead = std::mem::take(&mut downstream.prefix);
     let gate = downstream.gate.clone();
@@ -111,8 +112,15 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
         }
     };
     let moving = pump(worker, (&mut downstream.io, ahead), &mut upstream, proxy.idle_timeout);
+    let unwell = async {
+        match host {
+            Some(host) => host.failed.notified().await,
+            None => std::future::pending().await,
+        }
+    };
     let stop = async {
         tokio::select! {
+            () = unwell => End::UpstreamError,
             () = limit => End::TooOld,
             () = gate.closed() => End::Drained,
         }

@@ -6,10 +6,13 @@
 
 mod ask;
 
-use std::{sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use sluis_rules::HealthCheck;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 use tracing::info;
 
 use self::ask::{Asked, ask};
@@ -97,6 +100,7 @@ pub(super) async fn watch(
     place: usize,
     host: Arc<Host>,
     check: Arc<HealthCheck>,
+    known: Rc<Notify>,
 ) {
     let random = Random::from_os();
     let jitter = |most: Duration| {
@@ -111,6 +115,7 @@ pub(super) async fn watch(
         let change = session.on(answer, &check);
         if change == Change::Done {
             host.set_failed(session.is_failed);
+            known.notify_one();
             info!(cluster = %backend.name, endpoint = %host.address(), healthy = !session.is_failed, "health check");
         }
         let readmits = answer == Answer::Good

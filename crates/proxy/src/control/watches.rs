@@ -6,11 +6,13 @@
 
 use std::{
     collections::HashMap,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tokio::{
+    sync::Notify,
     task::{AbortHandle, JoinSet},
     time::{MissedTickBehavior, interval, sleep},
 };
@@ -26,6 +28,8 @@ const SLOW_START_STEP: Duration = Duration::from_millis(100);
 pub(super) struct Watches {
     tasks: HashMap<Arc<str>, (Arc<Backend>, AbortHandle)>,
     set: JoinSet<()>,
+    /// Rings when an endpoint's health has become known.
+    pub(super) known: Rc<Notify>,
 }
 
 impl Watches {
@@ -38,7 +42,7 @@ impl Watches {
                 Some((known, task)) if Arc::ptr_eq(&known, backend) => task,
                 old => {
                     old.into_iter().for_each(|(_, task)| task.abort());
-                    self.set.spawn_local(watch(Arc::clone(backend)))
+                    self.set.spawn_local(watch(Arc::clone(backend), Rc::clone(&self.known)))
                 }
             };
             self.tasks.insert(Arc::clone(&backend.name), (Arc::clone(backend), task));
@@ -47,11 +51,17 @@ impl Watches {
     }
 }
 
+/// Whether a cluster waits for the first answer of its endpoints.
+pub(super) fn is_unknown(backend: &Backend) -> bool {
+    let mut hosts = backend.hosts.iter().flatten().peekable();
+    hosts.peek().is_some() && hosts.all(|host| host.is_pending())
+}
+
 fn needs_watch(backend: &Backend) -> bool {
     backend.outlier.is_some() || !backend.health_checks.is_empty() || backend.slow_start.is_some()
 }
 
-async fn watch(backend: Arc<Backend>) {
+async fn watch(backend: Arc<Backend>, known: Rc<Notify>) {
     let mut tasks = JoinSet::new();
     tasks.spawn_local(detect(Arc::clone(&backend)));
     tasks.spawn_local(grow(Arc::clone(&backend)));
@@ -66,6 +76,7 @@ async fn watch(backend: Arc<Backend>) {
                 place,
                 Arc::clone(host),
                 Arc::clone(check),
+                Rc::clone(&known),
             ));
         }
     }

@@ -119,7 +119,7 @@ async fn choose(
     let host = rewrite::host_name(request);
     if matches!(plan.backend.discovery, Discovery::DynamicForward(_)) {
         let facts = site.connection;
-        context.target = host.as_deref().map(|host| Target {
+        context.target = host.map(|host| Target {
             host,
             port: rewrite::host_port(request),
             sni: facts.sni.as_deref().filter(|_| facts.tls_terminated),

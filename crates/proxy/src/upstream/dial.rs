@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc};
 
 use bytes::BytesMut;
-use sluis_rules::{Address, Tunnel, UpstreamTls};
+use sluis_rules::{Address, Tunnel, UpstreamProtocol, UpstreamTls};
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -38,6 +38,10 @@ pub(super) async fn dial(
         None => Io::Plain(socket),
     };
     if let Some(Tunnel { target, headers }) = context.tunnel {
+        if backend.protocol == UpstreamProtocol::Http2 {
+            let what = "tunnels over HTTP/2 are not supported";
+            return Err(failed(io::Error::new(io::ErrorKind::Unsupported, what)));
+        }
         handshake::ask_to_connect(&mut io, target, headers).await.map_err(failed)?;
     }
     Ok((io, local))

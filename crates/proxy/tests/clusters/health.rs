@@ -16,11 +16,13 @@ async fn check(probe: Value) {
         "common_lb_config": { "healthy_panic_threshold": { "value": 0 } } });
     for side in sides(to_origin(json!({})), json!([cluster(&[&good, &bad], fields)])).await {
         let mut client = side.client().await;
-        // Until the first answers are there.
+        // The listener has waited for the first answer of each cluster, not of each endpoint.
         let settled = async {
             let mut in_a_row = 0;
             while in_a_row < 10 {
-                in_a_row = if client.get("/", &[]).await.status == 200 { in_a_row + 1 } else { 0 };
+                let status = client.get("/", &[]).await.status;
+                assert_ne!(status, 503, "{}: nobody has answered", side.name);
+                in_a_row = if status == 200 { in_a_row + 1 } else { 0 };
             }
         };
         crate::harness::soon("healthy endpoints only", settled).await;

@@ -30,8 +30,11 @@ async fn origins() -> [Origin; 3] {
     [Origin::start("a").await, Origin::start("b").await, Origin::start("c").await]
 }
 
-/// A cluster of these localities: each a name, weight, priority and endpoints with health.
-fn localities(list: &[(&str, u32, u32, &[(&Origin, &str)])], fields: Value) -> Value {
+/// A name, weight, priority, and endpoints with their health.
+type Locality<'o> = (&'o str, u32, u32, &'o [(&'o Origin, &'o str)]);
+
+/// A cluster of these localities.
+fn localities(list: &[Locality<'_>], fields: Value) -> Value {
     let mut cluster = cluster(&[], fields);
     let endpoints = list.iter().map(|(name, weight, priority, members)| {
         let members: Vec<Value> = members
@@ -70,7 +73,7 @@ async fn by_locality_weight_and_what_is_left_of_each() {
     let [a, b, c] = origins().await;
     let fields = json!({ "common_lb_config": { "locality_weighted_lb_config": {},
         "healthy_panic_threshold": { "value": 0 } } });
-    let list: [(&str, u32, u32, &[(&Origin, &str)]); 2] =
+    let list: [Locality<'_>; 2] =
         [("one", 3, 0, &[(&a, "HEALTHY")]), ("two", 1, 0, &[(&b, "HEALTHY"), (&c, "UNHEALTHY")])];
     for side in sides(to_origin(json!({})), json!([localities(&list, fields)])).await {
         let counts = counts(&side, 400).await;
@@ -81,7 +84,7 @@ async fn by_locality_weight_and_what_is_left_of_each() {
 #[tokio::test]
 async fn the_next_priority_takes_what_the_first_cannot() {
     let [a, b, c] = origins().await;
-    let list: [(&str, u32, u32, &[(&Origin, &str)]); 2] =
+    let list: [Locality<'_>; 2] =
         [("one", 1, 0, &[(&a, "HEALTHY"), (&b, "DRAINING")]), ("two", 1, 1, &[(&c, "HEALTHY")])];
     for side in sides(to_origin(json!({})), json!([localities(&list, json!({}))])).await {
         let counts = counts(&side, 300).await;
@@ -93,14 +96,14 @@ async fn the_next_priority_takes_what_the_first_cannot() {
 #[tokio::test]
 async fn degraded_endpoints_and_panic() {
     let [a, b, c] = origins().await;
-    let lonely: [(&str, u32, u32, &[(&Origin, &str)]); 1] =
+    let lonely: [Locality<'_>; 1] =
         [("one", 1, 0, &[(&a, "HEALTHY"), (&b, "UNHEALTHY"), (&c, "UNHEALTHY")])];
     // A third is healthy, less than half: all are used.
     for side in sides(to_origin(json!({})), json!([localities(&lonely, json!({}))])).await {
         let counts = counts(&side, 300).await;
         check_near(&counts, &[("a", 100), ("b", 100), ("c", 100)], side.name);
     }
-    let mixed: [(&str, u32, u32, &[(&Origin, &str)]); 1] =
+    let mixed: [Locality<'_>; 1] =
         [("one", 1, 0, &[(&a, "HEALTHY"), (&b, "DEGRADED"), (&c, "DEGRADED")])];
     let fields = json!({ "common_lb_config": { "healthy_panic_threshold": { "value": 0 } } });
     for side in sides(to_origin(json!({})), json!([localities(&mixed, fields)])).await {

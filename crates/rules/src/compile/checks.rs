@@ -33,6 +33,7 @@ const NO_TRAFFIC: Duration = Duration::from_secs(60);
 /// Longest text that is looked for in an answer.
 const RECEIVE_BYTES_MAX: usize = 4096;
 
+#[expect(clippy::too_many_lines, reason = "one line per field of the message")]
 pub(super) fn outlier(at: &At<'_>, value: Option<&OutlierDetection>) -> Option<Arc<Outlier>> {
     let value = value?;
     fields!(at, value => OutlierDetection {

@@ -83,7 +83,7 @@ pub(super) fn cluster(at: &At<'_>, any: &Any) -> Option<(DnsOptions, bool)> {
         refuse {}
     });
     let failure = dns_failure_refresh_rate.as_ref().map(|rate| {
-        let NewRefreshRate { base_interval, max_interval } = rate.clone();
+        let NewRefreshRate { base_interval, max_interval } = *rate;
         RefreshRate { base_interval, max_interval }
     });
     // The newer enumeration has one more value before the others.

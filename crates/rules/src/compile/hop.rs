@@ -65,6 +65,10 @@ pub(super) fn transport(at: &At<'_>, socket: Option<&TransportSocket>) -> Option
             let wrapper = at.unpack::<Http11ProxyUpstreamTransport>(any)?;
             let mut found =
                 inner(&at.field("transport_socket"), wrapper.transport_socket.as_ref())?;
+            if found.tls.is_none() {
+                // Envoy would ask the proxy itself, by requests in absolute form.
+                at.field("transport_socket").fault("without TLS is not supported behind a proxy");
+            }
             let place = at.field("default_proxy_address");
             let Some(address) = &wrapper.default_proxy_address else {
                 // Envoy would take it from filter state, which nothing here sets.
