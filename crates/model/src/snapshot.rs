@@ -89,7 +89,7 @@ pub fn apply(snapshot: &Snapshot, batch: Batch) -> (Snapshot, Changes) {
     if changes.is_empty() {
         return (snapshot.clone(), changes);
     }
-    let index = Arc::new(Index::build(&resources));
+    let index = Arc::new(Index::build(&resources, &snapshot.index, &changes));
     (Snapshot { resources: Arc::new(resources), index }, changes)
 }
 
