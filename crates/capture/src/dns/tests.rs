@@ -155,3 +155,46 @@ proptest! {
         let _reply = answer(&Table(Unknown::NxDomain), &bytes, Transport::Udp);
     }
 }
+
+/// A table whose unknown names belong to another server.
+struct Forwarding(SocketAddr);
+
+impl Lookup for Forwarding {
+    fn lookup(&self, name: &str) -> Found {
+        Table(Unknown::Elsewhere).lookup(name)
+    }
+
+    fn servers(&self) -> Vec<SocketAddr> {
+        vec![self.0]
+    }
+}
+
+#[tokio::test]
+async fn another_server_answers_for_what_is_its_business_and_for_nothing_else() {
+    use std::{sync::Arc, time::Duration};
+    use tokio::{net::UdpSocket, time::timeout};
+    let other = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let resolver = socket.local_addr().unwrap();
+    let table = Arc::new(Forwarding(other.local_addr().unwrap()));
+    let serving = tokio::spawn(serve_udp(socket, table));
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (mut asked, mut reply) = ([0; 512], [0; 512]);
+    let wait = Duration::from_secs(10);
+    // The mesh's own name first: if that went on, the other server would see it first.
+    for name in ["api.data.local", "elsewhere.test"] {
+        let question = query(name, query::TYPE_A, None);
+        client.send_to(&question, resolver).await.unwrap();
+        if name == "elsewhere.test" {
+            let (length, from) = timeout(wait, other.recv_from(&mut asked)).await.unwrap().unwrap();
+            assert_eq!(&asked[..length], &question[..]);
+            asked[2] |= 0x80;
+            asked[length] = 77;
+            other.send_to(&asked[..=length], from).await.unwrap();
+        }
+        let length = timeout(wait, client.recv(&mut reply)).await.unwrap().unwrap();
+        let is_forwarded = reply[length - 1] == 77;
+        assert_eq!(is_forwarded, name == "elsewhere.test", "{name}: {:?}", &reply[..length]);
+    }
+    serving.abort();
+}
