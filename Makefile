@@ -54,6 +54,6 @@ bench: ## measure sluis-proxy beside Envoy and nginx
 	$(CARGO) build --release -p sluis -p sluis-proxy-bin
 	python3 benches/gateway.py --sluis $(TARGET)/release/sluis --sluis-proxy $(TARGET)/release/sluis-proxy
 
-fuzz: ## fuzz the HTTP/1.1 codec for a minute each (needs nightly and cargo-fuzz)
-	cd fuzz && for target in request_head response_head chunked; do \
+fuzz: ## fuzz the HTTP/1.1 codec and the reader of manifests for a minute each (needs nightly and cargo-fuzz)
+	cd fuzz && for target in request_head response_head chunked manifest; do \
 		cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done

@@ -1,6 +1,7 @@
 //! Host names and the wildcard patterns that stand for many of them.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -101,6 +102,30 @@ impl HostPattern {
     }
 }
 
+/// Host patterns among which none may overlap with another. Asking takes no longer for many of them.
+#[derive(Clone, Debug, Default)]
+pub struct DisjointHosts {
+    /// Each pattern by its text without the star, read backwards, so that what falls under a wildcard
+    /// follows it. `b` and `*b` have one key and do not overlap.
+    backwards: BTreeMap<Vec<u8>, Vec<HostPattern>>,
+}
+
+impl DisjointHosts {
+    /// Adds a pattern, and returns one of the earlier ones that it overlaps with, if there is one; then
+    /// the pattern is not added.
+    pub fn add(&mut self, host: &HostPattern) -> Option<HostPattern> {
+        let text = host.suffix().unwrap_or(host.as_str());
+        let key: Vec<u8> = text.bytes().rev().collect();
+        let wider = (0..=key.len()).filter_map(|end| self.backwards.get(&key[..end]));
+        let narrower = self.backwards.range(key.clone()..).take(2).map(|(_, others)| others);
+        let found = wider.chain(narrower).flatten().find(|other| other.overlaps(host)).cloned();
+        if found.is_none() {
+            self.backwards.entry(key).or_default().push(host.clone());
+        }
+        found
+    }
+}
+
 impl FromStr for HostPattern {
     type Err = HostPatternError;
 
@@ -174,7 +199,7 @@ pub struct HostPatternError {
 
 #[cfg(test)]
 mod tests {
-    use super::HostPattern;
+    use super::{DisjointHosts, HostPattern};
 
     fn host(text: &str) -> HostPattern {
         text.parse().unwrap()
@@ -241,5 +266,38 @@ mod tests {
         for text in ["", "a b", "a.*", "*.*", "**", "http://a", "a..b", "a.", "a:80", "*."] {
             assert!(text.parse::<HostPattern>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn overlapping_hosts_are_found_among_many() {
+        let hosts = |texts: &[&str]| -> Vec<HostPattern> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let all = hosts(&[
+            "a", "a.b", "*.b", "x.a.b", "*", "*.c", "*-d.c", "q.c", "b", "xb", "*b", "c", "*.a.b",
+            "1.2.3.4", "*.4",
+        ]);
+        for left in &all {
+            for right in &all {
+                let mut disjoint = DisjointHosts::default();
+                assert_eq!(disjoint.add(left), None);
+                let expected = left.overlaps(right).then(|| left.clone());
+                assert_eq!(disjoint.add(right), expected, "{left} {right}");
+            }
+        }
+        // The nearest neighbour is not the one that overlaps.
+        let mut disjoint = DisjointHosts::default();
+        let [wide, near, host] = &hosts(&["*.b", "a.c", "z.a.b"])[..] else { panic!() };
+        assert_eq!((disjoint.add(wide), disjoint.add(near)), (None, None));
+        assert_eq!(disjoint.add(host), Some(wide.clone()));
+        // Two patterns with one text.
+        let mut disjoint = DisjointHosts::default();
+        let [exact, wild, under] = &hosts(&["b", "*b", "ab"])[..] else { panic!() };
+        assert_eq!((disjoint.add(exact), disjoint.add(wild)), (None, None));
+        assert_eq!(disjoint.add(exact), Some(exact.clone()));
+        assert_eq!(disjoint.add(under), Some(wild.clone()));
+        let mut disjoint = DisjointHosts::default();
+        assert_eq!((disjoint.add(exact), disjoint.add(under)), (None, None));
+        assert_eq!(disjoint.add(wild), Some(under.clone()));
     }
 }

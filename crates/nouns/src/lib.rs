@@ -15,7 +15,7 @@ mod percent;
 mod place;
 
 pub use cidr::{Cidr, CidrError};
-pub use host::{HostPattern, HostPatternError};
+pub use host::{DisjointHosts, HostPattern, HostPatternError};
 pub use id::{TrustDomain, TrustDomainError, WorkloadId, WorkloadIdError};
 pub use labels::Labels;
 pub use name::{ObjectName, is_dns_label, is_dns_name};

@@ -3,7 +3,7 @@
 mod checks;
 mod http;
 
-use sluis_nouns::{HostPattern, ObjectName, is_dns_label, is_dns_name};
+use sluis_nouns::{DisjointHosts, HostPattern, ObjectName, is_dns_label, is_dns_name};
 
 use super::read_fields;
 use super::shared::{Exporter, check_labels, export_to, service_host, some_of};
@@ -73,15 +73,16 @@ fn check_hosts(fields: &mut Fields<'_, '_>, service: &VirtualService) {
     }
     let in_mesh = service.gateways.contains(&GatewayRef::Mesh);
     let only_mesh = service.gateways.iter().all(|gateway| *gateway == GatewayRef::Mesh);
-    for (index, (host, item)) in service.hosts.iter().zip(items).enumerate() {
+    let mut disjoint = DisjointHosts::default();
+    for (host, item) in service.hosts.iter().zip(items) {
         if host.is_any() && only_mesh {
             item.fault::<()>("the host '*' is not possible for the sidecars (gateway mesh)");
         } else if host.is_any() && in_mesh {
             item.warn("the host '*' has no effect for the sidecars (gateway mesh)");
         }
         // Istio refuses overlapping ones too.
-        if let Some(other) = service.hosts[..index].iter().find(|other| other.overlaps(host)) {
-            let message = match host == other {
+        if let Some(other) = disjoint.add(host) {
+            let message = match *host == other {
                 true => format!("the host {host} is there twice"),
                 false => format!("the host {host} overlaps with {other}"),
             };
