@@ -227,7 +227,7 @@ const TABLE_SIZE_MAX: u64 = 5_000_011;
 
 fn is_prime(number: u64) -> bool {
     let mut factors = (2..).take_while(|factor| factor * factor <= number);
-    number > 1 && !factors.any(|factor| number % factor == 0)
+    number > 1 && !factors.any(|factor| number.is_multiple_of(factor))
 }
 
 fn cookie_hash(fields: &mut Fields<'_, '_>) -> Option<CookieHash> {
