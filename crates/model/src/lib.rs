@@ -11,6 +11,7 @@
 mod address;
 mod endpoint;
 mod export;
+mod gateway_api;
 mod index;
 mod locality;
 mod mtls;
@@ -22,6 +23,10 @@ mod snapshot;
 
 pub use endpoint::{EndpointAddress, Health, LeftOut, ServiceEndpoint, placed};
 pub use export::is_exported;
+pub use gateway_api::{
+    ApiCondition, ApiStatus, CONTROLLER, GATEWAY_NAME_LABEL, ListenerStatus, ParentStatus,
+    is_gateway_api,
+};
 pub use index::{Owned, Workload};
 pub use locality::Locality;
 pub use mtls::{Mtls, MtlsMode};

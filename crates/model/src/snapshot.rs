@@ -15,7 +15,10 @@ use sluis_resources::{
     EnvoyFilter, ExportTo, Gateway, Key, MeshConfig, Resource, VirtualService, WorkloadAddress,
 };
 
-use crate::{MeshService, Owned, Rule, ServiceSource, Workload, index::Index, is_exported};
+use crate::{
+    ApiStatus, MeshService, Owned, Rule, ServiceSource, Workload, gateway_api, index::Index,
+    is_exported, is_gateway_api,
+};
 
 /// The mesh at one moment. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -89,7 +92,7 @@ pub fn apply(snapshot: &Snapshot, batch: Batch) -> (Snapshot, Changes) {
     if changes.is_empty() {
         return (snapshot.clone(), changes);
     }
-    let index = Arc::new(Index::build(&resources, &snapshot.index, &changes));
+    let index = Arc::new(Index::build(&resources));
     (Snapshot { resources: Arc::new(resources), index }, changes)
 }
 
@@ -201,9 +204,29 @@ impl Snapshot {
         })
     }
 
-    /// The gateways that select a proxy by its labels, the oldest first.
-    pub fn gateways(&self, labels: &Labels) -> impl Iterator<Item = &Owned<Gateway>> {
-        self.index.gateways.iter().filter(move |gateway| labels.matches(&gateway.spec().selector))
+    /// The gateways that select a proxy by its labels, the oldest first. Those of the Gateway API
+    /// select only proxies of their own namespace.
+    pub fn gateways(
+        &self,
+        namespace: &str,
+        labels: &Labels,
+    ) -> impl Iterator<Item = &Owned<Gateway>> {
+        self.index.gateways.iter().filter(move |gateway| {
+            labels.matches(&gateway.spec().selector)
+                && (!is_gateway_api(gateway.meta()) || *gateway.meta().name.namespace == *namespace)
+        })
+    }
+
+    /// The status of every resource of the Gateway API that is ours.
+    pub fn api_statuses(&self) -> impl Iterator<Item = (&Key, &ApiStatus)> {
+        self.index.api_statuses.iter()
+    }
+
+    /// Whether a `ReferenceGrant` lets the Gateways of a namespace use a Secret or ConfigMap of
+    /// another one.
+    #[must_use]
+    pub fn is_granted_to_gateways(&self, namespace: &str, target: &Key) -> bool {
+        gateway_api::is_granted(&self.resources, namespace, target)
     }
 
     /// The virtual services that a namespace sees, in Istio's order of precedence: its own that only

@@ -5,6 +5,7 @@ pub(crate) mod core;
 pub(crate) mod destination_rule;
 pub(crate) mod envoy_filter;
 pub(crate) mod gateway;
+pub(crate) mod gateway_api;
 pub(crate) mod mesh_config;
 pub(crate) mod mesh_policy;
 pub(crate) mod peer_authentication;

@@ -37,6 +37,11 @@ pub use kinds::envoy_filter::{
     RouteConfigurationMatch, RouteMatch, VhostMatch,
 };
 pub use kinds::gateway::{Gateway, GatewayHost, HostScope, Server, ServerPort};
+pub use kinds::gateway_api::{
+    ApiMirror, ApiRoute, ApiRule, BackendRef, BackendTlsPolicy, FrontendTls, FrontendValidation,
+    GatewayAddress, GatewayClass, GatewayListener, GrantFrom, GrantTo, KubernetesGateway,
+    ListenerTls, ObjectReference, ParentRef, PolicyTargetRef, ReferenceGrant, RouteNamespaces,
+};
 pub use kinds::mesh_config::{
     AccessLogEncoding, InboundTrafficPolicy, InterceptionMode, MeshConfig, OutboundTrafficPolicy,
     PathNormalization, ProxyConfig,

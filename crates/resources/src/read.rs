@@ -13,6 +13,7 @@ mod destination_rule;
 mod dispatch;
 mod envoy_filter;
 mod gateway;
+mod gateway_api;
 mod mesh_config;
 mod mesh_policy;
 mod meta;
@@ -175,7 +176,7 @@ impl<'n> Head<'n> {
     fn describe(&self) -> Option<String> {
         let kind = self.kind?;
         let name = self.name.unwrap_or("(no name)");
-        if matches!(kind, "Namespace" | "Node") {
+        if matches!(kind, "Namespace" | "Node" | "GatewayClass") {
             return Some(format!("{kind} {name}"));
         }
         Some(format!("{kind} {}/{name}", self.namespace.unwrap_or("default")))

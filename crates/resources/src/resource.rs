@@ -11,6 +11,9 @@ use crate::kinds::core::{ConfigMap, Namespace, Secret, Service};
 use crate::kinds::destination_rule::DestinationRule;
 use crate::kinds::envoy_filter::EnvoyFilter;
 use crate::kinds::gateway::Gateway;
+use crate::kinds::gateway_api::{
+    ApiRoute, BackendTlsPolicy, GatewayClass, KubernetesGateway, ReferenceGrant,
+};
 use crate::kinds::peer_authentication::PeerAuthentication;
 use crate::kinds::proxy_config::WorkloadProxyConfig;
 use crate::kinds::request_authentication::RequestAuthentication;
@@ -108,6 +111,22 @@ pub enum Spec {
     Telemetry(Telemetry),
     /// `extensions.istio.io` WasmPlugin.
     WasmPlugin(WasmPlugin),
+    /// BackendTLSPolicy of the Gateway API.
+    BackendTlsPolicy(BackendTlsPolicy),
+    /// GRPCRoute of the Gateway API.
+    GrpcRoute(ApiRoute),
+    /// GatewayClass of the Gateway API.
+    GatewayClass(GatewayClass),
+    /// HTTPRoute of the Gateway API.
+    HttpRoute(ApiRoute),
+    /// Gateway of the Gateway API (not Istio's).
+    KubernetesGateway(KubernetesGateway),
+    /// ReferenceGrant of the Gateway API.
+    ReferenceGrant(ReferenceGrant),
+    /// TCPRoute of the Gateway API.
+    TcpRoute(ApiRoute),
+    /// TLSRoute of the Gateway API.
+    TlsRoute(ApiRoute),
     /// Kubernetes Service.
     Service(Service),
     /// Kubernetes EndpointSlice.
@@ -169,11 +188,27 @@ pub enum Kind {
     WorkloadEntry,
     /// WorkloadGroup.
     WorkloadGroup,
+    /// BackendTLSPolicy of the Gateway API.
+    BackendTlsPolicy,
+    /// GRPCRoute of the Gateway API.
+    GrpcRoute,
+    /// GatewayClass of the Gateway API.
+    GatewayClass,
+    /// HTTPRoute of the Gateway API.
+    HttpRoute,
+    /// Gateway of the Gateway API (not Istio's).
+    KubernetesGateway,
+    /// ReferenceGrant of the Gateway API.
+    ReferenceGrant,
+    /// TCPRoute of the Gateway API.
+    TcpRoute,
+    /// TLSRoute of the Gateway API.
+    TlsRoute,
 }
 
 impl Kind {
-    /// All kinds, in alphabetical order.
-    pub const ALL: [Self; 21] = [
+    /// All kinds, in alphabetical order, those of the Gateway API last.
+    pub const ALL: [Self; 29] = [
         Self::AuthorizationPolicy,
         Self::ConfigMap,
         Self::DestinationRule,
@@ -195,6 +230,14 @@ impl Kind {
         Self::WasmPlugin,
         Self::WorkloadEntry,
         Self::WorkloadGroup,
+        Self::BackendTlsPolicy,
+        Self::GrpcRoute,
+        Self::GatewayClass,
+        Self::HttpRoute,
+        Self::KubernetesGateway,
+        Self::ReferenceGrant,
+        Self::TcpRoute,
+        Self::TlsRoute,
     ];
 
     /// Returns the name as `kind:` has it.
@@ -221,12 +264,20 @@ impl Kind {
             Self::WasmPlugin => "WasmPlugin",
             Self::WorkloadEntry => "WorkloadEntry",
             Self::WorkloadGroup => "WorkloadGroup",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::GatewayClass => "GatewayClass",
+            Self::HttpRoute => "HTTPRoute",
+            Self::KubernetesGateway => "Gateway",
+            Self::ReferenceGrant => "ReferenceGrant",
+            Self::TcpRoute => "TCPRoute",
+            Self::TlsRoute => "TLSRoute",
         }
     }
 
     /// Returns whether objects of this kind belong to no namespace.
     pub fn is_cluster_wide(self) -> bool {
-        matches!(self, Self::Namespace | Self::Node)
+        matches!(self, Self::Namespace | Self::Node | Self::GatewayClass)
     }
 }
 

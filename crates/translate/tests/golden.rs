@@ -276,7 +276,8 @@ fn the_example_translates_without_an_error() {
     let (snapshot, faults) = snapshot("example", &text);
     assert_eq!(faults, Vec::<String>::new());
     for workload in snapshot.workloads() {
-        let is_gateway = snapshot.gateways(&workload.labels()).next().is_some();
+        let is_gateway =
+            snapshot.gateways(&workload.meta().name.namespace, &workload.labels()).next().is_some();
         let proxy = Proxy {
             name: workload.meta().name.to_string(),
             role: if is_gateway { "gateway" } else { "sidecar" }.to_owned(),

@@ -29,6 +29,7 @@ const NETWORKING: &str = "networking.istio.io";
 const SECURITY: &str = "security.istio.io";
 const DISCOVERY: &str = "discovery.k8s.io";
 const CORE: &str = "";
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
 const V1: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 const V1_OR_BETA: &[&str] = &["v1", "v1beta1"];
@@ -36,6 +37,9 @@ const ONLY_V1: &[&str] = &["v1"];
 const ONLY_BETA: &[&str] = &["v1beta1"];
 const ONLY_ALPHA: &[&str] = &["v1alpha3"];
 const ONLY_ALPHA1: &[&str] = &["v1alpha1"];
+const V1_OR_ALPHA2: &[&str] = &["v1", "v1alpha2"];
+const TLS_ROUTE: &[&str] = &["v1", "v1alpha3", "v1alpha2"];
+const POLICY: &[&str] = &["v1", "v1alpha3"];
 const V1_OR_ALPHA: &[&str] = &["v1", "v1alpha1"];
 
 /// Makes a row whose kind has its name, read from `spec`.
@@ -80,6 +84,34 @@ macro_rules! whole {
     };
 }
 
+/// Makes a row of the Gateway API, whose `spec` is read by a function of its fields or by its type.
+macro_rules! api {
+    ($versions:expr, $name:literal, $kind:ident) => {
+        KindReader {
+            group: GATEWAY_API,
+            versions: $versions,
+            name: $name,
+            kind: Kind::$kind,
+            read: |fields, _| Some(Spec::$kind(fields.req("spec")?)),
+        }
+    };
+    ($versions:expr, $name:literal, $kind:ident, $read:expr) => {
+        KindReader {
+            group: GATEWAY_API,
+            versions: $versions,
+            name: $name,
+            kind: Kind::$kind,
+            read: |fields, _| match fields.get("spec") {
+                Some(value) => value.fields($read).map(Spec::$kind),
+                None => {
+                    fields.missing("spec");
+                    None
+                }
+            },
+        }
+    };
+}
+
 /// All kinds that are read.
 pub(super) const READERS: &[KindReader] = &[
     spec!(NETWORKING, V1, Gateway),
@@ -103,6 +135,14 @@ pub(super) const READERS: &[KindReader] = &[
     whole!(CORE, ONLY_V1, Secret, |fields, _| super::core::secret(fields)),
     whole!(CORE, ONLY_V1, ConfigMap, super::core::config_map),
     whole!(DISCOVERY, ONLY_V1, EndpointSlice, super::workload::endpoint_slice),
+    api!(V1_OR_BETA, "GatewayClass", GatewayClass),
+    api!(V1_OR_BETA, "Gateway", KubernetesGateway),
+    api!(V1_OR_BETA, "HTTPRoute", HttpRoute, super::gateway_api::http),
+    api!(V1_OR_ALPHA2, "GRPCRoute", GrpcRoute, super::gateway_api::grpc),
+    api!(TLS_ROUTE, "TLSRoute", TlsRoute, super::gateway_api::tls),
+    api!(V1_OR_ALPHA2, "TCPRoute", TcpRoute, super::gateway_api::tcp),
+    api!(V1_OR_BETA, "ReferenceGrant", ReferenceGrant),
+    api!(POLICY, "BackendTLSPolicy", BackendTlsPolicy),
 ];
 
 /// Kinds that are read and checked, and that the rest of the program does not carry out yet: an object
@@ -206,7 +246,7 @@ pub(super) fn find(group: &str, version: &str, name: &str) -> Result<&'static Ki
         }
     }
     Err(match elsewhere {
-        Some(_) if group == "gateway.networking.k8s.io" => Refusal::Unsupported,
+        Some(_) if group == GATEWAY_API => Refusal::Unsupported,
         Some(row) => Refusal::Unknown(Some(row.api())),
         None => other_kind(group, name),
     })

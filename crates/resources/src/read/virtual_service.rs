@@ -1,6 +1,6 @@
 //! Reads VirtualService: the whole, and its routes for TLS and TCP. HTTP routes are in [`http`].
 
-mod checks;
+pub(super) mod checks;
 mod http;
 
 use sluis_nouns::{DisjointHosts, HostPattern, ObjectName, is_dns_label, is_dns_name};

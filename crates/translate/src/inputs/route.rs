@@ -79,6 +79,9 @@ pub enum PathMatch {
     Exact(String),
     /// The start of the path.
     Prefix(String),
+    /// The start of the path, as whole segments: `/a` is the start of `/a/b`, and not of `/ab`. Never
+    /// ends in a slash.
+    Segments(String),
     /// The whole path, by an RE2 expression.
     Regex(String),
 }
@@ -140,6 +143,8 @@ pub struct Forward {
     pub regex_rewrite: Option<(String, String)>,
     /// Where copies go.
     pub mirrors: Vec<MirrorInput>,
+    /// Whether requests for a target that is not there are answered 500, and not 503.
+    pub is_missing_internal: bool,
     /// What a request's hash is made of, for targets that choose an endpoint by hash.
     pub hashes: Vec<HashInput>,
 }

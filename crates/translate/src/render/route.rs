@@ -17,7 +17,10 @@ use envoy_types::pb::envoy::{
                 retry_priority,
             },
             route::Action,
-            route_action::{ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration},
+            route_action::{
+                ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
+                MaxStreamDuration,
+            },
             route_match::PathSpecifier,
             virtual_host::TlsRequirementType,
             weighted_cluster::{ClusterWeight, cluster_weight},
@@ -180,6 +183,7 @@ fn request_match(input: &RequestMatch) -> RouteMatch {
         path_specifier: Some(match &input.path {
             PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
             PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
+            PathMatch::Segments(prefix) => PathSpecifier::PathSeparatedPrefix(prefix.clone()),
             PathMatch::Regex(pattern) => PathSpecifier::SafeRegex(regex(pattern)),
         }),
         ..RouteMatch::default()
@@ -227,7 +231,12 @@ fn regex(pattern: &str) -> RegexMatcher {
 fn forward_action(input: &Forward) -> EnvoyAction {
     let host = input.host_rewrite.as_ref();
     let host = host.or_else(|| lone_target(input)?.host_rewrite.as_ref());
+    let not_found = match input.is_missing_internal {
+        true => ClusterNotFoundResponseCode::InternalServerError,
+        false => ClusterNotFoundResponseCode::ServiceUnavailable,
+    };
     EnvoyAction {
+        cluster_not_found_response_code: not_found.into(),
         // Zero turns Envoy's own limit of 15 s off; Istio has none unless it is asked for.
         timeout: Some(wrap::duration(input.timeout.unwrap_or_default())),
         max_stream_duration: input.timeout.is_none().then(clients_limit),

@@ -51,7 +51,8 @@ enum Treatment {
 /// The listeners and route tables of a gateway.
 pub(super) fn select(selection: &mut Selection<'_>) -> (Vec<ListenerInput>, Vec<RouteTable>) {
     let snapshot = selection.snapshot;
-    let gateways: Vec<&Owned<Gateway>> = snapshot.gateways(&selection.view.labels).collect();
+    let gateways: Vec<&Owned<Gateway>> =
+        snapshot.gateways(&selection.view.name.namespace, &selection.view.labels).collect();
     let mut listeners = Listeners::default();
     let mut tables: BTreeMap<String, RouteTable> = BTreeMap::new();
     let mut treated: BTreeMap<(IpAddr, u16), Treatment> = BTreeMap::new();

@@ -9,7 +9,7 @@ mod policy;
 
 use std::collections::BTreeMap;
 
-use sluis_model::Owned;
+use sluis_model::{Owned, is_gateway_api};
 use sluis_resources::{GatewayRef, HttpMatch, HttpRoute, StringMatch, VirtualService};
 
 use super::{Selection, config_path, delegate, destination::ClusterKey};
@@ -52,12 +52,16 @@ pub(super) fn routes(
         let (action, headers) = action::select(selection, meta, &route, entrance);
         let (fault, cors) = (policy::fault(selection, meta, &route), policy::cors(&route));
         for wanted in matches {
-            let matches = wanted.map_or_else(match_all, request_match);
+            let mut matches = wanted.map_or_else(match_all, request_match);
+            let mut action = action.clone();
+            if is_gateway_api(meta) {
+                gateway_semantics(&mut matches, &mut action);
+            }
             let made = RouteInput {
                 name: name(&route, wanted),
                 operation: operation(&action, &matches, &meta.name.name, entrance.port),
                 matches,
-                action: action.clone(),
+                action,
                 headers: headers.clone(),
                 config: Some(config_path("virtual-service", meta)),
                 stat_prefix: wanted.and_then(|wanted| wanted.stat_prefix.clone()),
@@ -72,6 +76,28 @@ pub(super) fn routes(
         }
     }
     (!routes.is_empty()).then_some(routes)
+}
+
+/// What the Gateway API means otherwise than VirtualService, as Istio carries it out: prefixes are of
+/// whole segments, a prefix that is replaced by `/` goes with its slash, and a backend that is not there
+/// is our own error.
+fn gateway_semantics(matches: &mut RequestMatch, action: &mut RouteAction) {
+    let mut prefix = "";
+    if let PathMatch::Prefix(path) = &matches.path
+        && path != "/"
+    {
+        matches.path = PathMatch::Segments(path.trim_end_matches('/').to_owned());
+    }
+    if let PathMatch::Segments(path) = &matches.path {
+        prefix = path;
+    }
+    let RouteAction::Forward(forward) = action else { return };
+    forward.is_missing_internal = true;
+    if forward.path_rewrite.as_deref() == Some("/") {
+        forward.path_rewrite = None;
+        let pattern = format!("^{}(/?)(.*)", regex::escape(prefix));
+        forward.regex_rewrite = Some((pattern, r"/\2".to_owned()));
+    }
 }
 
 /// The route of a service that no VirtualService says anything about.
@@ -103,7 +129,7 @@ pub(super) fn is_catch_all(route: &RouteInput) -> bool {
     let path = match &route.matches.path {
         PathMatch::Prefix(prefix) => prefix == "/",
         PathMatch::Regex(pattern) => pattern == ".*",
-        PathMatch::Exact(_) => false,
+        PathMatch::Exact(_) | PathMatch::Segments(_) => false,
     };
     path && route.matches.headers.is_empty() && route.matches.query.is_empty()
 }
@@ -134,7 +160,7 @@ fn name(route: &HttpRoute, wanted: Option<&HttpMatch>) -> String {
 /// Istio's name for what a route does: the lone destination, else the VirtualService, and the path.
 fn operation(action: &RouteAction, matches: &RequestMatch, owner: &str, port: u16) -> String {
     let path = match &matches.path {
-        PathMatch::Prefix(prefix) => format!("{prefix}*"),
+        PathMatch::Prefix(prefix) | PathMatch::Segments(prefix) => format!("{prefix}*"),
         PathMatch::Exact(path) => path.clone(),
         PathMatch::Regex(pattern) => pattern.clone(),
     };

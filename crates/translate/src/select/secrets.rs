@@ -2,7 +2,8 @@
 //!
 //! In:    SDS names with a scheme, and the Secrets and ConfigMaps of the proxy's own namespace.
 //! Out:   the secrets that can be given, in order of name; a fault for each other.
-//! Never: gives out a Secret of another namespace, or a key where only roots were asked for.
+//! Never: gives out a Secret of another namespace without its ReferenceGrant, or a key
+//!        where only roots were asked for.
 //!
 //! A name that is not given stays in the listener or cluster: the proxy then refuses its connections.
 //!
@@ -15,7 +16,7 @@ use sluis_nouns::{ObjectName, SourceRef};
 use sluis_resources::{Key, Kind, SecretValue, Spec};
 
 use super::Selection;
-use crate::{ClusterInput, Fault, ListenerInput, SecretContent, SecretInput};
+use crate::{ClusterInput, Fault, ListenerInput, Role, SecretContent, SecretInput};
 
 /// The schemes of names that Kubernetes objects answer for, and the kind of object.
 const SCHEMES: [(&str, Kind); 3] = [
@@ -114,7 +115,13 @@ fn content(selection: &Selection<'_>, name: &str, is_roots: bool) -> Result<Secr
     };
     let own = &*selection.view.name.namespace;
     let (namespace, path) = path.split_once('/').unwrap_or((own, path));
-    if namespace != own {
+    let target =
+        Key { kind, name: ObjectName::new(namespace, path.strip_suffix(ROOTS).unwrap_or(path)) };
+    // Roots in a ConfigMap are no secret: a BackendTLSPolicy has them for the clients of all namespaces.
+    let is_public = is_roots && kind == Kind::ConfigMap;
+    let is_granted = selection.view.role == Role::Gateway
+        && selection.snapshot.is_granted_to_gateways(own, &target);
+    if namespace != own && !is_public && !is_granted {
         return Err(format!("{kind} {namespace}/{path} is of another namespace than the proxy"));
     }
     let own_object = object(selection, kind, namespace, path);

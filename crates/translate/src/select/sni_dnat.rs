@@ -42,7 +42,8 @@ pub(super) fn names(selection: &Selection<'_>, server: &Server) -> Vec<(String, 
 
 /// The clusters of the gateways that select the proxy, in order of name.
 pub(super) fn clusters(selection: &Selection<'_>, plain: &[ClusterInput]) -> Vec<ClusterInput> {
-    let gateways = selection.snapshot.gateways(&selection.view.labels);
+    let gateways =
+        selection.snapshot.gateways(&selection.view.name.namespace, &selection.view.labels);
     let servers = gateways.flat_map(|gateway| &gateway.spec().servers).filter(|server| {
         server.tls.as_ref().is_some_and(|tls| tls.mode == ServerTlsMode::AutoPassthrough)
     });

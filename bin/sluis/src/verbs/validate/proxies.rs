@@ -76,8 +76,9 @@ fn candidate(workload: &Workload, snapshot: &Snapshot, domain: &TrustDomain) -> 
     let mut view = proxy_view(workload, None, domain).ok()?;
     let annotated = wants_proxy(workload);
     if !annotated {
-        let is_gateway =
-            snapshot.gateways(&view.labels).any(|gateway| !gateway.spec().selector.is_empty());
+        let is_gateway = snapshot
+            .gateways(&view.name.namespace, &view.labels)
+            .any(|gateway| !gateway.spec().selector.is_empty());
         view.role = if is_gateway { Role::Gateway } else { Role::Sidecar };
         view.capture = if is_gateway { Capture::None } else { Capture::Redirect };
         view.dns = !is_gateway;

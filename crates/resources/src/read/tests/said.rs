@@ -9,7 +9,7 @@ fn kinds_that_nobody_would_carry_out_are_errors() {
         ("networking.k8s.io/v1", "NetworkPolicy"),
         ("networking.k8s.io/v1", "Ingress"),
         ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"),
-        ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+        ("gateway.networking.k8s.io/v1", "UDPRoute"),
         ("cilium.io/v2", "CiliumNetworkPolicy"),
     ] {
         let text = format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{}}\n");

@@ -9,7 +9,7 @@ const REGEX_BYTES_MAX: usize = 1024;
 const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// Reads a regular expression and sees that it compiles.
-pub(super) fn expression(value: &Value<'_>) -> Option<String> {
+pub(in crate::read) fn expression(value: &Value<'_>) -> Option<String> {
     let text: String = value.read()?;
     if text.is_empty() {
         return value.fault("a regular expression must not be empty");
@@ -66,7 +66,7 @@ pub(super) fn is_token(name: &str) -> bool {
 
 /// Checks the value of a header: one line, in which `%NAME%` and `%NAME(…)%` are Envoy's formatters
 /// and `%%` is a percent sign.
-pub(super) fn header_value(value: &Value<'_>) {
+pub(in crate::read) fn header_value(value: &Value<'_>) {
     let Some(text) = value.read::<String>() else { return };
     if text.bytes().any(|b| b.is_ascii_control() && b != b'\t') {
         value.fault::<()>("a header's value must be one line");
