@@ -238,7 +238,7 @@ pub(super) fn find(group: &str, version: &str, name: &str) -> Result<&'static Ki
     let mut elsewhere = None;
     for row in READERS.iter().filter(|row| row.name == name) {
         if row.group != group {
-            elsewhere = Some(row);
+            elsewhere = elsewhere.or(Some(row));
         } else if row.versions.contains(&version) {
             return Ok(row);
         } else {
