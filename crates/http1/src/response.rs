@@ -141,7 +141,8 @@ impl ResponseHead {
         let status = self.status;
         let digit = |value: u16| b'0' + (value % 10) as u8;
         out.extend_from_slice(&[digit(status / 100), digit(status / 10), digit(status), b' ']);
-        out.extend_from_slice(self.reason());
+        // As Envoy: the usual phrase, whatever the server said.
+        out.extend_from_slice(usual_reason(status).as_bytes());
         out.extend_from_slice(b"\r\n");
         self.fields.write_to(out);
     }
@@ -150,6 +151,8 @@ impl ResponseHead {
 /// The reason phrase of a status (RFC 9110 §15 and the IANA registry); what Envoy says for others.
 pub(crate) fn usual_reason(status: u16) -> &'static str {
     match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
         200 => "OK",
         201 => "Created",
         202 => "Accepted",
@@ -157,29 +160,39 @@ pub(crate) fn usual_reason(status: u16) -> &'static str {
         204 => "No Content",
         205 => "Reset Content",
         206 => "Partial Content",
+        207 => "Multi-Status",
+        208 => "Already Reported",
+        226 => "IM Used",
         300 => "Multiple Choices",
         301 => "Moved Permanently",
         302 => "Found",
         303 => "See Other",
         304 => "Not Modified",
+        305 => "Use Proxy",
         307 => "Temporary Redirect",
         308 => "Permanent Redirect",
         400 => "Bad Request",
         401 => "Unauthorized",
+        402 => "Payment Required",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
         408 => "Request Timeout",
         409 => "Conflict",
         410 => "Gone",
         411 => "Length Required",
         412 => "Precondition Failed",
-        413 => "Content Too Large",
+        413 => "Payload Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         421 => "Misdirected Request",
-        422 => "Unprocessable Content",
+        422 => "Unprocessable Entity",
+        423 => "Locked",
+        424 => "Failed Dependency",
         425 => "Too Early",
         426 => "Upgrade Required",
         428 => "Precondition Required",
@@ -191,6 +204,10 @@ pub(crate) fn usual_reason(status: u16) -> &'static str {
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
+        506 => "Variant Also Negotiates",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        511 => "Network Authentication Required",
         _ => "Unknown",
     }
 }

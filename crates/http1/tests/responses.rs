@@ -70,7 +70,7 @@ fn a_response_is_written_as_it_came() {
     head.strip_hop_by_hop(Upgrade::Remove);
     let mut out = Vec::new();
     head.write_open_to(&mut out);
-    let expected = "HTTP/1.1 404 Not Here\r\nContent-Length: 2\r\nA: b\r\n";
+    let expected = "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\nA: b\r\n";
     assert_eq!(String::from_utf8_lossy(&out), expected);
 }
 

@@ -56,6 +56,8 @@ pub struct Record<'r> {
     pub protocol: Option<&'static str>,
     /// The status that the client got; 0 when it got none.
     pub response_code: u16,
+    /// The client as it is trusted, where that is not the connection's other end.
+    pub client: Option<SocketAddr>,
     /// What went wrong.
     pub flags: Flags,
     /// Who made the response and why (Envoy's words).
@@ -98,6 +100,7 @@ impl<'r> Record<'r> {
             response: None,
             protocol: None,
             response_code: 0,
+            client: None,
             flags: Flags::default(),
             response_code_details: None,
             connection_termination_details: None,

@@ -53,6 +53,8 @@ pub struct Settings {
     pub node_id: String,
     /// The node's cluster, for formats.
     pub node_cluster: String,
+    /// This machine's address, for `x-forwarded-for` of clients that come by loopback.
+    pub local_ip: IpAddr,
     /// The buckets of rate limits.
     pub(crate) buckets: Arc<Buckets>,
 }

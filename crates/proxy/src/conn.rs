@@ -461,6 +461,8 @@ pub struct ConnectionFacts {
     pub tls_terminated: bool,
     /// What was agreed in that handshake.
     pub session: Option<TlsSession>,
+    /// The URI names of the certificate that we showed.
+    pub own_uris: Vec<String>,
     /// Who the client's certificate says it is, verified; `None` without a certificate.
     pub peer: Option<PeerIdentity>,
     /// When the connection was accepted.

@@ -337,6 +337,7 @@ fn settings(options: &Options, workers: usize) -> Arc<Settings> {
         environment: Arc::new(options.environment.clone()),
         node_id: options.bootstrap.node.id.clone(),
         node_cluster: options.bootstrap.node.cluster.clone(),
+        local_ip: crate::sockets::local_ip(),
         buckets: Arc::default(),
     })
 }

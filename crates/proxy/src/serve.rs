@@ -139,6 +139,7 @@ fn facts(
         application_protocols: seen.protocols.clone(),
         is_tls: seen.is_tls,
         tls_terminated: false,
+        own_uris: Vec::new(),
         session: None,
         peer: None,
         start,
@@ -191,6 +192,7 @@ async fn terminate(
         sni: sni.or(facts.sni),
         is_tls: true,
         tls_terminated: true,
+        own_uris: if peer.is_some() { tls.own_uris() } else { Vec::new() },
         session: TlsSession::of(session),
         peer,
         ..facts

@@ -266,8 +266,11 @@ impl ConnectError {
             Self::Dropped { is_unconditional: true, .. } => "unconditional_drop_overload",
             Self::Dropped { is_unconditional: false, .. } => "drop_overload",
             Self::Timeout { .. } => "upstream_reset_before_response_started{connection_timeout}",
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::ConnectionRefused => {
+                "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"
+            }
             Self::Loop { .. } | Self::Io { .. } | Self::Tls { .. } => {
-                "upstream_reset_before_response_started{connection_failure}"
+                "upstream_reset_before_response_started{remote_connection_failure}"
             }
         }
     }

@@ -6,14 +6,19 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use sluis_nouns::WorkloadId;
 use x509_parser::{
     certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _, time::ASN1Time,
+    x509::X509Name,
 };
+
+use crate::verify::base64;
 
 /// The scheme of the identities that SPIFFE rules apply to.
 const SPIFFE_SCHEME: &str = "spiffe://";
@@ -37,6 +42,8 @@ pub struct Leaf {
     pub ips: Vec<String>,
     /// Whether it may sign certificates or revocation lists.
     pub may_sign: bool,
+    /// The subject as RFC 2253 writes it.
+    pub subject: String,
 }
 
 /// Who is at the other end, as its verified certificate says.
@@ -50,6 +57,32 @@ pub struct PeerIdentity {
     pub uris: Vec<String>,
     /// DNS names, in the certificate's order.
     pub dns_names: Vec<String>,
+    /// The subject as RFC 2253 writes it; empty when the certificate has none.
+    pub subject: String,
+    /// The chain that was presented, leaf first.
+    pub chain: Arc<[CertificateDer<'static>]>,
+}
+
+impl PeerIdentity {
+    /// The leaf's SHA-256, in lower-case hexadecimal.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let digest = self.chain.first().map(|leaf| digest(&SHA256, leaf));
+        let bytes = digest.as_ref().map(AsRef::as_ref).unwrap_or_default();
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The leaf as URL-encoded PEM.
+    #[must_use]
+    pub fn pem_of_leaf(&self) -> String {
+        self.chain.first().map(|leaf| url_encoded_pem(leaf)).unwrap_or_default()
+    }
+
+    /// All certificates as URL-encoded PEM.
+    #[must_use]
+    pub fn pem_of_chain(&self) -> String {
+        self.chain.iter().map(|one| url_encoded_pem(one)).collect()
+    }
 }
 
 /// Why a certificate does not say who its holder is.
@@ -101,6 +134,7 @@ impl Leaf {
             emails,
             ips,
             may_sign: cert.is_ca() || signs,
+            subject: subject(cert.subject()),
         })
     }
 
@@ -122,6 +156,8 @@ impl Leaf {
             id: self.uris.first().and_then(|uri| uri.parse().ok()),
             uris: self.uris.clone(),
             dns_names: self.dns_names.clone(),
+            subject: self.subject.clone(),
+            chain: Arc::default(),
         })
     }
 }
@@ -132,7 +168,86 @@ impl Leaf {
 ///
 /// As [`Leaf::parse`] and [`Leaf::identity`]; [`LeafError::Absent`] for an empty chain.
 pub fn peer_identity(chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, LeafError> {
-    Leaf::parse(chain.first().ok_or(LeafError::Absent)?)?.identity()
+    let identity = Leaf::parse(chain.first().ok_or(LeafError::Absent)?)?.identity()?;
+    let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
+    Ok(PeerIdentity { chain, ..identity })
+}
+
+/// Names of attributes that RFC 2253 and OpenSSL write short.
+const ATTRIBUTES: [(&str, &str); 14] = [
+    ("2.5.4.3", "CN"),
+    ("2.5.4.4", "SN"),
+    ("2.5.4.5", "serialNumber"),
+    ("2.5.4.6", "C"),
+    ("2.5.4.7", "L"),
+    ("2.5.4.8", "ST"),
+    ("2.5.4.9", "street"),
+    ("2.5.4.10", "O"),
+    ("2.5.4.11", "OU"),
+    ("2.5.4.12", "title"),
+    ("2.5.4.42", "GN"),
+    ("1.2.840.113549.1.9.1", "emailAddress"),
+    ("0.9.2342.19200300.100.1.1", "UID"),
+    ("0.9.2342.19200300.100.1.25", "DC"),
+];
+
+/// RFC 2253 §2: the last name first, joined by commas, special characters escaped.
+fn subject(name: &X509Name<'_>) -> String {
+    let names: Vec<String> = name
+        .iter_rdn()
+        .map(|names| {
+            let names = names.iter().map(|attribute| {
+                let id = attribute.attr_type().to_id_string();
+                let known = ATTRIBUTES.iter().find(|(known, _)| *known == id);
+                let value = attribute.as_str().map_or_else(
+                    |_| attribute.as_slice().iter().map(|byte| format!("\\{byte:02X}")).collect(),
+                    escaped,
+                );
+                format!("{}={value}", known.map_or(id.as_str(), |(_, short)| short))
+            });
+            names.collect::<Vec<_>>().join("+")
+        })
+        .collect();
+    names.into_iter().rev().collect::<Vec<_>>().join(",")
+}
+
+/// RFC 2253 §2.4.
+fn escaped(value: &str) -> String {
+    let mut out = String::with_capacity(value.len());
+    let last = value.len().saturating_sub(1);
+    for (at, byte) in value.bytes().enumerate() {
+        let is_edge = (at == 0 && matches!(byte, b' ' | b'#')) || (at == last && byte == b' ');
+        match byte {
+            0x20..=0x7e if is_edge || b",+\"\\<>;".contains(&byte) => {
+                out.push('\\');
+                out.push(char::from(byte));
+            }
+            0x20..=0x7e => out.push(char::from(byte)),
+            _ => out.push_str(&format!("\\{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// A certificate as PEM (RFC 7468), with what a URL cannot hold escaped.
+fn url_encoded_pem(der: &[u8]) -> String {
+    let body = base64(der);
+    let lines: Vec<&str> =
+        body.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    let pem =
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"));
+    let mut out = String::with_capacity(pem.len() + 64);
+    for c in pem.chars() {
+        match c {
+            '\n' => out.push_str("%0A"),
+            ' ' => out.push_str("%20"),
+            '+' => out.push_str("%2B"),
+            '/' => out.push_str("%2F"),
+            '=' => out.push_str("%3D"),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 /// Four or sixteen bytes; anything else is no address.

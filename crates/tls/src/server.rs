@@ -49,6 +49,7 @@ pub struct ServerTls {
     /// For clients with whom no protocol is shared: Envoy goes on without one, rustls would not.
     without_alpn: Arc<ServerConfig>,
     require_sni: bool,
+    certificates: Vec<Arc<Slot>>,
 }
 
 impl ServerTls {
@@ -81,7 +82,7 @@ impl ServerTls {
         )
         .with_protocol_versions(versions(settings.versions))?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(Certificates(slots)));
+        .with_cert_resolver(Arc::new(Certificates(slots.clone())));
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if settings.validation.is_some() {
             // A resumed session would skip the certificate: it may have expired since.
@@ -91,7 +92,12 @@ impl ServerTls {
         }
         let without_alpn = Arc::new(config.clone());
         config.alpn_protocols = settings.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        Ok(Self { config: Arc::new(config), without_alpn, require_sni: settings.require_sni })
+        Ok(Self {
+            config: Arc::new(config),
+            without_alpn,
+            require_sni: settings.require_sni,
+            certificates: slots,
+        })
     }
 
     /// A gRPC server of the mesh: shows `default`, and asks for a certificate by `ROOTCA` without
@@ -127,6 +133,14 @@ impl ServerTls {
     #[must_use]
     pub fn config(&self) -> Arc<ServerConfig> {
         self.config.clone()
+    }
+
+    /// The URI names of the certificate that is shown to clients: those of the first, which is the
+    /// only one where certificates have such names.
+    #[must_use]
+    pub fn own_uris(&self) -> Vec<String> {
+        let pair = self.certificates.first().and_then(|slot| slot.key_pair());
+        pair.map(|pair| pair.leaf().uris.clone()).unwrap_or_default()
     }
 
     /// The configuration for one client, by what its hello offers.

@@ -16,6 +16,7 @@ macro_rules! flags {
 }
 
 flags! {
+    UpstreamRetryLimitExceeded, "URX", "UpstreamRetryLimitExceeded", "No tries were left.";
     NoHealthyUpstream, "UH", "NoHealthyUpstream", "The cluster has no endpoint to go to.";
     UpstreamConnectionFailure, "UF", "UpstreamConnectionFailure", "No connection to the endpoint.";
     UpstreamOverflow, "UO", "UpstreamOverflow", "A circuit breaker was open.";
@@ -23,7 +24,6 @@ flags! {
     DelayInjected, "DI", "DelayInjected", "The fault filter made the request wait.";
     FaultInjected, "FI", "FaultInjected", "The fault filter answered.";
     RateLimited, "RL", "RateLimited", "The rate limit was reached.";
-    UpstreamRetryLimitExceeded, "URX", "UpstreamRetryLimitExceeded", "No tries were left.";
     NoClusterFound, "NC", "NoClusterFound", "The route names a cluster that does not exist.";
     DurationTimeout, "DT", "DurationTimeout", "The stream or connection reached its greatest age.";
     DownstreamConnectionTermination, "DC", "DownstreamConnectionTermination", "The client went away.";
@@ -43,9 +43,17 @@ flags! {
     OverloadManager, "OM", "OverloadManagerTerminated", "Too much was under way.";
 }
 
-/// A set of [`Flag`]s.
+/// Bits of a flag's place in [`Flags`]: room for 63.
+const PLACE_BITS: u32 = 6;
+
+/// A set of [`Flag`]s, in the order in which they were set: Envoy's order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u32);
+pub struct Flags {
+    set: u32,
+    /// Places of the flags (counted from 1), the first one lowest; ten at most, and no more go
+    /// wrong with one request.
+    order: u64,
+}
 
 impl Flag {
     /// The short name, as `UH`.
@@ -64,33 +72,45 @@ impl Flag {
 impl Flags {
     /// Adds a flag.
     pub fn set(&mut self, flag: Flag) {
-        self.0 |= 1 << (flag as u8);
+        if self.has(flag) {
+            return;
+        }
+        let before = self.set.count_ones();
+        self.set |= 1 << (flag as u8);
+        if (before + 1) * PLACE_BITS <= u64::BITS {
+            self.order |= (flag as u64 + 1) << (before * PLACE_BITS);
+        }
     }
 
     /// Whether nothing went wrong.
     #[must_use]
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self.set == 0
     }
 
     /// Whether this went wrong.
     #[must_use]
     pub fn has(self, flag: Flag) -> bool {
-        self.0 & (1 << (flag as u8)) != 0
+        self.set & (1 << (flag as u8)) != 0
     }
 
-    /// The short names, in the table's order.
+    /// The short names, in their order.
     pub(crate) fn names(self) -> SmallVec<[&'static str; 4]> {
         self.each().map(|(_, short, _)| *short).collect()
     }
 
-    /// The long names, in the table's order.
+    /// The long names, in their order.
     pub(crate) fn long_names(self) -> SmallVec<[&'static str; 4]> {
         self.each().map(|(.., long)| *long).collect()
     }
 
     fn each(self) -> impl Iterator<Item = &'static (Flag, &'static str, &'static str)> {
-        ALL.iter().filter(move |(flag, ..)| self.has(*flag))
+        let places = (0..u64::BITS / PLACE_BITS).map(move |at| {
+            (self.order >> (at * PLACE_BITS)) & ((1 << PLACE_BITS) - 1)
+        });
+        places.take_while(|place| *place > 0).filter_map(|place| {
+            ALL.get(usize::try_from(place).ok()?.checked_sub(1)?)
+        })
     }
 }
 

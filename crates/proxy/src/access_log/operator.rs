@@ -39,6 +39,7 @@ enum Kind {
     UpstreamAttempts,
     DownstreamLocal(Part),
     DownstreamRemote(Part),
+    DownstreamDirectRemote(Part),
     DownstreamPeer,
     DownstreamTls,
     DownstreamTlsVersion,
@@ -143,7 +144,11 @@ impl Operator {
             Kind::UpstreamClusterRaw => Value::text(record.upstream_cluster),
             Kind::UpstreamAttempts => Value::Number(u64::from(record.upstream_attempts)),
             Kind::DownstreamLocal(part) => of_address(&connection.local, *part),
-            Kind::DownstreamRemote(part) => of_address(&connection.remote, *part),
+            Kind::DownstreamRemote(part) => match record.client {
+                Some(client) => of_socket(client, *part),
+                None => of_address(&connection.remote, *part),
+            },
+            Kind::DownstreamDirectRemote(part) => of_address(&connection.remote, *part),
             Kind::DownstreamPeer => {
                 let uris = connection.peer.as_ref().map_or(&[][..], |peer| &peer.uris);
                 match uris {
@@ -193,14 +198,12 @@ fn plain(name: &str) -> Option<Kind> {
         "DOWNSTREAM_LOCAL_ADDRESS" => Kind::DownstreamLocal(Part::Whole),
         "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Kind::DownstreamLocal(Part::Host),
         "DOWNSTREAM_LOCAL_PORT" => Kind::DownstreamLocal(Part::Port),
-        "DOWNSTREAM_REMOTE_ADDRESS" | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => {
-            Kind::DownstreamRemote(Part::Whole)
-        }
-        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT"
-        | "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => Kind::DownstreamRemote(Part::Host),
-        "DOWNSTREAM_REMOTE_PORT" | "DOWNSTREAM_DIRECT_REMOTE_PORT" => {
-            Kind::DownstreamRemote(Part::Port)
-        }
+        "DOWNSTREAM_REMOTE_ADDRESS" => Kind::DownstreamRemote(Part::Whole),
+        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Kind::DownstreamRemote(Part::Host),
+        "DOWNSTREAM_REMOTE_PORT" => Kind::DownstreamRemote(Part::Port),
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Kind::DownstreamDirectRemote(Part::Whole),
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => Kind::DownstreamDirectRemote(Part::Host),
+        "DOWNSTREAM_DIRECT_REMOTE_PORT" => Kind::DownstreamDirectRemote(Part::Port),
         "DOWNSTREAM_PEER_URI_SAN" => Kind::DownstreamPeer,
         "DOWNSTREAM_TLS_VERSION" => Kind::DownstreamTlsVersion,
         "DOWNSTREAM_TLS_CIPHER" => Kind::DownstreamTlsCipher,
@@ -210,6 +213,7 @@ fn plain(name: &str) -> Option<Kind> {
         "SLUIS_ROUTE_ORIGIN" => Kind::RouteOrigin,
         "CONNECTION_ID" => Kind::ConnectionId,
         "FILTER_CHAIN_NAME" => Kind::FilterChain,
+        "VIRTUAL_CLUSTER_NAME" => Kind::Nothing,
         _ => return None,
     })
 }

@@ -69,18 +69,24 @@ pub(super) async fn decide<'c>(
     let upgrade = admit(site, &mut desk.request)?;
     let keeps = if upgrade.is_some() { Upgrade::Keep } else { Upgrade::Remove };
     // Before any field of ours: a client cannot make us drop those.
+    let takes_trailers = edge::takes_trailers(&desk.request);
     desk.request.strip_hop_by_hop(keeps);
-    edge::mark_origin(site, &mut desk.request, &mut desk.text);
+    if takes_trailers {
+        desk.request.fields.set_trusted(Known::Te, b"trailers");
+    }
+    trace.client = edge::mark_origin(site, &mut desk.request, &mut desk.text);
     edge::normalise_host(site, &mut desk.request, &mut desk.text);
     match edge::normalise_path(site, &mut desk.request, &mut desk.text) {
         Path::Good => {}
-        Path::Bad => return Err(Reply::new(400, "path_normalization_failed").into()),
+        Path::Bad => return Err(Reply::new(400, "path_normalization_failed").closing().into()),
         Path::Redirect => {
-            return Err(Reply::redirect(307, desk.request.path().to_vec()).into());
+            let location = desk.request.path().to_vec();
+            let details = "path_normalization_failed";
+            return Err(Reply { details, ..Reply::redirect(307, location) }.into());
         }
     }
     let table = config.runtime.routes_of(manager).map(|table| &**table);
-    let found = filters::on_request(site, table, desk, trace).await?;
+    let found = filters::on_request(site, table, config, desk, trace).await?;
     let matched = found.map_err(|none| no_route(none, &desk.request))?;
     trace.route = Some(matched.route);
     match &matched.route.action {
@@ -94,6 +100,12 @@ pub(super) async fn decide<'c>(
             Err(Reply::redirect(redirect.status, location).of(matched).into())
         }
         RouteAction::Direct(direct) => Err(Box::new(Reply {
+            // As in Envoy: a status that speaks of another place names this one.
+            location: matches!(direct.status, 201 | 300..=399).then(|| {
+                let scheme = site.scheme(&desk.request).as_bytes();
+                let head = &desk.request;
+                [scheme, b"://", head.authority(), head.path()].concat()
+            }),
             body: (&*direct.body).into(),
             ..Reply::new(direct.status, "direct_response").of(matched)
         })),
@@ -208,6 +220,27 @@ fn no_route<'c>(none: Missing, head: &RequestHead) -> Box<Reply<'c>> {
     }
 }
 
+/// The cluster that a request goes to, with its share of them where several share.
+pub(super) fn cluster_of<'f: 'h, 'h>(
+    site: Site<'_>,
+    forward: &'f Forward,
+    head: &'h RequestHead,
+) -> (Option<&'h str>, Option<&'f WeightedCluster>) {
+    match &forward.target {
+        Target::Cluster(name) => (Some(name), None),
+        Target::Weighted(clusters) => {
+            // The number that decides on shares of requests, as in Envoy.
+            let chosen = clusters.pick(site.draw);
+            let name = match &chosen.header {
+                Some(header) => named(head, header),
+                None => Some(&*chosen.name),
+            };
+            (name, Some(chosen))
+        }
+        Target::Header(name) => (named(head, name), None),
+    }
+}
+
 /// What a request header says.
 fn named<'h>(head: &'h RequestHead, header: &str) -> Option<&'h str> {
     let value = head.fields.get_name(header.as_bytes())?;
@@ -222,20 +255,7 @@ fn plan<'c>(
     forward: &'c Forward,
     trace: &mut Trace<'c>,
 ) -> Verdict<'c, Plan<'c>> {
-    let mut weighted = None;
-    let name = match &forward.target {
-        Target::Cluster(name) => Some(&**name),
-        Target::Weighted(clusters) => {
-            // The number that decides on shares of requests, as in Envoy.
-            let chosen = clusters.pick(site.draw);
-            weighted = Some(chosen);
-            match &chosen.header {
-                Some(header) => named(head, header),
-                None => Some(&*chosen.name),
-            }
-        }
-        Target::Header(name) => named(head, name),
-    };
+    let (name, weighted) = cluster_of(site, forward, head);
     let Some(backend) = name.and_then(|name| config.backend(name)) else {
         let reply = Reply::new(forward.cluster_not_found, "cluster_not_found");
         return Err(reply.flag(Flag::NoClusterFound).of(matched).into());

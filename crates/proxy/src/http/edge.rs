@@ -5,6 +5,9 @@
 //!        them, a normal host and a normal path.
 //! Never: trusts a field that only the mesh may set when it comes from outside.
 
+mod cert;
+mod origin;
+
 use std::{
     io::Write as _,
     net::{IpAddr, SocketAddr},
@@ -12,11 +15,12 @@ use std::{
 };
 
 use sluis_http1::{Known, Normal, RequestHead, normalize_path};
-use sluis_rules::{Address, ClientCertRule, HttpManager, StripPort};
+use sluis_rules::{Address, HttpManager, StripPort};
 use tokio::time::Instant;
 
 use super::{client::Protocol, facts::Facts, program::Program};
 use crate::{conn::ConnectionFacts, worker::Worker};
+use origin::Origin;
 
 /// Where a request is judged: its worker, manager and connection.
 #[derive(Clone, Copy, Debug)]
@@ -42,55 +46,75 @@ impl Site<'_> {
         Facts { head, scheme: self.scheme(head), draw: self.draw }
     }
 
-    /// `https` when the client's TLS ends here, or when a proxy that we trust says so.
+    /// `https` when the client's TLS ends here, or when a proxy that we trust says so: what is not
+    /// trusted has been overwritten.
     pub(super) fn scheme(&self, head: &RequestHead) -> &'static str {
-        let trusts = !self.manager().use_remote_address;
         match head.fields.get(Known::XForwardedProto) {
-            Some(b"https") if trusts => "https",
-            Some(b"http") if trusts => "http",
+            Some(b"https") => "https",
+            Some(b"http") => "http",
             _ if self.connection.tls_terminated => "https",
             _ => "http",
         }
     }
 }
 
-/// Sets the fields that say where the request came from.
-pub(super) fn mark_origin(site: Site<'_>, head: &mut RequestHead, text: &mut Vec<u8>) {
-    let manager = site.manager();
-    let remote = address(&site.connection.remote);
-    let is_internal = is_internal(manager, head, remote);
-    let is_edge = manager.use_remote_address && !is_internal;
-    if !is_internal {
-        // CVE-2024-45806 and its kin: nobody outside may steer us by our own fields.
-        remove_envoy_fields(head);
-    }
-    if manager.use_remote_address {
-        append_forwarded_for(manager, head, remote, text);
-    }
-    let proto: &[u8] = if site.connection.tls_terminated { b"https" } else { b"http" };
-    let trusts_proto = !manager.use_remote_address || manager.xff_trusted_hops > 0;
-    if !trusts_proto || !head.fields.has(Known::XForwardedProto) {
-        head.fields.set_trusted(Known::XForwardedProto, proto);
-    }
-    if manager.append_x_forwarded_port
-        && !head.fields.has(Known::XForwardedPort)
-        && let Some(local) = address(&site.connection.local)
-    {
-        number(u64::from(local.port()), text);
-        head.fields.set_trusted(Known::XForwardedPort, text);
-    }
-    if is_edge {
-        if let Some(remote) = remote {
-            ip(remote.ip(), text);
-            head.fields.set_trusted(Known::XEnvoyExternalAddress, text);
-        }
-    } else if is_internal {
-        head.fields.set_trusted(Known::XEnvoyInternal, b"true");
-    }
+/// Sets the fields that say where the request came from. Returns the client as it is trusted.
+pub(super) fn mark_origin(
+    site: Site<'_>,
+    head: &mut RequestHead,
+    text: &mut Vec<u8>,
+) -> Option<SocketAddr> {
+    let Origin { client, is_edge } = origin::mark(site, head, text);
+    clean(head);
     set_request_id(site, head, is_edge, text);
-    client_cert(site, head, text);
-    if let Some(via) = &manager.via {
-        head.fields.append_trusted(Known::Via, via.as_bytes());
+    cert::mark(site, head, text);
+    if let Some(via) = &site.manager().via {
+        text.clear();
+        for value in head.fields.all(Known::Via) {
+            text.extend_from_slice(value);
+            text.extend_from_slice(b", ");
+        }
+        text.extend_from_slice(via.as_bytes());
+        head.fields.set_trusted(Known::Via, text);
+    }
+    client
+}
+
+/// Whether the client reads trailers: all that Envoy passes on of `te`.
+pub(super) fn takes_trailers(head: &RequestHead) -> bool {
+    let is_trailers = |coding: &[u8]| {
+        let name = coding.split(|byte| *byte == b';').next().unwrap_or_default();
+        name.trim_ascii().eq_ignore_ascii_case(b"trailers")
+    };
+    let mut values = head.fields.all(Known::Te);
+    values.any(|value| value.split(|byte| *byte == b',').any(is_trailers))
+}
+
+/// As in Envoy: fields that are one list are one field, and a referer that is no URL does not go on.
+fn clean(head: &mut RequestHead) {
+    let fields = &mut head.fields;
+    for known in [Known::XForwardedFor, Known::XForwardedProto, Known::XForwardedHost] {
+        if fields.all(known).nth(1).is_some() {
+            let values: Vec<&[u8]> = fields.all(known).collect();
+            let joined = values.join(&b","[..]);
+            fields.set_trusted(known, &joined);
+        }
+    }
+    if fields.has(Known::Referer) {
+        let mut values = fields.all(Known::Referer);
+        let is_url = |value: &[u8]| {
+            let scheme = [&b"http://"[..], b"https://"];
+            let rest = scheme.iter().find_map(|scheme| {
+                let (start, rest) = value.split_at_checked(scheme.len())?;
+                start.eq_ignore_ascii_case(scheme).then_some(rest)
+            });
+            rest.is_some_and(|rest| !rest.is_empty() && rest[0] != b'/')
+        };
+        let is_good = values.next().is_some_and(is_url) && values.next().is_none();
+        drop(values);
+        if !is_good {
+            fields.remove(Known::Referer);
+        }
     }
 }
 
@@ -99,42 +123,6 @@ fn address(of: &Address) -> Option<SocketAddr> {
         Address::Socket(address) => Some(*address),
         Address::Pipe(_) => None,
     }
-}
-
-/// Internal is only who comes directly from an address that was declared so.
-fn is_internal(manager: &HttpManager, head: &RequestHead, remote: Option<SocketAddr>) -> bool {
-    let (Some(ranges), Some(remote)) = (&manager.internal_addresses, remote) else { return false };
-    !head.fields.has(Known::XForwardedFor) && ranges.iter().any(|range| range.contains(remote.ip()))
-}
-
-fn remove_envoy_fields(head: &mut RequestHead) {
-    let is_envoy = |name: &[u8]| {
-        name.len() > 8 && name[..8].eq_ignore_ascii_case(b"x-envoy-")
-            // The mesh's own identity exchange, which says nothing that we act on.
-            && !matches!(
-                Known::of(name),
-                Some(Known::XEnvoyPeerMetadata | Known::XEnvoyPeerMetadataId)
-            )
-    };
-    if head.fields.iter().any(|(name, _)| is_envoy(name)) {
-        head.fields.remove_where(|name, _| is_envoy(name));
-    }
-}
-
-fn append_forwarded_for(
-    manager: &HttpManager,
-    head: &mut RequestHead,
-    remote: Option<SocketAddr>,
-    text: &mut Vec<u8>,
-) {
-    let Some(remote) = remote.filter(|_| !manager.skip_xff_append) else { return };
-    text.clear();
-    for value in head.fields.all(Known::XForwardedFor) {
-        text.extend_from_slice(value);
-        text.push(b',');
-    }
-    write_ip(remote.ip(), text);
-    head.fields.set_trusted(Known::XForwardedFor, text);
 }
 
 fn set_request_id(site: Site<'_>, head: &mut RequestHead, is_edge: bool, text: &mut Vec<u8>) {
@@ -146,50 +134,6 @@ fn set_request_id(site: Site<'_>, head: &mut RequestHead, is_edge: bool, text: &
     }
     uuid(site.worker.random().uuid(), text);
     head.fields.set_trusted(Known::XRequestId, text);
-}
-
-/// `x-forwarded-client-cert`: who the client is, said only by those who have verified it.
-fn client_cert(site: Site<'_>, head: &mut RequestHead, text: &mut Vec<u8>) {
-    let forward = &site.manager().client_cert;
-    let peer = site.connection.peer.as_ref();
-    let keeps = match forward.rule {
-        ClientCertRule::AlwaysForwardOnly => true,
-        ClientCertRule::ForwardOnly | ClientCertRule::AppendForward => peer.is_some(),
-        ClientCertRule::Sanitize | ClientCertRule::SanitizeSet => false,
-    };
-    let (ClientCertRule::AppendForward | ClientCertRule::SanitizeSet, Some(peer)) =
-        (forward.rule, peer)
-    else {
-        if !keeps {
-            head.fields.remove(Known::XForwardedClientCert);
-        }
-        return;
-    };
-    text.clear();
-    if keeps {
-        for value in head.fields.all(Known::XForwardedClientCert) {
-            text.extend_from_slice(value);
-            text.push(b',');
-        }
-    }
-    let element = text.len();
-    let parts = peer
-        .uris
-        .iter()
-        .filter(|_| forward.details.uri)
-        .map(|uri| ("URI", uri))
-        .chain(peer.dns_names.iter().filter(|_| forward.details.dns).map(|name| ("DNS", name)));
-    for (key, value) in parts {
-        // A name that could end its element says nothing at all.
-        if value.bytes().all(|b| b.is_ascii_graphic() && !b",;=\"".contains(&b)) {
-            if text.len() > element {
-                text.push(b';');
-            }
-            // Writing to a Vec cannot fail.
-            let _ = write!(text, "{key}={value}");
-        }
-    }
-    head.fields.set_trusted(Known::XForwardedClientCert, text);
 }
 
 /// Gives the host its normal form.

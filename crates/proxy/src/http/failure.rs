@@ -33,6 +33,8 @@ pub(super) enum Failure {
 }
 
 const RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: ";
+const RESET_AGAIN: &str = "upstream connect error or disconnect/reset before headers. \
+    retried and the latest reset reason: ";
 
 impl Failure {
     pub(super) fn flag(&self) -> Flag {
@@ -43,14 +45,14 @@ impl Failure {
             Self::Closed { .. } => Flag::UpstreamConnectionTermination,
             Self::Reset { .. } => Flag::UpstreamRemoteReset,
             Self::Protocol => Flag::UpstreamProtocolError,
-            Self::TryTimeout => Flag::UpstreamRequestTimeout,
-            Self::TryIdle => Flag::StreamIdleTimeout,
+            Self::TryTimeout | Self::TryIdle => Flag::UpstreamRequestTimeout,
             Self::Status => Flag::UpstreamRetryLimitExceeded,
         }
     }
 
     /// The answer to the client, with Envoy's status and words.
-    pub(super) fn reply<'c>(&self) -> Reply<'c> {
+    pub(super) fn reply<'c>(&self, is_retried: bool) -> Reply<'c> {
+        let start = if is_retried { RESET_AGAIN } else { RESET };
         let told = |status, details, body: Cow<'static, str>| {
             let reply = Reply::new(status, details).flag(self.flag());
             Reply { body: body.into_owned().into_bytes().into(), ..reply }
@@ -90,12 +92,12 @@ impl Failure {
                     Some(why) => format!(", transport failure reason: TLS_error: {why}"),
                     None => String::new(),
                 };
-                told(503, error.details(), format!("{RESET}{reason}{why}").into())
+                told(503, error.details(), format!("{start}{reason}{why}").into())
             }
             Self::Closed { .. } => told(
                 503,
                 "upstream_reset_before_response_started{connection_termination}",
-                format!("{RESET}connection termination").into(),
+                format!("{start}connection termination").into(),
             ),
             Self::Reset { is_refused: true } => told(
                 503,
@@ -110,7 +112,7 @@ impl Failure {
             Self::Protocol => told(
                 502,
                 "upstream_reset_before_response_started{protocol_error}",
-                format!("{RESET}protocol error").into(),
+                format!("{start}protocol error").into(),
             ),
             Self::TryTimeout => {
                 told(504, "upstream_per_try_timeout", "upstream request timeout".into())

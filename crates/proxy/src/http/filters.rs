@@ -13,27 +13,30 @@ mod rate_limit;
 use std::{fs, io, sync::Arc};
 
 use sluis_rules::{
-    HealthCheckFilter, HttpFilter, HttpFilterKind, LuaFilter, Matched, MutationFilter, RouteTable,
-    Source,
+    HealthCheckFilter, HttpFilter, HttpFilterKind, LuaFilter, Matched, MutationFilter, RouteAction,
+    RouteTable, Source,
 };
 use sluis_script::{CompileError, Host, Script};
 use tracing::error;
 
 use super::{
-    decide::{Found, find},
+    decide::{Found, cluster_of, find},
     edge::Site,
     reply::Reply,
     respond::Unsent,
     state::Desk,
     trace::Trace,
 };
-use crate::{access_log::Flag, stats::Counter, worker::Worker};
+use crate::{access_log::Flag, config::Config, stats::Counter, worker::Worker};
 use fault::Fault;
 use lua::Lua;
 use rate_limit::RateLimit;
 
 /// Longest script that is read from a file.
 const SCRIPT_BYTES_MAX: u64 = 1024 * 1024;
+
+/// Says which cluster answered a health check: that of the proxy itself.
+const HEALTH_CHECKED: &[u8] = b"x-envoy-upstream-healthchecked-cluster";
 
 /// Why a filter cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -157,10 +160,12 @@ pub(super) struct Stage<'s, 'c> {
 pub(super) async fn on_request<'c>(
     site: Site<'_>,
     table: Option<&'c RouteTable>,
+    config: &'c Config,
     desk: &mut Desk,
     trace: &mut Trace<'c>,
 ) -> Result<Found<'c>, Box<Reply<'c>>> {
     let mut found = find(site, table, &desk.request);
+    note(site, config, &found, desk, trace);
     for filter in &site.program.filters {
         let matched = found.as_ref().ok();
         if filter.is_off(matched) {
@@ -172,6 +177,7 @@ pub(super) async fn on_request<'c>(
             Kind::Lua(lua) => {
                 if lua.on_request(stage, desk)? {
                     found = find(site, table, &desk.request);
+                    note(site, config, &found, desk, trace);
                 }
             }
             Kind::Cors => cors::on_request(name, stage, desk)?,
@@ -187,7 +193,11 @@ pub(super) async fn on_request<'c>(
             Kind::HealthCheck(own) => {
                 let facts = site.facts(&desk.request);
                 if own.headers.iter().all(|header| header.matches(&facts)) {
-                    return Err(Reply::new(200, "health_check_ok").unchanged().into());
+                    let mut reply = Reply::new(200, "health_check_ok");
+                    let cluster = config.settings.node_cluster.as_bytes().to_vec();
+                    reply.fields = vec![(HEALTH_CHECKED.to_vec(), cluster)];
+                    reply.matched = matched.copied();
+                    return Err(reply.into());
                 }
             }
             Kind::Failed => {
@@ -197,6 +207,22 @@ pub(super) async fn on_request<'c>(
         }
     }
     Ok(found)
+}
+
+/// Says in the log which route was found, so that an answer of a filter has it too.
+fn note<'c>(
+    site: Site<'_>,
+    config: &'c Config,
+    found: &Found<'c>,
+    desk: &Desk,
+    trace: &mut Trace<'c>,
+) {
+    let Ok(matched) = found else { return };
+    trace.route = Some(matched.route);
+    if let RouteAction::Forward(forward) = &matched.route.action {
+        let (name, _) = cluster_of(site, forward, &desk.request);
+        trace.cluster = name.and_then(|name| config.backend(name)).map(|backend| &*backend.name);
+    }
 }
 
 /// Runs the filters on a response, the last one first.

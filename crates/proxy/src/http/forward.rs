@@ -120,7 +120,10 @@ pub(super) async fn forward<'c>(
                         Outcome::Done(client.after_response(desk, closes))
                     }
                     Finish::Broken => Outcome::Done(After::Drop),
-                    Finish::Reply(reply) => Outcome::Reply(reply),
+                    Finish::Reply(mut reply) => {
+                        reply.matched.get_or_insert(plan.matched);
+                        Outcome::Reply(reply)
+                    }
                 };
             }
         };
@@ -140,12 +143,18 @@ pub(super) async fn forward<'c>(
             return Outcome::Reply(give_up(&failure, &course, trace));
         }
         site.worker.stats().inc(Counter::HttpRetries);
+        if course.tries.was_silent() {
+            trace.attempts -= 1;
+        }
         if !wait.is_zero() {
             sleep(wait).await;
         }
         if course.deadlines.response.is_some_and(|at| Instant::now() >= at) {
             return Outcome::Reply(give_up(&Failure::TryTimeout, &course, trace));
         }
+        let gone = Instant::now().saturating_duration_since(trace.start);
+        let own = course.tries.per_try_timeout();
+        timeouts::tell(site.program, plan, own, gone, &mut desk.request, &mut desk.text);
         desk.reply.clear();
         desk.reply_scan = Scan::default();
     }
@@ -179,7 +188,8 @@ fn give_up<'c>(
     if let Failure::Connect(error) = failure {
         trace.transport_failure = error.transport_failure().map(str::to_owned);
     }
-    Reply { matched: Some(course.plan.matched), ..failure.reply() }.into()
+    let is_retried = course.tries.have_followed();
+    Reply { matched: Some(course.plan.matched), ..failure.reply(is_retried) }.into()
 }
 
 /// Takes what has come of the body, and sets the deadlines.
@@ -198,7 +208,8 @@ fn begin<'p, 'c>(
     }
     let nonzero = |limit: Option<Duration>| limit.filter(|limit| !limit.is_zero());
     let from_start = |limit: Option<Duration>| limit.map(|limit| trace.start + limit);
-    let age = plan.forward.max_stream_duration.or(manager.http.max_stream_duration);
+    let age = timeouts::of_stream(plan.forward, &mut desk.request);
+    let age = age.or(manager.http.max_stream_duration);
     let deadlines = Deadlines {
         response: from_start(plan.timeout.filter(|_| is_received)),
         request: from_start(nonzero(manager.request_timeout).filter(|_| !is_received)),
@@ -211,7 +222,9 @@ fn begin<'p, 'c>(
     if asks {
         Tries::clean(&mut desk.request.fields);
     }
-    let hash = hash(site, desk, plan);
+    let own = tries.per_try_timeout();
+    timeouts::tell(site.program, plan, own, Duration::ZERO, &mut desk.request, &mut desk.text);
+    let hash = hash(site, desk, plan, trace);
     Ok(Course {
         plan,
         tries,
@@ -226,15 +239,12 @@ fn begin<'p, 'c>(
 }
 
 /// What chooses the endpoint. Cookies that are made for it are kept for the response.
-fn hash(site: Site<'_>, desk: &mut Desk, plan: &Plan<'_>) -> Option<u64> {
+fn hash(site: Site<'_>, desk: &mut Desk, plan: &Plan<'_>, trace: &Trace<'_>) -> Option<u64> {
     if plan.forward.hash.is_empty() {
         return None;
     }
     let connection = site.connection;
-    let source = match &connection.remote {
-        Address::Socket(address) => Some(address.ip()),
-        Address::Pipe(_) => None,
-    };
+    let source = trace.client.map(|client| client.ip());
     let seed = || format!("{}{}", connection.remote, connection.local);
     let facts = site.facts(&desk.request);
     let RequestHash { value, cookies } = hash_of(&plan.forward.hash, &facts, source, seed);
@@ -266,7 +276,6 @@ fn prepare(
         rewrite::host(plan, hides_envoy, None, request).map_err(|_| Unprepared)?;
     }
     rewrite::path(plan, hides_envoy, request).map_err(|_| Unprepared)?;
-    timeouts::tell(site.program, plan, request, text);
     let expects = request.expects_continue() == Some(true);
     if expects && !site.manager().proxy_100_continue {
         request.fields.remove(Known::Expect);

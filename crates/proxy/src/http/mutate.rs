@@ -112,7 +112,7 @@ fn value_of<'v>(
             format.write(
                 &crate::access_log::Record { request, response, ..record },
                 Escape::Raw,
-                b"-",
+                b"",
                 text,
             );
             Ok(text)

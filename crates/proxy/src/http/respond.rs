@@ -117,6 +117,11 @@ pub(super) fn answer(
     if let Some(location) = &reply.location {
         fields.set(b"location", location).map_err(|_| Unsent::Fault)?;
     }
+    let counts = reply.matched.is_some_and(|route| route.virtual_host.response_attempt_count);
+    if counts && trace.attempts > 0 && !site.program.hides_envoy {
+        number(u64::from(trace.attempts), &mut desk.text);
+        fields.set_trusted(Known::XEnvoyAttemptCount, &desk.text);
+    }
     let is_grpc = grpc::is_request(&desk.request);
     let has_body = !matches!(reply.status, 204 | 304) && !is_grpc;
     if is_grpc {
@@ -195,7 +200,8 @@ fn finish(site: Site<'_>, desk: &mut Desk, trace: &mut Trace<'_>) {
     if let Some(via) = &manager.via {
         fields.append_trusted(Known::Via, via.as_bytes());
     }
-    if manager.request_id_in_response
+    let asks_trace = || desk.request.fields.get_name(b"x-envoy-force-trace").is_some();
+    if (manager.request_id_in_response || asks_trace())
         && let Some(id) = desk.request.fields.get(Known::XRequestId)
     {
         fields.set_trusted(Known::XRequestId, id);

@@ -20,6 +20,8 @@ pub(super) struct Tries<'c> {
     /// Sending again on a fresh connection after a kept one turned out dead; once.
     stale_left: u32,
     made: u32,
+    /// Whether the last further try took the place of a kept connection that was dead.
+    is_silent: bool,
     /// Whether a try would have followed, had one been left.
     is_exhausted: Cell<bool>,
     /// The wait that a response asks for.
@@ -90,6 +92,7 @@ impl<'c> Tries<'c> {
             left: if on.is_empty() { 0 } else { left },
             stale_left: 1,
             made: 0,
+            is_silent: false,
             is_exhausted: Cell::new(false),
             asked_wait: Cell::new(None),
         }
@@ -119,6 +122,16 @@ impl<'c> Tries<'c> {
     /// Whether a try would have followed, had one been left.
     pub(super) fn are_used_up(&self) -> bool {
         self.is_exhausted.get()
+    }
+
+    /// Whether the last further try took the place of one on a dead connection: nobody counts it.
+    pub(super) fn was_silent(&self) -> bool {
+        self.is_silent
+    }
+
+    /// Whether a further try has followed the first.
+    pub(super) fn have_followed(&self) -> bool {
+        self.made > 0
     }
 
     /// How often an endpoint is drawn anew when it was tried before.
@@ -209,6 +222,7 @@ impl<'c> Tries<'c> {
             && self.stale_left > 0
         {
             self.stale_left -= 1;
+            self.is_silent = true;
             return Next::Again(Duration::ZERO);
         }
         if !covers(self.on, failure) {
@@ -219,6 +233,7 @@ impl<'c> Tries<'c> {
             return Next::GiveUp;
         }
         self.left -= 1;
+        self.is_silent = false;
         Next::Again(self.wait(random))
     }
 
@@ -229,6 +244,7 @@ impl<'c> Tries<'c> {
         };
         if let Some(asked) = self.asked_wait.take() {
             // As in Envoy: never before the time that was asked for, and at most half of it later.
+            self.made += 1;
             return asked + below(asked / 2);
         }
         let (base, max) = self

@@ -78,7 +78,9 @@ pub(super) fn host(
     }
     let old = head.authority().to_vec();
     if plan.forward.append_x_forwarded_host {
-        head.fields.append_trusted(Known::XForwardedHost, &old);
+        let values = head.fields.all(Known::XForwardedHost).chain([&old[..]]);
+        let joined = values.collect::<Vec<_>>().join(&b","[..]);
+        head.fields.set_trusted(Known::XForwardedHost, &joined);
     }
     // At a further try the host is that of the endpoint before.
     if !hides_envoy && !head.fields.has(Known::XEnvoyOriginalHost) {
@@ -109,9 +111,8 @@ pub(super) fn location(
         redirect.host.is_none() && !(is_default && new_scheme != scheme)
     });
     let port = match redirect.port {
-        Some(port) => {
-            Some(port).filter(|p| !matches!((new_scheme, p), ("http", 80) | ("https", 443)))
-        }
+        // As in Envoy: said is said, default or not.
+        Some(port) => Some(port),
         None => kept_port,
     };
     if let Some(port) = port {

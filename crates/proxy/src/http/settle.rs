@@ -78,7 +78,7 @@ pub(super) fn settle<'c>(
 }
 
 /// Why the client is told so, in Envoy's words.
-pub(super) const RESPONSE_TIMEOUT: &str = "upstream_response_timeout";
+pub(super) const RESPONSE_TIMEOUT: &str = "response_timeout";
 
 /// The answer when the response took too long.
 pub(super) fn response_timeout<'c>() -> Reply<'c> {

@@ -12,7 +12,6 @@ use sluis_rules::{Forward, GrpcTimeout, is_grpc_type};
 use super::{decide::Plan, edge::number, program::Program};
 
 const ASKED: &[u8] = b"x-envoy-upstream-rq-timeout-ms";
-const ASKED_TRY: &[u8] = b"x-envoy-upstream-rq-per-try-timeout-ms";
 const GRPC_TIMEOUT: &[u8] = b"grpc-timeout";
 
 /// Most digits of a `grpc-timeout`, as gRPC has it.
@@ -35,7 +34,7 @@ pub(super) fn of_request(
     }
     let time = match (asked, forward.grpc_timeout) {
         (Some(asked), _) => Some(asked),
-        (None, Some(rule)) if is_grpc(fields) => grpc(fields, rule),
+        (None, Some(rule)) if !rule.is_of_stream && is_grpc(fields) => grpc(fields, rule),
         (None, _) => forward.timeout,
     };
     time.filter(|time| !time.is_zero())
@@ -43,6 +42,24 @@ pub(super) fn of_request(
 
 fn is_grpc(fields: &Fields) -> bool {
     fields.get(Known::ContentType).is_some_and(is_grpc_type)
+}
+
+/// The stream's longest life: what a gRPC client asks for where the route takes that, else the
+/// route's.
+pub(super) fn of_stream(forward: &Forward, head: &mut RequestHead) -> Option<Duration> {
+    let Some(rule) = forward.grpc_timeout.filter(|rule| rule.is_of_stream) else {
+        return forward.max_stream_duration;
+    };
+    let fields = &mut head.fields;
+    let asked = fields.get_name(GRPC_TIMEOUT).and_then(grpc_duration);
+    let Some(asked) = asked.filter(|_| is_grpc(fields)) else { return forward.max_stream_duration };
+    let granted = rule.max.map_or(asked, |max| asked.min(max));
+    let offset = rule.offset.filter(|offset| *offset < granted).unwrap_or_default();
+    let time = granted - offset;
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    // It cannot fail: the name is a token, the value digits and a letter.
+    let _ = fields.set(GRPC_TIMEOUT, grpc_text(millis).as_bytes());
+    Some(time)
 }
 
 /// What a gRPC client asks for, as far as the route grants it. One that asks for nothing has no
@@ -60,14 +77,20 @@ fn grpc(fields: &Fields, rule: GrpcTimeout) -> Option<Duration> {
     }
 }
 
-/// Tells the endpoint how long it has: the whole time, or that of one try when that is shorter.
-pub(super) fn tell(program: &Program, plan: &Plan<'_>, head: &mut RequestHead, text: &mut Vec<u8>) {
-    let of_policy = plan.retry.and_then(|policy| policy.per_try_timeout);
-    let own = head.fields.get_name(ASKED_TRY).and_then(millis).or(of_policy);
-    let own = own.filter(|own| !own.is_zero());
-    let time = match (plan.timeout, own) {
-        (Some(whole), Some(own)) => Some(whole.min(own)),
-        (whole, own) => whole.or(own),
+/// Tells the endpoint how long it has: the whole time but for what has `gone` by, or that of one try
+/// when that is shorter.
+pub(super) fn tell(
+    program: &Program,
+    plan: &Plan<'_>,
+    own: Option<Duration>,
+    gone: Duration,
+    head: &mut RequestHead,
+    text: &mut Vec<u8>,
+) {
+    let left = plan.timeout.map(|whole| whole.saturating_sub(gone).max(Duration::from_millis(1)));
+    let time = match (left, own) {
+        (Some(left), Some(own)) => Some(left.min(own)),
+        (left, own) => left.or(own),
     };
     let Some(time) = time else { return };
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -75,7 +98,8 @@ pub(super) fn tell(program: &Program, plan: &Plan<'_>, head: &mut RequestHead, t
         number(millis, text);
         head.fields.set_trusted(Known::XEnvoyExpectedRqTimeoutMs, text);
     }
-    if plan.forward.grpc_timeout.is_some() && is_grpc(&head.fields) {
+    let rule = plan.forward.grpc_timeout.filter(|rule| !rule.is_of_stream);
+    if rule.is_some() && is_grpc(&head.fields) {
         // It cannot fail: the name is a token, the value digits and a letter.
         let _ = head.fields.set(GRPC_TIMEOUT, grpc_text(millis).as_bytes());
     }

@@ -25,6 +25,8 @@ pub(super) struct Trace<'c> {
     /// Whether the desk knows how far the request's body has come.
     pub(super) is_body_begun: bool,
     pub(super) response_start: Option<Instant>,
+    /// The client as it is trusted; `None` before that is known.
+    pub(super) client: Option<SocketAddr>,
     pub(super) flags: Flags,
     pub(super) details: Option<&'static str>,
     pub(super) transport_failure: Option<String>,
@@ -52,6 +54,7 @@ impl<'c> Trace<'c> {
             request_end: None,
             is_body_begun: false,
             response_start: None,
+            client: None,
             flags: Flags::default(),
             details: None,
             transport_failure: None,
@@ -86,6 +89,7 @@ impl<'c> Trace<'c> {
             response_duration: since(self.response_start),
             protocol: Some(self.protocol.name()),
             response_code: self.status,
+            client: self.client,
             flags: self.flags,
             response_code_details: self.details,
             upstream_transport_failure: self.transport_failure.as_deref(),

@@ -72,7 +72,7 @@ async fn a_route_can_delay_and_abort() {
     head.has("x-route", "yes");
     client.expect("fault filter abort").await;
     scene.origin.has_no_connection();
-    assert_eq!(scene.log().await, ["GET / 555 DI,FI fault_filter_abort 0 18 - -"]);
+    assert_eq!(scene.log().await, ["GET / 555 DI,FI fault_filter_abort 0 18 origin -"]);
 }
 
 #[tokio::test]

@@ -111,7 +111,7 @@ async fn a_response_that_takes_too_long_is_answered_504() {
     assert_eq!(client.head().await.line(), "HTTP/1.1 504 Gateway Timeout");
     client.expect("upstream request timeout").await;
     assert_eq!(origin.rest().await, "");
-    let line = "GET / 504 UT upstream_response_timeout 0 24 origin -";
+    let line = "GET / 504 UT response_timeout 0 24 origin -";
     assert_eq!(scene.log().await, [line]);
 }
 

@@ -83,7 +83,7 @@ async fn the_last_answer_counts_when_no_tries_are_left() {
         origin.head().await;
         origin.send("HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n").await;
     }
-    assert_eq!(client.head().await.line(), "HTTP/1.1 503 Busy");
+    assert_eq!(client.head().await.line(), "HTTP/1.1 503 Service Unavailable");
     scene.origin.has_no_connection();
 }
 

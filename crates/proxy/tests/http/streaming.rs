@@ -31,7 +31,7 @@ async fn an_early_answer_to_an_unfinished_request_ends_the_connection() {
     let mut origin = scene.origin.accept().await;
     origin.head().await;
     origin.send("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno").await;
-    assert_eq!(client.head().await.line(), "HTTP/1.1 413 Too Large");
+    assert_eq!(client.head().await.line(), "HTTP/1.1 413 Payload Too Large");
     client.expect("no").await;
     assert_eq!(client.rest().await, "");
 }
@@ -149,7 +149,7 @@ async fn bytes_behind_an_upgrade_wait_for_the_origin_to_agree() {
     let mut origin = scene.origin.accept().await;
     origin.head().await;
     origin.send("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").await;
-    assert_eq!(client.head().await.line(), "HTTP/1.1 403 No");
+    assert_eq!(client.head().await.line(), "HTTP/1.1 403 Forbidden");
     drop(client);
     origin.shutdown().await;
     assert_eq!(origin.rest().await, "", "the early bytes were never sent");

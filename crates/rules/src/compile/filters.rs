@@ -13,6 +13,7 @@ use envoy_types::pb::{
         extensions::filters::{
             common::fault::v3::{FaultDelay as PbDelay, fault_delay::FaultDelaySecifier},
             http::{
+                cors::v3::CorsPolicy as CorsPerRoute,
                 fault::v3::{FaultAbort as PbAbort, HttpFault, fault_abort::ErrorType},
                 header_mutation::v3::{HeaderMutation, HeaderMutationPerRoute, Mutations},
                 health_check::v3::HealthCheck,
@@ -81,6 +82,10 @@ fn setting(at: &At<'_>, any: &Any, may_wrap: bool) -> Option<FilterSetting> {
             at.fault("can only switch the filter off");
             None
         }
+        "envoy.extensions.filters.http.cors.v3.CorsPolicy" => {
+            let policy = at.unpack::<CorsPerRoute>(any)?;
+            Some(FilterSetting::Cors(cors(at, &older(policy))?))
+        }
         "envoy.config.route.v3.CorsPolicy" => {
             Some(FilterSetting::Cors(cors(at, &at.unpack(any)?)?))
         }
@@ -141,6 +146,34 @@ pub(super) fn cors(at: &At<'_>, policy: &PbCors) -> Option<Arc<CorsPolicy>> {
         forwards_unmatched: forward_not_matching_preflights.as_ref().map(|flag| flag.value),
         enabled,
     }))
+}
+
+/// The filter's own message has the fields of the route's older one.
+fn older(policy: CorsPerRoute) -> PbCors {
+    let CorsPerRoute {
+        allow_origin_string_match,
+        allow_methods,
+        allow_headers,
+        expose_headers,
+        max_age,
+        allow_credentials,
+        filter_enabled,
+        shadow_enabled,
+        allow_private_network_access,
+        forward_not_matching_preflights,
+    } = policy;
+    PbCors {
+        allow_origin_string_match,
+        allow_methods,
+        allow_headers,
+        expose_headers,
+        max_age,
+        allow_credentials,
+        shadow_enabled,
+        allow_private_network_access,
+        forward_not_matching_preflights,
+        enabled_specifier: filter_enabled.map(EnabledSpecifier::FilterEnabled),
+    }
 }
 
 pub(super) fn fault(at: &At<'_>, any: &Any) -> Option<FaultFilter> {

@@ -70,6 +70,8 @@ pub struct GrpcTimeout {
     pub max: Option<Duration>,
     /// Taken off what was asked for, so that we time out first.
     pub offset: Option<Duration>,
+    /// Whether it bounds the stream's life rather than the wait for the response.
+    pub is_of_stream: bool,
 }
 
 /// A cluster that gets a copy of requests, whose answers nobody waits for.

@@ -176,8 +176,9 @@ impl PathMatch {
 impl HeaderMatch {
     /// Whether a request's header of this name matches.
     ///
-    /// Several headers of one name are compared as one, joined by commas (RFC 9110 §5.3), as Envoy
-    /// does. A missing header matches nothing, inverted or not, unless it counts as empty.
+    /// Of several headers of one name each is compared by itself, and one that matches is enough, as
+    /// in Envoy since 1.38; inverted, none may match. A missing header matches nothing, inverted or
+    /// not, unless it counts as empty.
     #[must_use]
     pub fn matches(&self, request: &impl RequestFacts) -> bool {
         let mut values = HeaderValues::new();
@@ -195,8 +196,7 @@ impl HeaderMatch {
         let holds = match values {
             [] if self.missing_is_empty => self.test.holds(b""),
             [] => return false,
-            [one] => self.test.holds(one),
-            many => self.test.holds(&many.join(&b","[..])),
+            values => values.iter().any(|value| self.test.holds(value)),
         };
         holds != self.invert
     }

@@ -79,6 +79,7 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
             grpc_timeout_offset.as_ref(),
             None,
         ),
+        is_of_stream: false,
     });
     let (life, new_grpc) = stream_duration(at, max_stream_duration.as_ref());
     let target = target(at, cluster_specifier.as_ref());
@@ -92,7 +93,9 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
     Some(Forward {
         target: target?,
         cluster_not_found: not_found,
-        timeout: messages::limit(&at.field("timeout"), timeout.as_ref(), Some(TIMEOUT)),
+        // As in Envoy: where the stream's life is bounded, the older timeouts do not count.
+        timeout: messages::limit(&at.field("timeout"), timeout.as_ref(), Some(TIMEOUT))
+            .filter(|_| max_stream_duration.is_none()),
         idle_timeout: messages::duration(&at.field("idle_timeout"), idle_timeout.as_ref()),
         max_stream_duration: life,
         path: path?,
@@ -106,7 +109,7 @@ fn forward(at: &At<'_>, action: &PbAction) -> Option<Forward> {
         hash: hash::policies(&at.field("hash_policy"), hash_policy),
         upgrades: upgrades(at, upgrade_configs),
         mirrors: mirrors(&at.field("request_mirror_policies"), request_mirror_policies),
-        grpc_timeout: new_grpc.or(old_grpc),
+        grpc_timeout: new_grpc.or(old_grpc.filter(|_| max_stream_duration.is_none())),
         cors: cors.as_ref().and_then(|cors| filters::cors(&at.field("cors"), cors)),
     })
 }
@@ -302,6 +305,7 @@ fn stream_duration(
     let grpc = grpc_timeout_header_max.as_ref().map(|max| GrpcTimeout {
         max: limit("grpc_timeout_header_max", Some(max)),
         offset: limit("grpc_timeout_header_offset", grpc_timeout_header_offset.as_ref()),
+        is_of_stream: true,
     });
     (messages::duration(&at.field("max_stream_duration"), max_stream_duration.as_ref()), grpc)
 }
