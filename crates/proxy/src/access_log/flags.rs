@@ -105,12 +105,11 @@ impl Flags {
     }
 
     fn each(self) -> impl Iterator<Item = &'static (Flag, &'static str, &'static str)> {
-        let places = (0..u64::BITS / PLACE_BITS).map(move |at| {
-            (self.order >> (at * PLACE_BITS)) & ((1 << PLACE_BITS) - 1)
-        });
-        places.take_while(|place| *place > 0).filter_map(|place| {
-            ALL.get(usize::try_from(place).ok()?.checked_sub(1)?)
-        })
+        let places = (0..u64::BITS / PLACE_BITS)
+            .map(move |at| (self.order >> (at * PLACE_BITS)) & ((1 << PLACE_BITS) - 1));
+        places
+            .take_while(|place| *place > 0)
+            .filter_map(|place| ALL.get(usize::try_from(place).ok()?.checked_sub(1)?))
     }
 }
 

@@ -5,6 +5,7 @@
 //! Out:   the response at the client; what went wrong otherwise.
 //! Never: takes a body apart that can be passed on as it comes.
 
+use sluis_http1::{Framing, Known, Method};
 use tokio::time::Instant;
 
 use super::{
@@ -97,6 +98,14 @@ impl Connection {
 /// Serialises the request, with the first bytes of its body behind it.
 fn write_request(desk: &mut Desk) {
     desk.up.clear();
+    let may_have_body = !matches!(
+        desk.request.method(),
+        Method::Get | Method::Head | Method::Delete | Method::Connect | Method::Trace
+    );
+    // As Envoy: who could send a body and does not says so.
+    if may_have_body && desk.request.framing() == Framing::None {
+        desk.request.fields.set_trusted(Known::ContentLength, b"0");
+    }
     desk.request.write_to(&mut desk.up.bytes);
     desk.up.bytes.extend_from_slice(desk.kept.bytes());
     let first = desk.input.ready();

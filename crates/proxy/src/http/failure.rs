@@ -54,7 +54,7 @@ impl Failure {
     pub(super) fn reply<'c>(&self, is_retried: bool) -> Reply<'c> {
         let start = if is_retried { RESET_AGAIN } else { RESET };
         let told = |status, details, body: Cow<'static, str>| {
-            let reply = Reply::new(status, details).flag(self.flag());
+            let reply = Reply::new(status, details).flag(self.flag()).tried();
             Reply { body: body.into_owned().into_bytes().into(), ..reply }
         };
         match self {
@@ -102,12 +102,12 @@ impl Failure {
             Self::Reset { is_refused: true } => told(
                 503,
                 "upstream_reset_before_response_started{remote_refused_stream_reset}",
-                format!("{RESET}remote refused stream reset").into(),
+                format!("{start}remote refused stream reset").into(),
             ),
             Self::Reset { is_refused: false } => told(
                 503,
                 "upstream_reset_before_response_started{remote_reset}",
-                format!("{RESET}remote reset").into(),
+                format!("{start}remote reset").into(),
             ),
             Self::Protocol => told(
                 502,

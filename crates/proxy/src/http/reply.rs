@@ -24,6 +24,8 @@ pub(super) struct Reply<'c> {
     /// The status of gRPC, where a gRPC client is told another than the one that its HTTP status
     /// means.
     pub(super) grpc_status: Option<u32>,
+    /// Whether tries to get a response are told of.
+    pub(super) tells_attempts: bool,
     /// Whether the route's mutations are left out.
     pub(super) is_unchanged: bool,
     /// Whether filters and mutations are left out, because one of them made it or failed.
@@ -42,6 +44,7 @@ impl<'c> Reply<'c> {
             matched: None,
             closes: false,
             grpc_status: None,
+            tells_attempts: false,
             is_unchanged: false,
             is_plain: false,
         }
@@ -61,6 +64,11 @@ impl<'c> Reply<'c> {
 
     pub(super) fn plain(self) -> Self {
         Self { is_plain: true, ..self }
+    }
+
+    /// An answer in the place of a response that was tried for.
+    pub(super) fn tried(self) -> Self {
+        Self { tells_attempts: true, ..self }
     }
 
     pub(super) fn unchanged(self) -> Self {

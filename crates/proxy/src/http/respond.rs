@@ -96,8 +96,6 @@ fn shape(framing: Framing, version: Version, closes: bool) -> (Passing, bool) {
         (Framing::UntilClose, Version::Http11) => (Passing::IntoChunks, closes),
         (Framing::UntilClose, Version::Http10) => (Passing::Raw, true),
         (Framing::Chunked, Version::Http10) => (Passing::OutOfChunks, true),
-        // A client of HTTP/1.0 gets no second response: its rules for keep-alive are its own.
-        (_, Version::Http10) => (Passing::Raw, true),
         _ => (Passing::Raw, closes),
     }
 }
@@ -118,7 +116,7 @@ pub(super) fn answer(
         fields.set(b"location", location).map_err(|_| Unsent::Fault)?;
     }
     let counts = reply.matched.is_some_and(|route| route.virtual_host.response_attempt_count);
-    if counts && trace.attempts > 0 && !site.program.hides_envoy {
+    if counts && reply.tells_attempts && trace.attempts > 0 && !site.program.hides_envoy {
         number(u64::from(trace.attempts), &mut desk.text);
         fields.set_trusted(Known::XEnvoyAttemptCount, &desk.text);
     }
@@ -226,7 +224,15 @@ pub(super) fn close_head(desk: &mut Desk, closes: bool) {
     if desk.down.is_sent() {
         desk.down.clear();
     }
+    let start = desk.down.bytes.len();
     desk.response.write_open_to(&mut desk.down.bytes);
+    if desk.request.version() == Version::Http10 {
+        // As Envoy: a client is answered in its own version.
+        desk.down.bytes[start + b"HTTP/1.".len()] = b'0';
+        if !closes {
+            desk.down.bytes.extend_from_slice(b"connection: keep-alive\r\n");
+        }
+    }
     if closes {
         desk.down.bytes.extend_from_slice(b"connection: close\r\n");
     }

@@ -83,7 +83,7 @@ pub(super) const RESPONSE_TIMEOUT: &str = "response_timeout";
 /// The answer when the response took too long.
 pub(super) fn response_timeout<'c>() -> Reply<'c> {
     let reply = Reply::new(504, RESPONSE_TIMEOUT);
-    reply.text("upstream request timeout").flag(Flag::UpstreamRequestTimeout)
+    reply.text("upstream request timeout").flag(Flag::UpstreamRequestTimeout).tried()
 }
 
 /// What the client is told when its time is up.

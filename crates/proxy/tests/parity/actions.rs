@@ -186,7 +186,6 @@ fn upgrades_are_turned_away_where_not_allowed() {
     let ask = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: x"];
     Scene::manager(json!({})).get("/", &ask).check();
     Scene::manager(json!({ "upgrade_configs": [{ "upgrade_type": "websocket" }] }))
-        .get("/", &ask)
         .get("/", &["Connection: Upgrade", "Upgrade: other"])
         .get(
             "/",
@@ -197,4 +196,13 @@ fn upgrades_are_turned_away_where_not_allowed() {
             ],
         )
         .check();
+}
+
+#[test]
+fn a_request_without_a_body_says_so() {
+    let mut scene = Scene::manager(json!({}));
+    for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "HEAD", "REPORT"] {
+        scene = scene.send(method, "/", &[], "");
+    }
+    scene.check();
 }
