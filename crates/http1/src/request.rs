@@ -33,6 +33,7 @@ pub struct RequestHead {
     method_name: Span,
     path: Span,
     authority: Span,
+    is_absolute: bool,
 }
 
 impl RequestHead {
@@ -95,6 +96,7 @@ impl RequestHead {
             PathForm::Asterisk => self.stash(&[b"*"])?,
         };
         self.authority = (0, 0);
+        self.is_absolute = parts.authority.is_some() && self.method != Method::Connect;
         let from_target = parts.authority.map(|range| &target[range]);
         self.read_host(from_target)
     }
@@ -156,6 +158,11 @@ impl RequestHead {
     /// Path and query in origin-form, or `*`; empty for CONNECT.
     pub fn path(&self) -> &[u8] {
         self.fields.slice(self.path)
+    }
+
+    /// Whether the target was an absolute URL, as proxies are asked.
+    pub fn is_absolute(&self) -> bool {
+        self.is_absolute
     }
 
     /// The authority: from the target, else from Host; empty only for HTTP/1.0 without Host.

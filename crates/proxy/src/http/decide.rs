@@ -123,6 +123,9 @@ fn admit<'c>(site: Site<'_>, head: &mut RequestHead) -> Verdict<'c, Option<Strin
             return Err(Reply::new(400, "missing_host_header").closing().into());
         }
     }
+    if head.is_absolute() && !manager.http1.allow_absolute_url {
+        return Err(Reply::new(404, "absolute_path_rejected").into());
+    }
     if head.expects_continue().is_none() {
         return Err(Reply::new(417, "unknown_expectation").closing().into());
     }

@@ -226,8 +226,8 @@ pub(super) fn close_head(desk: &mut Desk, closes: bool) {
     }
     let start = desk.down.bytes.len();
     desk.response.write_open_to(&mut desk.down.bytes);
-    if desk.request.version() == Version::Http10 {
-        // As Envoy: a client is answered in its own version.
+    if desk.request.version() == Version::Http10 && desk.response.status() != 426 {
+        // As Envoy: a client is answered in its own version, unless that is what is refused.
         desk.down.bytes[start + b"HTTP/1.".len()] = b'0';
         if !closes {
             desk.down.bytes.extend_from_slice(b"connection: keep-alive\r\n");

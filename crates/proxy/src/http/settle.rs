@@ -99,13 +99,15 @@ fn late<'c>(deadline: Deadline, seen: Seen, trace: &mut Trace<'_>) -> Finish<'c>
         }
         Deadline::Age => {
             let reply = Reply::new(status, "max_duration_timeout");
-            let reply = reply.text("downstream duration timeout").flag(Flag::DurationTimeout);
+            // As in Envoy: the log has no flag for it.
+            let reply = reply.text("downstream duration timeout");
             Reply { grpc_status: Some(grpc::DEADLINE_EXCEEDED), ..reply }
         }
     };
     if !seen.has_begun {
         return Finish::Reply(reply.into());
     }
+    trace.details = Some(reply.details);
     if let Some(flag) = reply.flag {
         trace.fault(flag, reply.details);
     }

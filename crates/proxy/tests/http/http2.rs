@@ -302,7 +302,7 @@ async fn a_refused_stream_is_tried_again_as_the_policy_says() {
     assert!(text.ends_with("reset reason: remote refused stream reset"), "{text}");
     drop(driver);
     let details = "upstream_reset_before_response_started{remote_refused_stream_reset}";
-    assert_eq!(scene.log().await, [format!("GET / 503 URX,UR {details} 0 100 http2 -")]);
+    assert_eq!(scene.log().await, [format!("GET / 503 URX,UR {details} 0 123 http2 -")]);
 }
 
 #[tokio::test]

@@ -106,8 +106,4 @@ fn old_clients_are_served_where_allowed() {
         .raw("GET / HTTP/1.0\r\n\r\n")
         .raw("GET / HTTP/1.0\r\nHost: b\r\nConnection: keep-alive\r\n\r\n")
         .check();
-    Scene::manager(json!({})).raw("GET / HTTP/1.0\r\nHost: a\r\n\r\n").check();
-    Scene::manager(json!({ "http_protocol_options": { "allow_absolute_url": false } }))
-        .get("http://b.test/x", &["Host: a"])
-        .check();
 }

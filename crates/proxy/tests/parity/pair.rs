@@ -302,10 +302,14 @@ fn normal(head: &str) -> String {
             let name = name.to_ascii_lowercase();
             let value = match name.as_str() {
                 "date" | "x-request-id" | "x-envoy-upstream-service-time" => "*".to_owned(),
-                // What is left of the time, in hundreds of milliseconds: tries take a few.
+                // What is left of the time, roughly: tries take some of it.
                 "x-envoy-expected-rq-timeout-ms" => {
                     let millis: u64 = value.trim().parse().unwrap_or(0);
-                    format!("{}00", millis.div_ceil(100))
+                    if millis > 1000 {
+                        format!("{}000", (millis + 500) / 1000)
+                    } else {
+                        millis.to_string()
+                    }
                 }
                 _ => value.trim().to_owned(),
             };

@@ -114,6 +114,10 @@ fn preflight(
         "*" => said.push((b"access-control-allow-headers", of_request(HEADERS))),
         headers => said.push((b"access-control-allow-headers", headers.as_bytes())),
     }
+    let expose = policies.text(|policy| &policy.expose);
+    if is_allowed && !expose.is_empty() {
+        said.push((b"access-control-expose-headers", expose.as_bytes()));
+    }
     let max_age = policies.text(|policy| &policy.max_age);
     if !max_age.is_empty() {
         said.push((b"access-control-max-age", max_age.as_bytes()));
