@@ -221,7 +221,7 @@ fn note<'c>(
     trace.route = Some(matched.route);
     if let RouteAction::Forward(forward) = &matched.route.action {
         let (name, _) = cluster_of(site, forward, &desk.request);
-        trace.cluster = name.and_then(|name| config.backend(name)).map(|backend| &*backend.name);
+        trace.cluster = name.and_then(|name| config.backend(name)).map(|backend| &***backend);
     }
 }
 
