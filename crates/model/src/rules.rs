@@ -335,3 +335,6 @@ fn file(list: &mut [Arc<Rule>], rule: &Rule) -> bool {
 fn same_reach(a: &[ExportTo], b: &[ExportTo]) -> bool {
     a.iter().all(|entry| b.contains(entry)) && b.iter().all(|entry| a.contains(entry))
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,6 +159,7 @@ impl Wanted<'_> {
         let mesh = selection.snapshot.mesh();
         let protocol = policy::protocol(port, &pool, mesh, self.client.is_sidecar());
         let all = selection.snapshot.endpoints(service, port);
+        self.report_lost_tls(selection, &policy);
         let tls = self.tls(selection, &policy, &all, protocol == UpstreamProtocol::Http2);
         let endpoints: Vec<&ServiceEndpoint> =
             all.iter().filter(|endpoint| self.is_wanted(endpoint)).collect();
@@ -212,6 +213,24 @@ impl Wanted<'_> {
             about: self.about(&policy),
             discovery,
         })
+    }
+
+    /// Names the `tls` of a rule that settings of the port leave out: Istio inherits nothing there, so
+    /// that traffic goes in the clear where the user has asked for TLS.
+    fn report_lost_tls(&self, selection: &mut Selection<'_>, policy: &Policy) {
+        let Some(rule) = self.rule.filter(|_| policy.tls.is_none()) else { return };
+        let of_subset = self.subset.and_then(|subset| subset.traffic_policy.as_ref());
+        let written = of_subset.into_iter().chain(&rule.policy);
+        let Some(tls) = written.filter_map(|policy| policy.tls.as_ref()).next() else { return };
+        let message = format!(
+            "portLevelSettings of port {} inherit no tls: it does not hold there",
+            self.port.number
+        );
+        let fault = Fault::warning(tls.at.clone(), message);
+        let fault = fault.of(format!("DestinationRule {}", rule.object));
+        selection.faults.push(
+            fault.field("spec.trafficPolicy.tls").help("write tls in the settings of the port too"),
+        );
     }
 
     fn policy(&self, defaults: PolicyDefaults<'_>) -> Policy {
