@@ -75,7 +75,7 @@ struct Layer {
     /// The sum of the marks of all; see [`mark`].
     sum: u64,
     /// What is different to one predecessor: the one that was asked about first.
-    since: OnceLock<(Weak<Layer>, Arc<Difference>)>,
+    since: OnceLock<(Weak<Self>, Arc<Difference>)>,
 }
 
 /// What is different between two sets of one kind.

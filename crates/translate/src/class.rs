@@ -142,7 +142,7 @@ impl Readers {
                 self.add_labels(filter.workload_selector.as_ref());
                 for proxy in filter.patches.iter().filter_map(|patch| patch.proxy.as_ref()) {
                     self.reads_version |= proxy.proxy_version.is_some();
-                    self.metadata.extend(proxy.metadata.iter().map(|(key, _)| key.clone()));
+                    self.metadata.extend(proxy.metadata.keys().cloned());
                 }
             }
             Spec::VirtualService(service) => {

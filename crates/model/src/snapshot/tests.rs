@@ -102,7 +102,7 @@ fn a_service_has_the_workloads_that_it_selects() {
     let service = snapshot.service(&host("a.n.svc.cluster.local"), "m").unwrap();
     let found: Vec<_> = snapshot
         .endpoints(service, &service.ports[0])
-        .into_iter()
+        .iter()
         .map(|endpoint| (endpoint.port, endpoint.account.clone()))
         .collect();
     assert_eq!(found, [(8080, Some(("n".into(), "me".to_owned()))), (81, None)]);

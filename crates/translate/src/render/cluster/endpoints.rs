@@ -75,7 +75,6 @@ fn endpoint(input: &EndpointInput) -> LbEndpoint {
             }),
             ..Endpoint::default()
         })),
-        ..LbEndpoint::default()
     }
 }
 
