@@ -36,6 +36,14 @@ pub(crate) struct Platform {
     pub(crate) nodes: HashMap<Arc<str>, Labels>,
 }
 
+impl Platform {
+    /// Whether any pod of a namespace is known.
+    fn knows_pods(&self, namespace: &Arc<str>) -> bool {
+        let first = ObjectName::new(Arc::clone(namespace), "");
+        self.pods.range(first..).next().is_some_and(|(name, _)| name.namespace == *namespace)
+    }
+}
+
 impl Snapshot {
     /// The endpoints that the cluster knows of a service's port.
     pub(crate) fn platform_endpoints(
@@ -116,6 +124,7 @@ impl Snapshot {
             .map(|own| own.port.unwrap_or(port.number))
             .collect();
         let platform = &self.index().platform;
+        let knows_pods = platform.knows_pods(&slice.meta().name.namespace);
         let mut found = Vec::new();
         for endpoint in &slice.spec().endpoints {
             let Some(health) = health(service, endpoint) else { continue };
@@ -123,9 +132,9 @@ impl Snapshot {
                 let namespace = Arc::clone(&slice.meta().name.namespace);
                 platform.pods.get(&ObjectName::new(namespace, name.as_str()))
             });
-            // The pod of an endpoint tells its identity. Where pods are known at all, one that is not
-            // known yet will be: until then nothing is sent to it, as in Istio.
-            if pod.is_none() && endpoint.pod.is_some() && !platform.pods.is_empty() {
+            // The pod of an endpoint tells its identity. Where a namespace's pods are known at all, one
+            // that is not known yet will be: until then nothing is sent to it, as in Istio.
+            if pod.is_none() && endpoint.pod.is_some() && knows_pods {
                 continue;
             }
             let place = match pod {
