@@ -5,8 +5,8 @@
 //! Never: judges whether input should be accepted; that is for the tables of the codec's tests.
 
 use sluis_http1::{
-    Body, Framing, Limits, Method, PathRules, RequestHead, ResponseHead, Scan, Slashes, Upgrade,
-    normalize_path,
+    Body, Ends, Framing, Known, Limits, Method, PathRules, Pseudo, RequestHead, ResponseHead, Scan,
+    Slashes, Upgrade, normalize_path,
 };
 
 /// A request that is accepted is forwarded as one that means the same, and by every later reader
@@ -51,6 +51,64 @@ pub fn request_head(data: &[u8]) {
     assert_eq!(
         (again.method_name(), again.path(), again.authority()),
         (head.method_name(), head.path(), head.authority())
+    );
+}
+
+/// A request of HTTP/2 that is accepted is one request of HTTP/1.1 that means the same: no field can
+/// end a line, a head, or the request before its body.
+///
+/// The first byte says whether a body follows; fields are separated by 0xFF, names from values by
+/// 0xFE, so that names and values can hold anything else.
+///
+/// # Panics
+///
+/// When that does not hold.
+pub fn converted_head(data: &[u8]) {
+    let Some((first, rest)) = data.split_first() else { return };
+    let ends = if *first == b'.' { Ends::Here } else { Ends::Later };
+    let mut pseudo = Pseudo::default();
+    let mut fields = Vec::new();
+    for field in rest.split(|byte| *byte == 0xFF) {
+        let at = field.iter().position(|byte| *byte == 0xFE).unwrap_or(field.len());
+        let (name, value) = (&field[..at], field.get(at + 1..).unwrap_or_default());
+        match name {
+            b":method" => pseudo.method = value,
+            b":scheme" => pseudo.scheme = Some(value),
+            b":authority" => pseudo.authority = Some(value),
+            b":path" => pseudo.path = Some(value),
+            b":protocol" => pseudo.protocol = Some(value),
+            _ => fields.push((name, value)),
+        }
+    }
+    let mut head = RequestHead::default();
+    let limits = Limits::default();
+    let given = fields.iter().copied();
+    if head.convert(pseudo, given, ends, &limits, &mut Vec::new()).is_err() {
+        return;
+    }
+    let framing = head.framing();
+    assert!(ends == Ends::Later || framing == Framing::None, "an ended stream has no body");
+    if framing == Framing::Chunked {
+        assert!(!head.fields.has(Known::TransferEncoding), "HTTP/2 has no such field");
+        head.fields.set_trusted(Known::TransferEncoding, b"chunked");
+    }
+    let is_cookie = |name: &[u8]| name == b"cookie";
+    let cookies = fields.iter().filter(|(name, _)| is_cookie(name)).count();
+    let plain = fields.iter().filter(|(name, _)| *name != b"host" && !is_cookie(name)).count();
+    let extra = 2 * usize::from(pseudo.protocol.is_some())
+        + usize::from(framing == Framing::Chunked)
+        + usize::from(cookies > 0);
+    assert_eq!(head.fields.len(), 1 + plain + extra, "no field comes or goes");
+    let mut out = Vec::new();
+    head.write_to(&mut out);
+    assert_eq!(count(&out, b"\r\n\r\n"), 1, "one head, one end");
+    let Ok(Some((again, len))) = parse_request(&out) else {
+        panic!("what we send must be what we accept: {:?}", String::from_utf8_lossy(&out));
+    };
+    assert_eq!((len, again.framing()), (out.len(), framing));
+    assert_eq!(
+        (again.method_name(), again.path(), again.authority(), again.fields.len()),
+        (head.method_name(), head.path(), head.authority(), head.fields.len())
     );
 }
 

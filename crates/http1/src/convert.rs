@@ -166,8 +166,13 @@ fn start_line(pseudo: Pseudo<'_>, limits: &Limits, text: &mut Vec<u8>) -> Result
     let (method, target) = match (is_connect, protocol) {
         // RFC 8441 §4: :scheme and :path must be there.
         (true, Some(protocol)) => {
-            if scheme.is_none() || protocol.is_empty() {
+            if scheme.is_none() {
                 return Err(TargetError::Form.into());
+            }
+            // It will be a field's value: RFC 9110 §7.8 wants tokens there.
+            let is_name = |&byte: &u8| crate::scan::is_token_byte(byte) || byte == b'/';
+            if protocol.is_empty() || !protocol.iter().all(is_name) {
+                return Err(HeadError::FieldValue);
             }
             (&b"GET"[..], path)
         }

@@ -23,6 +23,11 @@ fn requests_of_the_corpus_keep_the_promises() {
 }
 
 #[test]
+fn conversions_of_the_corpus_keep_the_promises() {
+    replay("converted_head", checks::converted_head);
+}
+
+#[test]
 fn responses_of_the_corpus_keep_the_promises() {
     replay("response_head", checks::response_head);
 }

@@ -42,6 +42,8 @@ pub struct ConnectContext<'a> {
     pub attempt: u32,
     /// Whose limits count.
     pub priority: Priority,
+    /// The protocol to offer where TLS settings name none.
+    pub offers: Option<&'static str>,
     /// The client's address and ours towards it, for PROXY protocol headers.
     pub downstream: Option<(SocketAddr, SocketAddr)>,
     /// The host that the client named, and its port if it named one: for dynamic clusters.

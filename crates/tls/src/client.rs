@@ -97,6 +97,14 @@ impl ClientTls {
         Self::new(&settings, store)
     }
 
+    /// The same, offering one protocol: for a caller who knows it only when it connects.
+    #[must_use]
+    pub fn offering(&self, protocol: &str) -> Self {
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        Self { config: Arc::new(config), sni: self.sni.clone() }
+    }
+
     /// The library's configuration, for a client that drives the handshake itself.
     #[must_use]
     pub fn config(&self) -> Arc<ClientConfig> {

@@ -304,7 +304,10 @@ async fn dial(
     (host, held): (Option<&str>, Held),
 ) -> Result<Upstream, Failure> {
     let backend = plan.backend;
-    let context = ConnectContext { host, ..site.connection.connect_context() };
+    let is_http2 =
+        backend.protocol == UpstreamProtocol::Downstream && site.protocol == Protocol::Http2;
+    let offers = is_http2.then_some("h2");
+    let context = ConnectContext { host, offers, ..site.connection.connect_context() };
     let told = pick.clone();
     match site.worker.dial(backend, pick, &context, Some(held)).await {
         Ok(upstream) => {

@@ -68,6 +68,9 @@ pub(super) async fn carry<'c, C: ClientSide, E: EndpointSide>(
     relay.response_time = course.plan.timeout;
     relay.request_end = trace.request_end;
     relay.received = trace.received;
+    if course.plan.is_upgrade {
+        relay.hold();
+    }
     if start.is_bodiless {
         relay.without_body();
     } else if std::mem::take(&mut course.owes_continue) {

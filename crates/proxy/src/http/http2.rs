@@ -14,6 +14,7 @@ mod heads;
 mod ping;
 pub(super) mod sessions;
 mod stream;
+mod websocket;
 
 use std::time::Duration;
 

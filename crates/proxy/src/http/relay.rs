@@ -101,6 +101,7 @@ pub(super) struct Relay<'r, C, E> {
     /// Whether the response's head has been dealt with and its body flows.
     pub(super) is_streaming: bool,
     pub(super) is_tunnel: bool,
+    is_held: bool,
     /// Whether nothing follows the head that has come last.
     pub(super) head_ends: bool,
     pub(super) received: u64,
@@ -134,6 +135,7 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
             request_end: None,
             is_streaming: false,
             is_tunnel: false,
+            is_held: false,
             head_ends: false,
             received: 0,
             sent: 0,
@@ -141,6 +143,11 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
             moved: 0,
             idle_from: (0, now),
         }
+    }
+
+    /// What the client sends waits until the endpoint agrees to an upgrade.
+    pub(super) fn hold(&mut self) {
+        self.is_held = true;
     }
 
     /// The request has no body: it ended with its head.
@@ -163,6 +170,7 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
     /// From here on both sides send what they like until one ends.
     pub(super) fn open_tunnel(&mut self) {
         self.is_tunnel = true;
+        self.is_held = false;
         self.deadlines.response = None;
         self.up.is_done = false;
         self.endpoint.open_tunnel(self.desk);
@@ -203,7 +211,7 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
                 return Err(of_client(fault));
             }
         }
-        if self.up.is_done
+        if (self.up.is_done || self.is_held)
             && let Poll::Ready(fault) = self.client.poll_gone(cx, self.desk)
         {
             return Err(of_client(fault));
@@ -216,7 +224,7 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
         if !self.is_deaf && matches!(self.endpoint.poll_flush(cx, self.desk), Poll::Ready(Err(_))) {
             self.is_deaf = true;
         }
-        if self.up.is_done {
+        if self.up.is_done || self.is_held {
             return Ok(false);
         }
         if self.up.piece.is_none() {

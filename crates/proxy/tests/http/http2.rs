@@ -427,3 +427,221 @@ async fn malformed_requests_are_reset_and_large_ones_answered() {
         ]
     );
 }
+
+fn to_trailing() -> Value {
+    json!([{"match": {"prefix": "/"}, "route": {"cluster": "trailing"}}])
+}
+
+#[tokio::test]
+async fn trailers_of_http1_pass_where_both_sides_enable_them() {
+    let settings = json!({"http_protocol_options": {"enable_trailers": true}});
+    let scene = Scene::with(&to_trailing(), &settings).await;
+    let mut client = scene.client().await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let mut origin = scene.origin.accept().await;
+    origin.head().await;
+    client.send("2\r\nok\r\n0\r\nx-end: 1\r\n\r\n").await;
+    origin.expect("2\r\nok\r\n0\r\nx-end: 1\r\n\r\n").await;
+    origin.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    client.head().await;
+    origin.send("2\r\nok\r\n0\r\nx-end: 2\r\n\r\n").await;
+    client.expect("2\r\nok\r\n0\r\nx-end: 2\r\n\r\n").await;
+}
+
+#[tokio::test]
+async fn trailers_cross_the_versions() {
+    let settings = json!({"http_protocol_options": {"enable_trailers": true}});
+    // From HTTP/2 to HTTP/1 and back.
+    let scene = Scene::with(&to_trailing(), &settings).await;
+    let mut client = Client::of(&scene).await;
+    let (response, mut send) = client.send(grpc("/s/m").body(()).unwrap(), false).await;
+    let mut origin = scene.origin.accept().await;
+    origin.head().await.has("te", "trailers");
+    send.send_data("ab".into(), false).unwrap();
+    send.send_trailers(trailers(&[("x-end", "1")])).unwrap();
+    origin.expect("2\r\nab\r\n0\r\nx-end: 1\r\n\r\n").await;
+    origin
+        .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\ngrpc-status: 0\r\n\r\n")
+        .await;
+    let (rest, end) = body(soon("response", response).await.unwrap().into_body()).await;
+    assert_eq!((rest.as_str(), &end.unwrap()["grpc-status"]), ("", &"0".parse().unwrap()));
+    // From HTTP/1 to HTTP/2 and back.
+    let scene = Scene::with(&to_http2(), &settings).await;
+    let mut client = scene.client().await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nx-end: 1\r\n\r\n").await;
+    let mut origin = Origin::of(&scene).await;
+    let (request, mut respond) = origin.accept().await;
+    let driver = origin.drive();
+    let (rest, end) = body(request.into_body()).await;
+    assert_eq!((rest.as_str(), &end.unwrap()["x-end"]), ("ab", &"1".parse().unwrap()));
+    let mut send = respond.send_response(Response::new(()), false).unwrap();
+    send.send_trailers(trailers(&[("x-end", "2")])).unwrap();
+    client.head().await.has("transfer-encoding", "chunked");
+    client.expect("0\r\nx-end: 2\r\n\r\n").await;
+    drop(driver);
+}
+
+fn websockets() -> Value {
+    json!({
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "http2_protocol_options": {"allow_connect": true},
+    })
+}
+
+/// An extended CONNECT (RFC 8441).
+fn connect(path: &str) -> Request<()> {
+    let mut request = Request::connect(format!("http://api.local{path}")).body(()).unwrap();
+    request.extensions_mut().insert(h2::ext::Protocol::from("websocket"));
+    request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn a_websocket_of_http2_reaches_a_server_of_http1() {
+    let scene = Scene::with(&to_origin(), &websockets()).await;
+    let mut client = Client::of(&scene).await;
+    // The server's consent is needed before the client may ask.
+    let _answer = soon("settings", client.get("/").await);
+    let mut first = scene.origin.accept().await;
+    first.head().await;
+    let (response, mut send) = client.send(connect("/chat"), false).await;
+    send.send_data("early".into(), false).unwrap();
+    let mut origin = scene.origin.accept().await;
+    let head = origin.head().await;
+    assert_eq!(head.line(), "GET /chat HTTP/1.1");
+    head.has("upgrade", "websocket");
+    head.has("connection", "upgrade");
+    assert_eq!(head.get("sec-websocket-key").unwrap().len(), 24);
+    origin.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nhello").await;
+    let response = soon("response", response).await.unwrap();
+    assert_eq!(response.status(), 200);
+    for name in ["connection", "upgrade", "sec-websocket-accept"] {
+        assert!(!response.headers().contains_key(name), "{name}");
+    }
+    origin.expect("early").await;
+    let mut down = response.into_body();
+    assert_eq!(soon("data", down.data()).await.unwrap().unwrap(), "hello");
+    send.send_data("more".into(), true).unwrap();
+    origin.expect("more").await;
+    assert_eq!(origin.rest().await, "");
+    origin.send("bye").await;
+    assert_eq!(soon("data", down.data()).await.unwrap().unwrap(), "bye");
+    drop(origin);
+    assert_eq!(body(down).await.0, "");
+}
+
+#[tokio::test]
+async fn a_websocket_of_http1_reaches_a_server_of_http2() {
+    let scene = Scene::with(&to_http2(), &websockets()).await;
+    let mut client = scene.client().await;
+    client.send("GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").await;
+    let stream = scene.origin.accept_stream().await;
+    let mut builder = h2::server::Builder::new();
+    builder.enable_connect_protocol();
+    let mut origin = Origin(soon("handshake", builder.handshake(stream)).await.unwrap());
+    let (request, mut respond) = origin.accept().await;
+    let driver = origin.drive();
+    assert_eq!(request.method(), "CONNECT");
+    assert_eq!(request.uri().path(), "/chat");
+    assert_eq!(request.extensions().get::<h2::ext::Protocol>().unwrap().as_str(), "websocket");
+    let mut send = respond.send_response(Response::new(()), false).unwrap();
+    let head = client.head().await;
+    assert_eq!(head.line(), "HTTP/1.1 101 Switching Protocols");
+    head.has("upgrade", "websocket");
+    head.has("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    client.send("ping").await;
+    let mut up = request.into_body();
+    assert_eq!(soon("data", up.data()).await.unwrap().unwrap(), "ping");
+    send.send_data("pong".into(), true).unwrap();
+    client.expect("pong").await;
+    assert_eq!(client.rest().await, "");
+    drop(driver);
+}
+
+#[tokio::test]
+async fn interim_responses_pass_where_they_are_asked_for() {
+    let scene = Scene::with(&to_http2(), &json!({"proxy_100_continue": true})).await;
+    let mut client = Client::of(&scene).await;
+    let mut response = client.get("/").await;
+    let mut origin = Origin::of(&scene).await;
+    let (_, mut respond) = origin.accept().await;
+    let driver = origin.drive();
+    let hints = Response::builder().status(103).header("link", "</a.css>").body(()).unwrap();
+    respond.send_informational(hints).unwrap();
+    let hints = std::future::poll_fn(|cx| response.poll_informational(cx));
+    let hints = soon("hints", hints).await.unwrap().unwrap();
+    assert_eq!(
+        (hints.status().as_u16(), &hints.headers()["link"]),
+        (103, &"</a.css>".parse().unwrap())
+    );
+    respond.send_response(Response::new(()), true).unwrap();
+    assert_eq!(soon("response", response).await.unwrap().status(), 200);
+    drop(driver);
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_100_is_told_so_by_us() {
+    let scene = to_http2_scene().await;
+    let mut client = Client::of(&scene).await;
+    let request = Request::post("http://api.local/").header("expect", "100-continue");
+    let (mut response, mut send) = client.send(request.body(()).unwrap(), false).await;
+    let interim = std::future::poll_fn(|cx| response.poll_informational(cx));
+    assert_eq!(soon("100", interim).await.unwrap().unwrap().status(), 100);
+    send.send_data("ab".into(), true).unwrap();
+    let mut origin = Origin::of(&scene).await;
+    let (request, mut respond) = origin.accept().await;
+    let driver = origin.drive();
+    assert!(!request.headers().contains_key("expect"));
+    assert_eq!(body(request.into_body()).await.0, "ab");
+    respond.send_response(Response::new(()), true).unwrap();
+    assert_eq!(soon("response", response).await.unwrap().status(), 200);
+    drop(driver);
+}
+
+#[tokio::test]
+async fn a_connection_that_says_goaway_gets_no_more_requests() {
+    let scene = to_http2_scene().await;
+    let mut client = Client::of(&scene).await;
+    let first = client.get("/").await;
+    let mut origin = Origin::of(&scene).await;
+    let (_, mut respond) = origin.accept().await;
+    origin.0.graceful_shutdown();
+    let driver = origin.drive();
+    respond.send_response(Response::new(()), true).unwrap();
+    assert_eq!(soon("response", first).await.unwrap().status(), 200);
+    // Its end has been seen when nothing is left of it.
+    drop(driver);
+    let second = client.get("/").await;
+    let mut origin = Origin::of(&scene).await;
+    origin.accept().await.1.send_response(Response::new(()), true).unwrap();
+    let driver = origin.drive();
+    assert_eq!(soon("response", second).await.unwrap().status(), 200);
+    drop(driver);
+}
+
+#[tokio::test]
+async fn a_client_that_resets_as_fast_as_it_opens_is_sent_away() {
+    let scene = to_http1_scene().await;
+    let client = Client::of(&scene).await;
+    for count in 0.. {
+        assert!(count < 1000, "nobody stops the client");
+        let Ok(mut send) = soon("room", client.send.clone().ready()).await else { break };
+        let Ok((response, mut stream)) = send.send_request(get("/"), true) else { break };
+        stream.send_reset(Reason::CANCEL);
+        drop(response);
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn the_codec_may_be_set() {
+    let scene = Scene::with(&to_origin(), &json!({"codec_type": "HTTP1"})).await;
+    let mut client = scene.client().await;
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    assert_eq!(client.head().await.line(), "HTTP/1.1 400 Bad Request");
+    let scene = Scene::with(&to_origin(), &json!({"codec_type": "HTTP2"})).await;
+    let mut client = scene.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let rest = client.frames().await;
+    assert!(!rest.windows(4).any(|four| four == b"HTTP"), "{rest:?}");
+}

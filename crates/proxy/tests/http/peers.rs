@@ -112,6 +112,12 @@ impl Peer {
         self.take(self.ahead.len())
     }
 
+    /// Reads to the end what is no text.
+    pub(crate) async fn frames(&mut self) -> Vec<u8> {
+        while self.more().await {}
+        std::mem::take(&mut self.ahead)
+    }
+
     pub(crate) async fn shutdown(&mut self) {
         self.stream.shutdown().await.unwrap();
     }
@@ -229,11 +235,19 @@ impl Scene {
         http2["typed_extension_protocol_options"] = json!({
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http2_protocol_options": {}},
+                "explicit_http_config": {"http2_protocol_options": {"allow_connect": true}},
+            },
+        });
+        let mut trailing = cluster("trailing", &[origin.address()]);
+        trailing["typed_extension_protocol_options"] = json!({
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}},
             },
         });
         let mut clusters = json!([
             http2,
+            trailing,
             cluster("origin", &[origin.address()]),
             {"name": "nowhere", "type": "STATIC", "connect_timeout": "1s"},
         ]);

@@ -129,6 +129,7 @@ impl Sink for PlainEndpoint<'_> {
         self.mode.write(&data, &mut desk.up.bytes);
         if is_last {
             self.mode.finish(None, false, &mut desk.up.bytes);
+            self.closes_half = self.is_tunnel;
         }
         Ok(())
     }

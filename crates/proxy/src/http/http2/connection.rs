@@ -87,6 +87,7 @@ struct Streams {
 }
 
 /// What happened on the connection.
+#[expect(clippy::large_enum_variant, reason = "looked at once and taken apart")]
 enum Happened {
     Stream(Request<RecvStream>, SendResponse<Bytes>),
     Drain,

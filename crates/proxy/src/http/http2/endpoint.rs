@@ -12,7 +12,7 @@ use http::HeaderMap;
 use sluis_http1::{Body, Ends, Limits, Method};
 use tracing::debug;
 
-use super::{heads, stream};
+use super::{heads, stream, websocket};
 use crate::http::{
     message::{EndpointSide, Fault, Piece, Sink, Source},
     state::Desk,
@@ -47,8 +47,10 @@ impl Remote {
     /// Success of an extended CONNECT is what 101 is in HTTP/1.1 (RFC 8441 §5).
     fn read_agreement(&self, desk: &mut Desk) -> Result<(), Fault> {
         let upgrade = self.upgrade.as_deref().unwrap_or_default();
-        let Desk { response, text, .. } = desk;
-        response.agree(upgrade, text).map_err(|_| Fault::Malformed)
+        let Desk { request, response, text, .. } = desk;
+        response.agree(upgrade, text).map_err(|_| Fault::Malformed)?;
+        websocket::give_answer(request, response);
+        Ok(())
     }
 }
 

@@ -87,6 +87,10 @@ pub(super) fn response(head: &ResponseHead) -> Result<Response<()>, Inexpressibl
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_u16(status).map_err(|_| Inexpressible)?;
     write_fields(&head.fields, response.headers_mut())?;
+    if head.status() == 101 {
+        // RFC 8441 §5: HTTP/2 does without.
+        response.headers_mut().remove("sec-websocket-accept");
+    }
     Ok(response)
 }
 

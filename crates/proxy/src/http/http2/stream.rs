@@ -14,7 +14,7 @@ use sluis_http1::{Ends, Known};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{PIECE_BYTES_MAX, heads};
+use super::{PIECE_BYTES_MAX, heads, websocket};
 use crate::{
     access_log::Flag,
     http::{
@@ -160,6 +160,9 @@ impl Client for Stream {
         let clock = &mut self.clock;
         let carried = match link {
             Link::Http1(line) => {
+                if course.plan.is_upgrade {
+                    websocket::give_key(&mut desk.request, site.worker.random());
+                }
                 let start = Start { is_bodiless, is_kept: line.pooled.requests > 0 };
                 let has_trailers = course.plan.backend.http1.trailers;
                 let io = &mut line.pooled.upstream.io;
