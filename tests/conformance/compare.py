@@ -20,6 +20,8 @@ SHARE_TOLERANCE = 0.12  # of all requests: how far shares may be apart
 def fields(pairs):
     """Header fields, in an order of their own: proxies may order different names as they like."""
     found = [(name.lower(), "*" if name.lower() in VOLATILE else value) for name, value in pairs]
+    # Its options have no case (RFC 9110 section 7.6.1).
+    found = [(name, value.lower() if name == "connection" else value) for name, value in found]
     return sorted(found)
 
 
@@ -43,6 +45,9 @@ def normal(result):
             if key in result and result[key] is not None}
     # How a connection is refused or ended (an alert, FIN or RST) is a matter of timing and taste.
     if any(result.get(key) for key in ("closed", "broken", "handshake", "connect")):
+        return {"ended": True}
+    # So is whether a refused request of HTTP/2 ends its stream or its whole connection.
+    if "status" not in form and ("reset" in form or "goaway" in form):
         return {"ended": True}
     if "fields" in result:
         form["fields"] = fields(result["fields"])

@@ -155,7 +155,7 @@ fn remove_dot_segments(path: &mut Vec<u8>) {
         // `read` is at a slash.
         let end = memchr::memchr(b'/', &path[read + 1..]).map_or(len, |at| read + 1 + at);
         let is_last = end == len;
-        match &path[read + 1..end] {
+        match without_parameters(&path[read + 1..end]) {
             b"." => {
                 if is_last {
                     path[write] = b'/';
@@ -181,6 +181,14 @@ fn remove_dot_segments(path: &mut Vec<u8>) {
         write = 1;
     }
     path.truncate(write);
+}
+
+/// `..;x` is a dot segment too, as to Envoy: many servers drop path parameters before they look.
+fn without_parameters(segment: &[u8]) -> &[u8] {
+    match memchr::memchr(b';', segment) {
+        Some(at) if matches!(&segment[..at], b"." | b"..") => &segment[..at],
+        _ => segment,
+    }
 }
 
 fn merge_slashes(path: &mut Vec<u8>) {

@@ -71,6 +71,10 @@ impl RequestHead {
         else {
             return Err(HeadError::StartLine);
         };
+        // Methods are case-sensitive: `put` is not PUT to us, and might be to the next hop.
+        if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+            return Err(HeadError::StartLine);
+        }
         self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
         self.method = Method::of(method.as_bytes());
         self.method_name = (0, method.len() as u32);

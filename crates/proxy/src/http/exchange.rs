@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use sluis_http1::Framing;
 use tracing::debug;
 
 use super::{
-    client::Client,
+    client::{Client, Protocol},
     connection::After,
     decide::decide,
     edge::Site,
@@ -85,7 +86,8 @@ async fn answer(
     }
     // A body that was not read would be taken for the next request.
     let is_read = trace.request_end.is_some() || client.drop_body(desk, trace);
-    let closes = reply.closes || !is_read || client.must_close(site, desk);
+    let closes =
+        reply.closes || !is_read || is_early(site, desk, trace) || client.must_close(site, desk);
     let has_body = match respond::answer(site, desk, reply, trace) {
         Ok(has_body) => has_body,
         Err(unsent) => {
@@ -101,6 +103,13 @@ async fn answer(
         }
     };
     send(client, desk, (reply, has_body), trace, closes).await
+}
+
+/// Whether the answer does not wait for the request: an HTTP/1 connection is then closed even
+/// when the rest of the request has come already, as by Envoy.
+fn is_early(site: Site<'_>, desk: &Desk, trace: &Trace<'_>) -> bool {
+    let has_body = desk.request.framing() != Framing::None;
+    site.protocol == Protocol::Http1 && has_body && !trace.is_body_begun
 }
 
 async fn send(

@@ -69,10 +69,12 @@ pub(super) fn dress(
         desk.response.fields.remove(Known::ContentLength);
     }
     if !site.program.hides_envoy {
-        let sent = trace.request_end.unwrap_or(trace.start);
-        let waited = Instant::now().saturating_duration_since(sent).as_millis();
-        number(u64::try_from(waited).unwrap_or(u64::MAX), &mut desk.text);
-        desk.response.fields.set_trusted(Known::XEnvoyUpstreamServiceTime, &desk.text);
+        // As in Envoy: an endpoint that answers before it has the whole request has no time.
+        if let Some(sent) = trace.request_end.filter(|_| !plan.is_upgrade) {
+            let waited = Instant::now().saturating_duration_since(sent).as_millis();
+            number(u64::try_from(waited).unwrap_or(u64::MAX), &mut desk.text);
+            desk.response.fields.set_trusted(Known::XEnvoyUpstreamServiceTime, &desk.text);
+        }
         if plan.matched.virtual_host.response_attempt_count {
             number(u64::from(trace.attempts), &mut desk.text);
             desk.response.fields.set_trusted(Known::XEnvoyAttemptCount, &desk.text);
@@ -129,7 +131,8 @@ pub(super) fn answer(
         }
     }
     let fields = &mut desk.response.fields;
-    if has_body {
+    // HTTP/2 says by the end of the stream that there is no body.
+    if has_body && (site.protocol == Protocol::Http1 || !reply.body.is_empty()) {
         number(reply.body.len() as u64, &mut desk.text);
         fields.set_trusted(Known::ContentLength, &desk.text);
         if !reply.body.is_empty() && !fields.has(Known::ContentType) {

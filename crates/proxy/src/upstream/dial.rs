@@ -61,15 +61,22 @@ async fn start_tls(
     let host = context.host.filter(|host| backend.auto_sni && !is_ip(host));
     let endpoint_name = pick.hostname().filter(|_| settings.auto_host_sni);
     let sni = host.or(endpoint_name.map(|name| &**name));
-    let offering =
-        context.offers.filter(|_| settings.alpn.is_empty()).map(|name| tls.offering(name));
-    let stream = offering
-        .as_ref()
-        .unwrap_or(&*tls)
+    let stream = tls
         .connect(Replay::new(BytesMut::new(), socket), sni)
         .await
-        .map_err(|error| fault(error.to_string()))?;
+        .map_err(|error| fault(words(&error)))?;
     Ok(Io::Tls(Box::new(stream.into())))
+}
+
+/// Why a handshake failed, in words: a reason of ours would be shown as code.
+fn words(error: &std::io::Error) -> String {
+    use rustls::{CertificateError, Error};
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::InvalidCertificate(CertificateError::Other(reason))) => {
+            format!("invalid peer certificate: {}", reason.0)
+        }
+        _ => error.to_string(),
+    }
 }
 
 async fn connect_tcp(
