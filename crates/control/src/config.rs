@@ -23,7 +23,7 @@ use sluis_resources::Fault;
 use sluis_translate::{Known, Part, ProxyView, Readers, is_told_in_parts};
 use sluis_xds::Peer;
 
-pub(crate) use told::Told;
+pub(crate) use told::{Told, is_endpoint};
 
 /// What one view of the mesh comes to.
 #[derive(Debug)]

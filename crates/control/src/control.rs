@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use crate::{
     ProxyNode, ProxyStatus, ViewError,
-    config::{Config, Configs, Passage},
+    config::{Config, Configs, Passage, is_endpoint},
     debounce,
     metrics::Metrics,
     proxy_view,
@@ -334,13 +334,19 @@ impl Control {
 
     /// Whether proxies stay who they are by a change, but for those whose own workload it is.
     fn is_ordinary(&self, before: &Snapshot, passage: &Passage<'_>) -> bool {
-        let only_endpoints =
-            passage.changes.keys().all(|key| key.kind == ResourceKind::WorkloadEntry);
+        let kinds = || passage.changes.keys().map(|key| key.kind);
+        // Patches make a proxy whole; the mesh configuration and nodes are of all proxies.
         let turns_all = |kind: ResourceKind| {
-            matches!(kind, ResourceKind::EnvoyFilter | ResourceKind::ConfigMap)
+            matches!(
+                kind,
+                ResourceKind::ConfigMap
+                    | ResourceKind::EnvoyFilter
+                    | ResourceKind::Namespace
+                    | ResourceKind::Node
+            )
         };
-        !passage.changes.keys().any(|key| turns_all(key.kind))
-            && (only_endpoints || self.0.configs.keeps_classes(before, passage.snapshot))
+        !kinds().any(turns_all)
+            && (kinds().all(is_endpoint) || self.0.configs.keeps_classes(before, passage.snapshot))
     }
 
     /// The view and configuration of a connected proxy after a change.
@@ -349,8 +355,10 @@ impl Control {
         held: &Held,
         next: &Generation<'_>,
     ) -> Result<(Option<ProxyView>, Arc<Config>), Refusal> {
-        let key = Key { kind: ResourceKind::WorkloadEntry, name: held.name.clone() };
-        if next.is_ordinary && !next.passage.changes.contains(&key) {
+        let is_own = |kind: ResourceKind| {
+            next.passage.changes.contains(&Key { kind, name: held.name.clone() })
+        };
+        if next.is_ordinary && !is_own(ResourceKind::WorkloadEntry) && !is_own(ResourceKind::Pod) {
             return Ok((None, self.0.configs.renew(&held.config, &next.passage)));
         }
         let view = self.admit(&held.peer, &held.node, next.passage.snapshot)?;

@@ -84,8 +84,7 @@ impl Control {
         let malformed = |error: ViewError| Refusal::Malformed(error.to_string());
         let Peer::Verified(proved) = peer else {
             let id = NodeId::read(node).map_err(|error| malformed(error.into()))?;
-            let workload = snapshot.workload(&id.name);
-            return claimed_view(node, id, workload, domain).map_err(malformed);
+            return claimed_view(node, id, snapshot, domain).map_err(malformed);
         };
         let name = node.workload.as_ref().ok_or_else(|| {
             Refusal::Malformed("node metadata NAMESPACE and WORKLOAD_NAME are required".to_owned())

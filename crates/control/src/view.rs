@@ -1,6 +1,6 @@
 //! How a proxy's view follows from its workload and from what the proxy says of itself. Pure.
 
-use sluis_model::Workload;
+use sluis_model::{Snapshot, Workload};
 use sluis_nouns::{SourceRef, TrustDomain, WorkloadId, WorkloadIdError};
 use sluis_resources::{Fault, WorkloadAddress};
 use sluis_translate::{Capture, ProxyView, Role};
@@ -137,7 +137,7 @@ pub fn proxy_view(
 
 /// The view of a proxy that proved nothing: what it says of itself, as Istio's port 15010 takes it.
 ///
-/// The labels and the account of the `WorkloadEntry` that its id names win over its own word.
+/// The labels and the account of the `WorkloadEntry` or Pod that its id names win over its own word.
 ///
 /// # Errors
 ///
@@ -145,10 +145,9 @@ pub fn proxy_view(
 pub(crate) fn claimed_view(
     node: &ProxyNode,
     id: NodeId,
-    workload: Option<&Workload>,
+    snapshot: &Snapshot,
     domain: &TrustDomain,
 ) -> Result<ProxyView, ViewError> {
-    let account = node.account.as_deref().unwrap_or(ACCOUNT_DEFAULT);
     let capture = match (id.role, &node.capture_pipe, node.interception) {
         (Role::Gateway, ..) => Capture::None,
         _ if node.facts.is_grpc => Capture::None,
@@ -156,13 +155,19 @@ pub(crate) fn claimed_view(
         (Role::Sidecar, None, Interception::Redirect) => Capture::Redirect,
         (Role::Sidecar, None, Interception::None) => Capture::None,
     };
+    let namespace = &id.name.namespace;
+    let account = |account: &str| WorkloadId::new(domain.clone(), namespace, account);
+    let (identity, labels) = match (snapshot.workload(&id.name), snapshot.pod(&id.name)) {
+        (Some(workload), _) => (workload_id(workload, domain)?, workload.labels()),
+        (None, Some(pod)) => (account(&pod.spec().service_account)?, pod.meta().labels.clone()),
+        (None, None) => {
+            (account(node.account.as_deref().unwrap_or(ACCOUNT_DEFAULT))?, node.labels.clone())
+        }
+    };
     Ok(ProxyView {
-        id: match workload {
-            Some(workload) => workload_id(workload, domain)?,
-            None => WorkloadId::new(domain.clone(), &id.name.namespace, account)?,
-        },
+        id: identity,
         address: id.address,
-        labels: workload.map_or_else(|| node.labels.clone(), Workload::labels),
+        labels,
         role: id.role,
         capture,
         dns: id.role == Role::Sidecar && node.takes_dns,

@@ -5,7 +5,7 @@
 //! Never: chooses for one client: priorities and weights by locality are the translation's part.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -107,6 +107,14 @@ pub(crate) struct EndpointMemo {
 type MemoKey = (HostPattern, ObjectName, u16);
 
 impl EndpointMemo {
+    /// What is known of services of other namespaces than these.
+    pub(crate) fn outside(&self, namespaces: &BTreeSet<&str>) -> Self {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let is_kept = |key: &MemoKey| !namespaces.contains(&*key.1.namespace);
+        let kept = known.iter().filter(|(key, _)| is_kept(key));
+        Self { known: RwLock::new(kept.map(|(key, all)| (key.clone(), Arc::clone(all))).collect()) }
+    }
+
     fn get(
         &self,
         service: &MeshService,

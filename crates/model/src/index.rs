@@ -1,20 +1,25 @@
 //! The indexes of a snapshot, built from its resources.
 //!
-//! In:    every resource, by key.
+//! In:    every resource, by key; the index before, and which kinds have changed since.
 //! Out:   services by host, rules by namespace, and the other kinds in order of precedence.
-//! Never: keeps anything between builds: equal resources give equal indexes.
+//! Never: depends on how the resources came to be: equal resources give equal indexes. What is kept
+//!        from the index before was made of kinds that have not changed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use sluis_nouns::{HostPattern, Labels, ObjectName};
 use sluis_resources::{
-    EndpointSlice, EnvoyFilter, ExportTo, Gateway, Key, MeshConfig, Meta, PeerAuthentication, Pod,
-    Resource, ServiceEntryVisibility, Sidecar, Spec, VirtualService, Visibility, WorkloadEntry,
+    EndpointSlice, EnvoyFilter, ExportTo, Gateway, Key, Kind, MeshConfig, Meta, PeerAuthentication,
+    Pod, Resource, ServiceEntryVisibility, Sidecar, Spec, VirtualService, Visibility,
+    WorkloadEntry,
 };
 
 use crate::{
-    ApiStatus, MeshService, Rule, ServiceSource, address::Allocator, endpoint::EndpointMemo,
-    gateway_api, platform::Platform, rules::NamespaceRules, scope::ScopeMemo,
+    ApiStatus, Changes, MeshService, Rule, ServiceSource, address::Allocator,
+    endpoint::EndpointMemo, gateway_api, gateway_api::Converted, platform::Platform, rules::NamespaceRules, scope::ScopeMemo,
 };
 
 /// A resource whose spec is known to be of one kind.
@@ -57,126 +62,275 @@ impl Workload {
     }
 }
 
-/// Everything that lookups need.
+/// Everything that lookups need. Each part follows from a few kinds alone, and is shared with the
+/// snapshots before and after that have the same resources of those.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) mesh: Arc<MeshConfig>,
     /// By host; within a host the best comes first: platform services, then the oldest.
-    pub(crate) services: BTreeMap<HostPattern, Vec<Arc<MeshService>>>,
-    pub(crate) workloads: BTreeMap<ObjectName, Workload>,
-    pub(crate) gateways: Vec<Owned<Gateway>>,
-    pub(crate) virtual_services: Vec<Owned<VirtualService>>,
-    pub(crate) envoy_filters: Vec<Owned<EnvoyFilter>>,
+    pub(crate) services: Arc<BTreeMap<HostPattern, Vec<Arc<MeshService>>>>,
+    pub(crate) workloads: Arc<BTreeMap<ObjectName, Workload>>,
+    pub(crate) gateways: Arc<Vec<Owned<Gateway>>>,
+    pub(crate) virtual_services: Arc<Vec<Owned<VirtualService>>>,
+    pub(crate) envoy_filters: Arc<Vec<Owned<EnvoyFilter>>>,
     /// By namespace.
-    pub(crate) rules: BTreeMap<Arc<str>, NamespaceRules>,
-    pub(crate) endpoint_memo: EndpointMemo,
-    pub(crate) platform: Platform,
-    pub(crate) namespaces: BTreeMap<Arc<str>, Labels>,
+    pub(crate) rules: Arc<BTreeMap<Arc<str>, NamespaceRules>>,
+    pub(crate) endpoint_memo: Arc<EndpointMemo>,
+    pub(crate) platform: Arc<Platform>,
+    pub(crate) namespaces: Arc<BTreeMap<Arc<str>, Labels>>,
     /// By namespace, the oldest first.
-    pub(crate) sidecars: BTreeMap<Arc<str>, Vec<Owned<Sidecar>>>,
+    pub(crate) sidecars: ByNamespace<Sidecar>,
     /// By namespace, the oldest first.
-    pub(crate) peer_authentications: BTreeMap<Arc<str>, Vec<Owned<PeerAuthentication>>>,
-    pub(crate) scopes: ScopeMemo,
-    pub(crate) api_statuses: BTreeMap<Key, ApiStatus>,
+    pub(crate) peer_authentications: ByNamespace<PeerAuthentication>,
+    pub(crate) scopes: Arc<ScopeMemo>,
+    /// What the resources of the Gateway API mean.
+    converted: Arc<Converted>,
 }
 
+/// Objects of one kind by namespace, the oldest first.
+type ByNamespace<T> = Arc<BTreeMap<Arc<str>, Vec<Owned<T>>>>;
+
+/// Every resource.
+type Resources = BTreeMap<Key, Arc<Resource>>;
+
+/// The index before, and what has changed since.
+struct Before<'a> {
+    index: &'a Index,
+    kinds: BTreeSet<Kind>,
+    changes: &'a Changes,
+}
+
+impl<'a> Before<'a> {
+    /// A part of the index before, if nothing has changed of the kinds that it was made of.
+    fn keep<T: 'a>(
+        &self,
+        kinds: &[Kind],
+        part: impl FnOnce(&'a Index) -> &'a Arc<T>,
+    ) -> Option<Arc<T>> {
+        let is_kept = !kinds.iter().any(|kind| self.kinds.contains(kind));
+        is_kept.then(|| Arc::clone(part(self.index)))
+    }
+}
+
+/// The kinds that are endpoints, or parts of them.
+const ENDPOINT_KINDS: [Kind; 3] = [Kind::EndpointSlice, Kind::Pod, Kind::WorkloadEntry];
+
 impl Index {
-    pub(crate) fn build(resources: &BTreeMap<Key, Arc<Resource>>) -> Self {
-        let converted = gateway_api::convert(resources);
-        let mut all: Vec<&Arc<Resource>> = resources.values().chain(&converted.resources).collect();
-        all.sort_by_key(|resource| age(&resource.meta));
-        let mesh = mesh_config(&all);
-        let namespaces = namespaces(&all);
-        all.retain(|resource| is_discovered(&mesh, &namespaces, &resource.meta));
-        let mut index = Self { mesh: Arc::new(mesh), namespaces, ..Self::default() };
-        let mut services = Vec::new();
-        let mut rules: Vec<Rule> = Vec::new();
-        for resource in all {
-            index.file(resource, &mut services, &mut rules);
+    /// The index of these resources, which differ by `changes` from those of `before`.
+    pub(crate) fn build(resources: &Resources, before: &Self, changes: &Changes) -> Self {
+        let mut kinds: BTreeSet<Kind> = changes.keys().map(|key| key.kind).collect();
+        let converted = converted(resources, before, &kinds);
+        if !Arc::ptr_eq(&converted, &before.converted) {
+            kinds.extend(CONVERTED_KINDS);
         }
-        index.api_statuses = converted.statuses;
-        let root = index.mesh.root_namespace.clone();
-        index.envoy_filters.sort_by_key(|filter| {
-            let is_elsewhere = *filter.meta().name.namespace != *root;
-            (filter.spec().priority, is_elsewhere)
-        });
-        if let Some(visibility) = &index.mesh.service_entry_visibility {
-            for service in &mut services {
-                restrict(service, visibility, &index.namespaces);
+        // What is seen at all follows from the mesh configuration and the namespaces.
+        let turns_all = kinds.contains(&Kind::ConfigMap) || kinds.contains(&Kind::Namespace);
+        let before = (!turns_all).then_some(Before { index: before, kinds, changes });
+        let (mesh, namespaces) = match &before {
+            Some(before) => (Arc::clone(&before.index.mesh), Arc::clone(&before.index.namespaces)),
+            None => (
+                Arc::new(mesh_config(&of_kind(resources, Kind::ConfigMap))),
+                Arc::new(namespaces(&of_kind(resources, Kind::Namespace))),
+            ),
+        };
+        let all = |kind: Kind| {
+            let mut found = of_kind(resources, kind);
+            let made = converted.resources.iter().filter(|resource| resource.meta.kind == kind);
+            if CONVERTED_KINDS.contains(&kind) {
+                found.extend(made);
+                found.sort_by_cached_key(|resource| age(&resource.meta));
             }
-        }
-        index.services = services_by_host(services);
-        // The sort is stable: among each the oldest stays first.
-        rules.sort_by_key(|rule| rule.workload_selector.is_none());
-        for rule in rules {
-            let default = &index.mesh.default_destination_rule_export_to;
-            let of_namespace = index.rules.entry(Arc::clone(&rule.object.namespace)).or_default();
-            of_namespace.add(&rule, default);
-        }
+            found.retain(|resource| is_discovered(&mesh, &namespaces, &resource.meta));
+            found
+        };
+        let before = before.as_ref();
+        let mut index = Self {
+            services: kept(before, &[Kind::Service, Kind::ServiceEntry], |index| &index.services)
+                .unwrap_or_else(|| Arc::new(services(&mesh, &namespaces, &all))),
+            workloads: kept(before, &[Kind::WorkloadEntry], |index| &index.workloads)
+                .unwrap_or_else(|| Arc::new(by_name(all(Kind::WorkloadEntry), workload))),
+            gateways: kept(before, &[Kind::Gateway], |index| &index.gateways)
+                .unwrap_or_else(|| Arc::new(in_order(all(Kind::Gateway), gateway))),
+            virtual_services: kept(before, &[Kind::VirtualService], |i| &i.virtual_services)
+                .unwrap_or_else(|| Arc::new(in_order(all(Kind::VirtualService), virtual_service))),
+            envoy_filters: kept(before, &[Kind::EnvoyFilter], |index| &index.envoy_filters)
+                .unwrap_or_else(|| Arc::new(envoy_filters(&mesh, all(Kind::EnvoyFilter)))),
+            rules: kept(before, &[Kind::DestinationRule], |index| &index.rules)
+                .unwrap_or_else(|| Arc::new(rules(&mesh, &all(Kind::DestinationRule)))),
+            platform: kept(before, &PLATFORM_KINDS, |index| &index.platform)
+                .unwrap_or_else(|| Arc::new(platform(&all))),
+            sidecars: kept(before, &[Kind::Sidecar], |index| &index.sidecars)
+                .unwrap_or_else(|| Arc::new(by_namespace(all(Kind::Sidecar), sidecar))),
+            peer_authentications: kept(before, &[Kind::PeerAuthentication], |index| {
+                &index.peer_authentications
+            })
+            .unwrap_or_else(|| {
+                Arc::new(by_namespace(all(Kind::PeerAuthentication), peer_authentication))
+            }),
+            scopes: kept(before, &SCOPE_KINDS, |index| &index.scopes).unwrap_or_default(),
+            endpoint_memo: Arc::default(),
+            converted: Arc::clone(&converted),
+            mesh,
+            namespaces,
+        };
+        index.endpoint_memo = before.map(known_endpoints).unwrap_or_default();
         index
     }
 
-    fn file(
-        &mut self,
-        resource: &Arc<Resource>,
-        services: &mut Vec<MeshService>,
-        rules: &mut Vec<Rule>,
-    ) {
-        let meta = &resource.meta;
-        match &resource.spec {
-            Spec::Gateway(_) => self.gateways.push(owned(resource, gateway)),
-            Spec::VirtualService(_) => self.virtual_services.push(owned(resource, virtual_service)),
-            Spec::EnvoyFilter(_) => self.envoy_filters.push(owned(resource, envoy_filter)),
-            Spec::WorkloadEntry(_) => {
-                self.workloads.insert(meta.name.clone(), owned(resource, workload));
-            }
-            Spec::DestinationRule(rule) => rules.push(Rule::new(meta, rule)),
-            Spec::ServiceEntry(entry) => services.extend(MeshService::of_entry(meta, entry)),
-            Spec::Service(service) => services.extend(MeshService::of_service(meta, service)),
-            Spec::Sidecar(_) => {
-                let of_namespace =
-                    self.sidecars.entry(Arc::clone(&meta.name.namespace)).or_default();
-                of_namespace.push(owned(resource, sidecar));
-            }
-            Spec::PeerAuthentication(_) => {
-                let of_namespace =
-                    self.peer_authentications.entry(Arc::clone(&meta.name.namespace)).or_default();
-                of_namespace.push(owned(resource, peer_authentication));
-            }
-            Spec::Secret(_)
-            | Spec::ConfigMap(_)
-            | Spec::RequestAuthentication(_)
-            | Spec::AuthorizationPolicy(_)
-            | Spec::Telemetry(_)
-            | Spec::WasmPlugin(_)
-            | Spec::WorkloadGroup(_)
-            | Spec::Namespace(_)
-            | Spec::ProxyConfig(_)
-            // What they mean was made into resources of the kinds above.
-            | Spec::GatewayClass(_)
-            | Spec::KubernetesGateway(_)
-            | Spec::HttpRoute(_)
-            | Spec::GrpcRoute(_)
-            | Spec::TlsRoute(_)
-            | Spec::TcpRoute(_)
-            | Spec::ReferenceGrant(_)
-            | Spec::BackendTlsPolicy(_) => {}
-            Spec::EndpointSlice(slice) => {
-                if let Some(service) = &slice.service {
-                    let namespace = Arc::clone(&meta.name.namespace);
-                    let service = ObjectName::new(namespace, service.as_str());
-                    let of_service = self.platform.slices.entry(service).or_default();
-                    of_service.push(owned(resource, endpoint_slice));
-                }
-            }
-            Spec::Pod(_) => {
-                self.platform.pods.insert(meta.name.clone(), owned(resource, pod));
-            }
-            Spec::Node(_) => {
-                self.platform.nodes.insert(Arc::clone(&meta.name.name), meta.labels.clone());
-            }
+    /// The status of every resource of the Gateway API that is ours.
+    pub(crate) fn api_statuses(&self) -> &BTreeMap<Key, ApiStatus> {
+        &self.converted.statuses
+    }
+}
+
+/// The kinds that resources of the Gateway API are made into.
+const CONVERTED_KINDS: [Kind; 3] = [Kind::DestinationRule, Kind::Gateway, Kind::VirtualService];
+
+/// What the resources of the Gateway API mean: as before when only endpoints have changed, or when
+/// there are none, as there were none.
+fn converted(resources: &Resources, before: &Index, kinds: &BTreeSet<Kind>) -> Arc<Converted> {
+    if kinds.iter().all(|kind| ENDPOINT_KINDS.contains(kind)) {
+        return Arc::clone(&before.converted);
+    }
+    let converted = gateway_api::convert(resources);
+    let is_empty = |one: &Converted| one.resources.is_empty() && one.statuses.is_empty();
+    if is_empty(&converted) && is_empty(&before.converted) {
+        return Arc::clone(&before.converted);
+    }
+    Arc::new(converted)
+}
+
+/// The kinds that the workloads of a cluster are made of.
+const PLATFORM_KINDS: [Kind; 3] = [Kind::EndpointSlice, Kind::Node, Kind::Pod];
+
+/// The kinds that scopes are made of.
+const SCOPE_KINDS: [Kind; 4] =
+    [Kind::Service, Kind::ServiceEntry, Kind::Sidecar, Kind::VirtualService];
+
+fn kept<'a, T: 'a>(
+    before: Option<&Before<'a>>,
+    kinds: &[Kind],
+    part: impl FnOnce(&'a Index) -> &'a Arc<T>,
+) -> Option<Arc<T>> {
+    before?.keep(kinds, part)
+}
+
+/// The endpoints that are known and still true: a workload is an endpoint in its own namespace only.
+fn known_endpoints(before: &Before<'_>) -> Arc<EndpointMemo> {
+    let others = [Kind::Node, Kind::Service, Kind::ServiceEntry];
+    if others.iter().any(|kind| before.kinds.contains(kind)) {
+        return Arc::default();
+    }
+    let keys = before.changes.keys().filter(|key| ENDPOINT_KINDS.contains(&key.kind));
+    let namespaces: BTreeSet<&str> = keys.map(|key| &*key.name.namespace).collect();
+    if namespaces.is_empty() {
+        return Arc::clone(&before.index.endpoint_memo);
+    }
+    Arc::new(before.index.endpoint_memo.outside(&namespaces))
+}
+
+/// The resources of one kind in the order of precedence.
+fn of_kind(resources: &Resources, kind: Kind) -> Vec<&Arc<Resource>> {
+    let first = Key { kind, name: ObjectName::new("", "") };
+    let mut found: Vec<&Arc<Resource>> = resources
+        .range(first..)
+        .take_while(|(key, _)| key.kind == kind)
+        .map(|(_, resource)| resource)
+        .collect();
+    found.sort_by_cached_key(|resource| age(&resource.meta));
+    found
+}
+
+fn in_order<T>(all: Vec<&Arc<Resource>>, pick: fn(&Spec) -> Option<&T>) -> Vec<Owned<T>> {
+    all.into_iter().map(|resource| owned(resource, pick)).collect()
+}
+
+fn by_name<T>(
+    all: Vec<&Arc<Resource>>,
+    pick: fn(&Spec) -> Option<&T>,
+) -> BTreeMap<ObjectName, Owned<T>> {
+    all.into_iter().map(|one| (one.meta.name.clone(), owned(one, pick))).collect()
+}
+
+fn by_namespace<T>(
+    all: Vec<&Arc<Resource>>,
+    pick: fn(&Spec) -> Option<&T>,
+) -> BTreeMap<Arc<str>, Vec<Owned<T>>> {
+    let mut found: BTreeMap<Arc<str>, Vec<Owned<T>>> = BTreeMap::new();
+    for resource in all {
+        let namespace = Arc::clone(&resource.meta.name.namespace);
+        found.entry(namespace).or_default().push(owned(resource, pick));
+    }
+    found
+}
+
+/// By priority, those of the root namespace first, then by age.
+fn envoy_filters(mesh: &MeshConfig, all: Vec<&Arc<Resource>>) -> Vec<Owned<EnvoyFilter>> {
+    let mut found = in_order(all, envoy_filter);
+    found.sort_by_key(|filter| {
+        let is_elsewhere = *filter.meta().name.namespace != *mesh.root_namespace;
+        (filter.spec().priority, is_elsewhere)
+    });
+    found
+}
+
+fn rules(mesh: &MeshConfig, all: &[&Arc<Resource>]) -> BTreeMap<Arc<str>, NamespaceRules> {
+    let made = all.iter().filter_map(|resource| match &resource.spec {
+        Spec::DestinationRule(rule) => Some(Rule::new(&resource.meta, rule)),
+        _ => None,
+    });
+    let mut made: Vec<Rule> = made.collect();
+    // The sort is stable: among each the oldest stays first.
+    made.sort_by_key(|rule| rule.workload_selector.is_none());
+    let mut rules: BTreeMap<Arc<str>, NamespaceRules> = BTreeMap::new();
+    for rule in made {
+        let of_namespace = rules.entry(Arc::clone(&rule.object.namespace)).or_default();
+        of_namespace.add(&rule, &mesh.default_destination_rule_export_to);
+    }
+    rules
+}
+
+fn platform<'a>(all: &impl Fn(Kind) -> Vec<&'a Arc<Resource>>) -> Platform {
+    let mut platform = Platform { pods: by_name(all(Kind::Pod), pod), ..Platform::default() };
+    for resource in all(Kind::EndpointSlice) {
+        let slice = owned(resource, endpoint_slice);
+        if let Some(service) = &slice.spec().service {
+            let namespace = Arc::clone(&resource.meta.name.namespace);
+            let service = ObjectName::new(namespace, service.as_str());
+            platform.slices.entry(service).or_default().push(slice);
         }
     }
+    let nodes = all(Kind::Node).into_iter().map(|resource| &resource.meta);
+    platform.nodes = nodes.map(|meta| (Arc::clone(&meta.name.name), meta.labels.clone())).collect();
+    platform
+}
+
+fn services<'a>(
+    mesh: &MeshConfig,
+    namespaces: &BTreeMap<Arc<str>, Labels>,
+    all: &impl Fn(Kind) -> Vec<&'a Arc<Resource>>,
+) -> BTreeMap<HostPattern, Vec<Arc<MeshService>>> {
+    let mut found = all(Kind::Service);
+    found.extend(all(Kind::ServiceEntry));
+    found.sort_by_cached_key(|resource| age(&resource.meta));
+    let mut services = Vec::new();
+    for resource in found {
+        match &resource.spec {
+            Spec::ServiceEntry(entry) => {
+                services.extend(MeshService::of_entry(&resource.meta, entry));
+            }
+            Spec::Service(service) => {
+                services.extend(MeshService::of_service(&resource.meta, service));
+            }
+            _ => {}
+        }
+    }
+    if let Some(visibility) = &mesh.service_entry_visibility {
+        for service in &mut services {
+            restrict(service, visibility, namespaces);
+        }
+    }
+    services_by_host(services)
 }
 
 /// The order of precedence among equals: the oldest first, then by name and namespace.

@@ -92,7 +92,7 @@ pub fn apply(snapshot: &Snapshot, batch: Batch) -> (Snapshot, Changes) {
     if changes.is_empty() {
         return (snapshot.clone(), changes);
     }
-    let index = Arc::new(Index::build(&resources));
+    let index = Arc::new(Index::build(&resources, &snapshot.index, &changes));
     (Snapshot { resources: Arc::new(resources), index }, changes)
 }
 
@@ -219,7 +219,7 @@ impl Snapshot {
 
     /// The status of every resource of the Gateway API that is ours.
     pub fn api_statuses(&self) -> impl Iterator<Item = (&Key, &ApiStatus)> {
-        self.index.api_statuses.iter()
+        self.index.api_statuses().iter()
     }
 
     /// Whether a `ReferenceGrant` lets the Gateways of a namespace use a Secret or ConfigMap of

@@ -14,6 +14,11 @@ use sluis_translate::{
     CLIENT_TLS, Known, Part, ProxyView, fingerprint, render_encoded, select_clusters, select_part,
 };
 
+/// Whether objects of a kind are endpoints, or parts of them, and nothing else to other workloads.
+pub(crate) fn is_endpoint(kind: ResourceKind) -> bool {
+    matches!(kind, ResourceKind::EndpointSlice | ResourceKind::Pod | ResourceKind::WorkloadEntry)
+}
+
 /// One part of what proxies are told.
 #[derive(Debug)]
 pub(crate) struct Told {
@@ -60,7 +65,7 @@ impl Told {
     ) -> Option<Arc<Self>> {
         match self.part {
             Part::Inbound if !self.concerns_inbound(changes) => Some(Arc::clone(self)),
-            Part::Outbound if changes.keys().all(|key| key.kind == ResourceKind::WorkloadEntry) => {
+            Part::Outbound if changes.keys().all(|key| is_endpoint(key.kind)) => {
                 self.with_endpoints(changes, snapshot, known)
             }
             _ => None,
@@ -73,8 +78,8 @@ impl Told {
         let own = &self.view.name;
         let concerns = |key: &Key| match key.kind {
             ResourceKind::VirtualService | ResourceKind::Gateway => false,
-            ResourceKind::WorkloadEntry => key.name == *own,
-            ResourceKind::Service | ResourceKind::ServiceEntry => {
+            ResourceKind::WorkloadEntry | ResourceKind::Pod => key.name == *own,
+            ResourceKind::EndpointSlice | ResourceKind::Service | ResourceKind::ServiceEntry => {
                 key.name.namespace == own.namespace
             }
             _ => true,

@@ -11,7 +11,7 @@ const WALKS: u64 = 6;
 const STEPS: usize = 40;
 
 /// Objects that come, go and change: each in its variants.
-const OBJECTS: [&[&str]; 14] = [
+const OBJECTS: [&[&str]; 17] = [
     &[
         "kind: Service\nmetadata: {name: api, namespace: a}\nspec: {clusterIP: 10.0.0.1, selector: {app: api}, ports: [{port: 80, name: http}]}",
         "kind: Service\nmetadata: {name: api, namespace: a}\nspec: {clusterIP: None, selector: {app: api}, ports: [{port: 80, name: http}, {port: 90, name: tcp}]}",
@@ -63,21 +63,34 @@ const OBJECTS: [&[&str]; 14] = [
     &[
         "kind: Gateway\nmetadata: {name: edge, namespace: a}\nspec: {selector: {app: edge}, servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]}",
     ],
+    &[
+        "kind: Pod\nmetadata: {name: db-2, namespace: b, labels: {app: db, team: x}}\nspec: {serviceAccountName: db, containers: [{name: db, image: db}]}\nstatus: {podIP: 10.1.0.12, phase: Running, conditions: [{type: Ready, status: 'True'}]}",
+        "kind: Pod\nmetadata: {name: db-2, namespace: b, labels: {app: db}}\nspec: {serviceAccountName: other, containers: [{name: db, image: db}]}\nstatus: {podIP: 10.1.0.12, phase: Running, conditions: [{type: Ready, status: 'False'}]}",
+    ],
+    &[
+        "kind: EndpointSlice\nmetadata: {name: db-x, namespace: b, labels: {kubernetes.io/service-name: db}}\naddressType: IPv4\nports: [{name: tcp, port: 5433, protocol: TCP}]\nendpoints: [{addresses: [10.1.0.12], conditions: {ready: true}}]",
+    ],
+    &[
+        "kind: Namespace\nmetadata: {name: a}",
+        "kind: Namespace\nmetadata: {name: a, labels: {team: one}}",
+    ],
 ];
 
 /// Who is connected: known and unknown workloads of both namespaces, and a gateway.
-const PROXIES: [&str; 6] = [
+const PROXIES: [&str; 7] = [
     "sidecar~10.1.0.1~api-1.a~a.svc.cluster.local",
     "sidecar~10.1.0.3~web-1.a~a.svc.cluster.local",
     "sidecar~10.1.0.2~db-1.b~b.svc.cluster.local",
     "sidecar~10.1.0.7~other.a~a.svc.cluster.local",
     "sidecar~10.1.0.8~other.b~b.svc.cluster.local",
+    "sidecar~10.1.0.12~db-2.b~b.svc.cluster.local",
     "router~10.1.0.9~edge.a~a.svc.cluster.local",
 ];
 
 fn object(text: &str) -> String {
     let group = match text.split_whitespace().nth(1).unwrap() {
-        "Service" => "v1",
+        "Service" | "Pod" | "Namespace" => "v1",
+        "EndpointSlice" => "discovery.k8s.io/v1",
         "PeerAuthentication" => "security.istio.io/v1",
         "EnvoyFilter" => "networking.istio.io/v1alpha3",
         _ => "networking.istio.io/v1",
