@@ -25,6 +25,10 @@ use clap::Parser;
 
 use cli::{Cli, Verb};
 
+/// Gives memory back after a wave of connections, which the C library's allocator does not.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let answer = match cli.verb {

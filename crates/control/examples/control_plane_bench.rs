@@ -41,6 +41,10 @@ use sluis_xds::{Connection, Directory, Peer, ProxyKey, Refusal, Report, Server};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_stream::wrappers::ReceiverStream;
 
+/// As in `sluis`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Namespaces of the mesh.
 const NAMESPACES: usize = 50;
 /// Clients that connect at once: as many as one load balancer would let through together.
@@ -270,7 +274,7 @@ async fn measure(size: Size) {
         watched.sent.store(0, Ordering::Relaxed);
         watched.answered.store(0, Ordering::Relaxed);
         let (began, cpu) = (Instant::now(), cpu_seconds());
-        control.apply(change);
+        tokio::task::block_in_place(|| control.apply(change));
         let applied = began.elapsed();
         watched.settled().await;
         print!("{:>7.1} ms handed over, ", applied.as_secs_f64() * 1e3);

@@ -11,7 +11,12 @@ mod told;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    num::NonZero,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
@@ -20,10 +25,10 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
 use sluis_envoy::{EncodedSet, Kind, ResourceSet, unpack};
 use sluis_model::{Changes, Snapshot};
 use sluis_resources::Fault;
-use sluis_translate::{Known, Part, ProxyView, Readers, is_told_in_parts};
+use sluis_translate::{Part, ProxyView, Readers, is_told_in_parts};
 use sluis_xds::Peer;
 
-pub(crate) use told::{Told, is_endpoint};
+pub(crate) use told::{Shelf, Told, is_endpoint};
 
 /// What one view of the mesh comes to.
 #[derive(Debug)]
@@ -77,7 +82,7 @@ impl Config {
 /// snapshot read.
 #[derive(Debug, Default)]
 pub(crate) struct Configs {
-    known: Known,
+    shelf: Shelf,
     memory: Mutex<Memory>,
 }
 
@@ -121,6 +126,10 @@ impl<'a> Passage<'a> {
     pub(crate) fn new(changes: &'a Changes, snapshot: &'a Snapshot) -> Self {
         Self { changes, snapshot, renewed: Mutex::default() }
     }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, Arc<Told>>> {
+        self.renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Configs {
@@ -137,34 +146,57 @@ impl Configs {
         self.join(parts)
     }
 
+    /// Makes all parts of these configurations anew, on all cores.
+    pub(crate) fn renew_all<'c>(
+        &self,
+        configs: impl Iterator<Item = &'c Arc<Config>>,
+        passage: &Passage<'_>,
+    ) {
+        let all: HashMap<usize, &Arc<Told>> = configs
+            .flat_map(|config| &config.parts)
+            .map(|told| (Arc::as_ptr(told) as usize, told))
+            .collect();
+        let all: Vec<&Arc<Told>> = all.into_values().collect();
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let next = AtomicUsize::new(0);
+        let work = || {
+            while let Some(told) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.renew_part(told, passage);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..cores.min(all.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+    }
+
     /// The configuration after a change, for a proxy whose view and class are what they were.
     pub(crate) fn renew(&self, config: &Arc<Config>, passage: &Passage<'_>) -> Arc<Config> {
-        let renew = |told: &Arc<Told>| {
-            let address = Arc::as_ptr(told) as usize;
-            let done = |passage: &Passage<'_>| {
-                let renewed = passage.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-                renewed.get(&address).cloned()
-            };
-            if let Some(known) = done(passage) {
-                return known;
-            }
-            let next = match told.after(passage.changes, passage.snapshot, &self.known) {
-                Some(next) => {
-                    let asked = (Arc::clone(&told.view), told.part);
-                    let mut memory = self.lock();
-                    let number = memory.number(passage.snapshot);
-                    memory.told.insert(asked, (Arc::downgrade(&next), number));
-                    next
-                }
-                None => self.told(Arc::clone(&told.view), told.part, passage.snapshot),
-            };
-            let mut renewed = passage.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-            renewed.insert(address, Arc::clone(&next));
-            next
-        };
-        let parts: Vec<Arc<Told>> = config.parts.iter().map(renew).collect();
+        let parts: Vec<Arc<Told>> =
+            config.parts.iter().map(|told| self.renew_part(told, passage)).collect();
         let is_same = parts.iter().zip(&config.parts).all(|(new, old)| Arc::ptr_eq(new, old));
         if is_same { Arc::clone(config) } else { self.join(parts) }
+    }
+
+    fn renew_part(&self, told: &Arc<Told>, passage: &Passage<'_>) -> Arc<Told> {
+        let address = Arc::as_ptr(told) as usize;
+        if let Some(known) = passage.lock().get(&address) {
+            return Arc::clone(known);
+        }
+        let next = match told.after(passage.changes, passage.snapshot, &self.shelf) {
+            Some(next) => {
+                let asked = (Arc::clone(&told.view), told.part);
+                let mut memory = self.lock();
+                let number = memory.number(passage.snapshot);
+                memory.told.insert(asked, (Arc::downgrade(&next), number));
+                next
+            }
+            None => self.told(Arc::clone(&told.view), told.part, passage.snapshot),
+        };
+        passage.lock().insert(address, Arc::clone(&next));
+        next
     }
 
     /// Whether what the objects read of proxies is the same in two snapshots, so that every proxy
@@ -203,7 +235,7 @@ impl Configs {
             return Arc::clone(told);
         }
         let before = before.map(|(told, _)| told);
-        let told = Told::new(&asked.0, part, snapshot, &self.known, before.as_ref());
+        let told = Told::new(&asked.0, part, snapshot, &self.shelf, before.as_ref());
         let mut memory = self.lock();
         if memory.told.len() == memory.told.capacity() {
             memory.told.retain(|_, (told, _)| told.strong_count() > 0);

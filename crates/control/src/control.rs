@@ -164,6 +164,9 @@ impl Control {
         let passage = Passage::new(&changes, &snapshot);
         let is_ordinary = self.is_ordinary(&before, &passage);
         let next = Generation { number, began, passage, is_ordinary };
+        if is_ordinary {
+            self.0.configs.renew_all(streams.iter().map(|held| &held.config), &next.passage);
+        }
         let mut pushed = 0;
         for held in streams {
             pushed += usize::from(self.refresh(&held, &next));

@@ -19,7 +19,7 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::Name;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use crate::{Kind, canonical, pack};
+use crate::{Kind, canonical, pack, type_url};
 
 /// One resource as it travels: its name, the hash of its content, and its bytes.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +40,27 @@ impl Encoded {
         if let Some(maps) = maps(kind) {
             body.value = canonical::sorted(body.value, maps);
         }
+        Self::of_body(name, body)
+    }
+
+    /// A resource put together of parts, each encoded by [`Encoded::part`]. Protobuf merges what
+    /// stands behind each other; in the order of the fields the bytes are those of the whole.
+    #[must_use]
+    pub fn of_parts<M: Name>(name: &str, parts: &[Arc<[u8]>]) -> Self {
+        Self::of_body(name, Any { type_url: type_url::<M>(), value: parts.concat() })
+    }
+
+    /// The bytes of a part of a resource of that kind: of a message with some of its fields.
+    #[must_use]
+    pub fn part<M: Name>(kind: Kind, value: &M) -> Arc<[u8]> {
+        let bytes = value.encode_to_vec();
+        match maps(kind) {
+            Some(maps) => canonical::sorted(bytes, maps).into(),
+            None => bytes.into(),
+        }
+    }
+
+    fn of_body(name: &str, body: Any) -> Self {
         let version = format!("{:016x}", xxh3_64(&body.value));
         Self { name: name.to_owned(), version, body }
     }
@@ -66,6 +87,21 @@ pub struct EncodedSet {
 #[derive(Clone, Debug, Default)]
 pub struct KindSet {
     layers: Vec<Arc<Layer>>,
+}
+
+/// A [`KindSet`] that is kept alive by others.
+#[derive(Clone, Debug)]
+pub struct WeakKindSet {
+    layers: Vec<Weak<Layer>>,
+}
+
+impl WeakKindSet {
+    /// The set, while somebody has it.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<KindSet> {
+        let layers: Option<Vec<_>> = self.layers.iter().map(Weak::upgrade).collect();
+        Some(KindSet { layers: layers? })
+    }
 }
 
 /// Resources of one kind, sorted by name.
@@ -151,15 +187,13 @@ impl EncodedSet {
         both
     }
 
-    /// This set with the layers of `older` wherever the content is equal, so that both share them.
+    /// This set with each kind replaced by what `share` gives for it, which is equal to it.
     #[must_use]
-    pub fn sharing(mut self, older: &Self) -> Self {
+    pub fn shared(mut self, mut share: impl FnMut(Kind, &KindSet) -> KindSet) -> Self {
         for (kind, own) in &mut self.kinds {
-            if let Some(before) = older.kinds.get(kind)
-                && before == own
-            {
-                *own = before.clone();
-            }
+            let same = share(*kind, own);
+            debug_assert!(same == *own, "what is shared is equal");
+            *own = same;
         }
         self
     }
@@ -195,6 +229,11 @@ impl KindSet {
         })
     }
 
+    fn has(&self, resource: &Arc<Encoded>) -> bool {
+        let found = self.get(&resource.name);
+        found.is_some_and(|found| Arc::ptr_eq(found, resource) || found == resource)
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -211,6 +250,12 @@ impl KindSet {
     #[must_use]
     pub fn sum(&self) -> u64 {
         self.layers.iter().fold(0, |sum, layer| sum.wrapping_add(layer.sum))
+    }
+
+    /// The set, without keeping it alive.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakKindSet {
+        WeakKindSet { layers: self.layers.iter().map(Arc::downgrade).collect() }
     }
 
     /// Whether both are made of the very same layers. They may be equal when they are not.
@@ -239,7 +284,7 @@ impl PartialEq for KindSet {
         self.is_same(other)
             || (self.len() == other.len()
                 && self.sum() == other.sum()
-                && self.iter().all(|resource| other.get(&resource.name) == Some(resource)))
+                && self.iter().all(|resource| other.has(resource)))
     }
 }
 
@@ -356,7 +401,8 @@ mod tests {
         assert_eq!(names(&both), ["a", "b"]);
         assert_eq!(both.get(Kind::Cluster, "a"), Some(&resource("a=2")));
         assert_eq!(names(&base.with(Kind::Cluster, vec![resource("b=3")])), ["a", "b"]);
-        let equal = set("a=1 b=1").sharing(&base);
+        let known = base.kind(Kind::Cluster).downgrade().upgrade().unwrap();
+        let equal = set("a=1 b=1").shared(|_, _| known.clone());
         assert!(equal.kind(Kind::Cluster).is_same(&base.kind(Kind::Cluster)));
     }
 

@@ -14,7 +14,7 @@ mod names;
 mod set;
 
 pub use any::{UnpackError, pack, type_url, unpack};
-pub use encoded::{Difference, Encoded, EncodedSet, KindSet, mark};
+pub use encoded::{Difference, Encoded, EncodedSet, KindSet, WeakKindSet, mark};
 pub use kind::Kind;
 pub use names::{NameInfo, NameTable};
 pub use set::{NAME_TABLE, RejectedResource, ResourceSet};

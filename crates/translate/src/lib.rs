@@ -18,7 +18,7 @@ mod view;
 
 pub use class::{Readers, is_told_in_parts};
 pub use inputs::*;
-pub use render::{Known, Rendered, fingerprint, render, render_encoded};
+pub use render::{Known, Marks, Rendered, render, render_encoded};
 pub use select::{CLIENT_TLS, Part, select, select_clusters, select_part};
 pub use sluis_resources::Fault;
 pub use view::{Capture, NodeFacts, ProxyView, Role};

@@ -19,7 +19,7 @@ mod server_tls;
 mod tls;
 mod wrap;
 
-pub use encoded::{Known, fingerprint, render_encoded};
+pub use encoded::{Known, Marks, render_encoded};
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -41,8 +41,8 @@ use sluis_nouns::{ObjectName, TrustDomain, WorkloadId};
 use sluis_protojson::{message_from_json, message_to_json};
 use sluis_resources::WorkloadAddress;
 use sluis_translate::{
-    Capture, Known, NodeFacts, Part, ProxyView, Readers, Rendered, Role, build, is_told_in_parts,
-    render_encoded, select_part,
+    Capture, Known, Marks, NodeFacts, Part, ProxyView, Readers, Rendered, Role, build,
+    is_told_in_parts, render_encoded, select_part,
 };
 
 /// A proxy of `proxy.yaml`.
@@ -178,7 +178,8 @@ fn the_sides_of_a_sidecar_are_the_whole_whoever_of_its_class_asks() {
         for (label, proxy) in proxies {
             let view = view(&proxy, &snapshot);
             let part = |view: &ProxyView, part: Part| {
-                render_encoded(&select_part(view, &snapshot, part), &known).0
+                let inputs = select_part(view, &snapshot, part);
+                render_encoded(&inputs, &Marks::of(&inputs), &known).0
             };
             let whole = build(&view, &snapshot).set.encode();
             let place = format!("{} {label}", case.display());

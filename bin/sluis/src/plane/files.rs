@@ -82,7 +82,8 @@ impl Files {
         let mut next = Some(self.first);
         let outcome = loop {
             if let Some(event) = next.take() {
-                let local = apply(&mesh, event);
+                // Translating the whole mesh takes long enough to hold up other tasks.
+                let local = tokio::task::block_in_place(|| apply(&mesh, event));
                 follower.reconcile(local.workloads.into_values().collect()).await;
             }
             tokio::select! {

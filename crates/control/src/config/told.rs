@@ -5,14 +5,43 @@
 //! Never: takes a shortcut of which it is not certain: then [`Told::after`] says nothing, and the part
 //!        is made anew.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use sluis_envoy::{Encoded, EncodedSet, Kind};
+use sluis_envoy::{Encoded, EncodedSet, Kind, WeakKindSet};
 use sluis_model::{Changes, MeshService, Snapshot};
 use sluis_resources::{Fault, Key, Kind as ResourceKind, Resolution};
 use sluis_translate::{
-    CLIENT_TLS, Known, Part, ProxyView, fingerprint, render_encoded, select_clusters, select_part,
+    CLIENT_TLS, Known, Marks, Part, ProxyView, render_encoded, select_clusters, select_part,
 };
+
+/// What is made once for all: encoded resources, and sets of them.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf {
+    known: Known,
+    /// Sets by the sum of what is in them.
+    sets: Mutex<HashMap<(Kind, u64), WeakKindSet>>,
+}
+
+impl Shelf {
+    /// The set with equal ones put in place of its own wherever somebody has them.
+    fn share(&self, set: EncodedSet) -> EncodedSet {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        if sets.len() == sets.capacity() {
+            sets.retain(|_, set| set.upgrade().is_some());
+        }
+        set.shared(|kind, own| {
+            let key = (kind, own.sum());
+            let known = sets.get(&key).and_then(WeakKindSet::upgrade);
+            known.filter(|known| known == own).unwrap_or_else(|| {
+                sets.insert(key, own.downgrade());
+                own.clone()
+            })
+        })
+    }
+}
 
 /// Whether objects of a kind are endpoints, or parts of them, and nothing else to other workloads.
 pub(crate) fn is_endpoint(kind: ResourceKind) -> bool {
@@ -30,8 +59,15 @@ pub(crate) struct Told {
     pub(crate) set: EncodedSet,
     /// What users asked for and did not get.
     pub(crate) faults: Vec<Fault>,
-    /// The hash of what it was made of.
-    mark: u128,
+    mark: Mark,
+}
+
+/// The hash of what a part was made of.
+#[derive(Debug, PartialEq, Eq)]
+enum Mark {
+    Whole(u128),
+    /// Endpoints were replaced since: it is like nothing else.
+    Patched,
 }
 
 impl Told {
@@ -40,19 +76,17 @@ impl Told {
         view: &Arc<ProxyView>,
         part: Part,
         snapshot: &Snapshot,
-        known: &Known,
+        shelf: &Shelf,
         before: Option<&Arc<Self>>,
     ) -> Arc<Self> {
         let inputs = select_part(view, snapshot, part);
-        let mark = fingerprint(&inputs);
+        let marks = Marks::of(&inputs);
+        let mark = Mark::Whole(marks.whole());
         if let Some(before) = before.filter(|before| before.mark == mark) {
             return Arc::clone(before);
         }
-        let (set, faults) = render_encoded(&inputs, known);
-        let set = match before {
-            Some(before) => set.sharing(&before.set),
-            None => set,
-        };
+        let (set, faults) = render_encoded(&inputs, &marks, &shelf.known);
+        let set = shelf.share(set);
         Arc::new(Self { view: Arc::clone(view), part, set, faults, mark })
     }
 
@@ -61,12 +95,12 @@ impl Told {
         self: &Arc<Self>,
         changes: &Changes,
         snapshot: &Snapshot,
-        known: &Known,
+        shelf: &Shelf,
     ) -> Option<Arc<Self>> {
         match self.part {
             Part::Inbound if !self.concerns_inbound(changes) => Some(Arc::clone(self)),
             Part::Outbound if changes.keys().all(|key| is_endpoint(key.kind)) => {
-                self.with_endpoints(changes, snapshot, known)
+                self.with_endpoints(changes, snapshot, shelf)
             }
             _ => None,
         }
@@ -92,7 +126,7 @@ impl Told {
         self: &Arc<Self>,
         changes: &Changes,
         snapshot: &Snapshot,
-        known: &Known,
+        shelf: &Shelf,
     ) -> Option<Arc<Self>> {
         let namespaces: BTreeSet<&str> = changes.keys().map(|key| &*key.name.namespace).collect();
         let is_meant = |service: &MeshService| namespaces.contains(service.namespace());
@@ -109,7 +143,7 @@ impl Told {
         if !inputs.faults.is_empty() || !self.faults.is_empty() {
             return None;
         }
-        let (some, _) = render_encoded(&inputs, known);
+        let (some, _) = render_encoded(&inputs, &Marks::of(&inputs), &shelf.known);
         let is_other = |kind: Kind, resource: &&Arc<Encoded>| {
             let before = self.set.get(kind, &resource.name);
             before.is_none_or(|before| before.version != resource.version)
@@ -134,7 +168,7 @@ impl Told {
         if !is_changed {
             return Some(Arc::clone(self));
         }
-        let mark = fingerprint(&(self.mark, fingerprint(&inputs)));
+        let (set, mark) = (shelf.share(set), Mark::Patched);
         let (view, part) = (Arc::clone(&self.view), self.part);
         Some(Arc::new(Self { view, part, set, faults: Vec::new(), mark }))
     }

@@ -62,9 +62,12 @@ pub(crate) const PASSTHROUGH: &str = "PassthroughCluster";
 pub(crate) fn table(input: &RouteTable) -> RouteConfiguration {
     let mut virtual_hosts: Vec<VirtualHost> = input.hosts.iter().map(virtual_host).collect();
     virtual_hosts.extend(input.fallback.as_ref().map(catch_all));
+    RouteConfiguration { name: input.name.clone(), virtual_hosts, ..frame(input) }
+}
+
+/// What a table says for all its hosts. In the encoding it stands behind them.
+pub(crate) fn frame(input: &RouteTable) -> RouteConfiguration {
     RouteConfiguration {
-        name: input.name.clone(),
-        virtual_hosts,
         validate_clusters: wrap::boolean(false),
         max_direct_response_body_size_bytes: wrap::number(DIRECT_BODY_MAX),
         ignore_port_in_host_matching: !input.is_port_matched,
@@ -72,7 +75,7 @@ pub(crate) fn table(input: &RouteTable) -> RouteConfiguration {
     }
 }
 
-fn virtual_host(input: &VirtualHostInput) -> VirtualHost {
+pub(crate) fn virtual_host(input: &VirtualHostInput) -> VirtualHost {
     let tls =
         if input.is_tls_required { TlsRequirementType::All } else { TlsRequirementType::None };
     VirtualHost {
@@ -99,7 +102,7 @@ pub(crate) fn catch_all_table(policy: &OutboundPolicy) -> RouteConfiguration {
 }
 
 /// The virtual host for all other hosts: Istio's `block_all` and `allow_any`.
-fn catch_all(policy: &OutboundPolicy) -> VirtualHost {
+pub(crate) fn catch_all(policy: &OutboundPolicy) -> VirtualHost {
     let pass = |cluster: &str| {
         Action::Route(EnvoyAction {
             timeout: Some(wrap::duration(Duration::ZERO)),
