@@ -41,7 +41,7 @@ pub const GATEWAY_NAME_LABEL: &str = "gateway.networking.k8s.io/gateway-name";
 const NO_BACKEND: &str = "backend.invalid";
 
 /// What the Gateway API says of a mesh.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Converted {
     /// Gateways, VirtualServices and DestinationRules.
     pub(crate) resources: Vec<Arc<Resource>>,

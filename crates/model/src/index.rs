@@ -19,7 +19,8 @@ use sluis_resources::{
 
 use crate::{
     ApiStatus, Changes, MeshService, Rule, ServiceSource, address::Allocator,
-    endpoint::EndpointMemo, gateway_api, gateway_api::Converted, platform::Platform, rules::NamespaceRules, scope::ScopeMemo,
+    endpoint::EndpointMemo, gateway_api, gateway_api::Converted, platform::Platform,
+    rules::NamespaceRules, scope::ScopeMemo,
 };
 
 /// A resource whose spec is known to be of one kind.
@@ -119,7 +120,7 @@ impl Index {
     /// The index of these resources, which differ by `changes` from those of `before`.
     pub(crate) fn build(resources: &Resources, before: &Self, changes: &Changes) -> Self {
         let mut kinds: BTreeSet<Kind> = changes.keys().map(|key| key.kind).collect();
-        let converted = converted(resources, before, &kinds);
+        let converted = converted(resources, before);
         if !Arc::ptr_eq(&converted, &before.converted) {
             kinds.extend(CONVERTED_KINDS);
         }
@@ -177,6 +178,14 @@ impl Index {
         index
     }
 
+    /// The objects that were made from the Gateway API and are not the same in both.
+    pub(crate) fn converted_otherwise(&self, before: &Self) -> BTreeSet<Key> {
+        let (new, old) = (&self.converted.resources, &before.converted.resources);
+        let gone = old.iter().filter(|resource| !new.contains(resource));
+        let came = new.iter().filter(|resource| !old.contains(resource));
+        gone.chain(came).map(|resource| resource.key()).collect()
+    }
+
     /// The status of every resource of the Gateway API that is ours.
     pub(crate) fn api_statuses(&self) -> &BTreeMap<Key, ApiStatus> {
         &self.converted.statuses
@@ -186,15 +195,10 @@ impl Index {
 /// The kinds that resources of the Gateway API are made into.
 const CONVERTED_KINDS: [Kind; 3] = [Kind::DestinationRule, Kind::Gateway, Kind::VirtualService];
 
-/// What the resources of the Gateway API mean: as before when only endpoints have changed, or when
-/// there are none, as there were none.
-fn converted(resources: &Resources, before: &Index, kinds: &BTreeSet<Kind>) -> Arc<Converted> {
-    if kinds.iter().all(|kind| ENDPOINT_KINDS.contains(kind)) {
-        return Arc::clone(&before.converted);
-    }
+/// What the resources of the Gateway API mean; as before where that is the same.
+fn converted(resources: &Resources, before: &Index) -> Arc<Converted> {
     let converted = gateway_api::convert(resources);
-    let is_empty = |one: &Converted| one.resources.is_empty() && one.statuses.is_empty();
-    if is_empty(&converted) && is_empty(&before.converted) {
+    if converted == *before.converted {
         return Arc::clone(&before.converted);
     }
     Arc::new(converted)

@@ -41,7 +41,8 @@ pub struct Batch {
 pub struct Changes {
     /// New ones.
     pub added: BTreeSet<Key>,
-    /// Those that say something else now.
+    /// Those that say something else now; also what is made of objects of the Gateway API, when that
+    /// comes, goes or changes.
     pub changed: BTreeSet<Key>,
     /// Those that are gone.
     pub removed: BTreeSet<Key>,
@@ -93,6 +94,7 @@ pub fn apply(snapshot: &Snapshot, batch: Batch) -> (Snapshot, Changes) {
         return (snapshot.clone(), changes);
     }
     let index = Arc::new(Index::build(&resources, &snapshot.index, &changes));
+    changes.changed.extend(index.converted_otherwise(&snapshot.index));
     (Snapshot { resources: Arc::new(resources), index }, changes)
 }
 

@@ -11,7 +11,7 @@ const WALKS: u64 = 6;
 const STEPS: usize = 40;
 
 /// Objects that come, go and change: each in its variants.
-const OBJECTS: [&[&str]; 17] = [
+const OBJECTS: [&[&str]; 19] = [
     &[
         "kind: Service\nmetadata: {name: api, namespace: a}\nspec: {clusterIP: 10.0.0.1, selector: {app: api}, ports: [{port: 80, name: http}]}",
         "kind: Service\nmetadata: {name: api, namespace: a}\nspec: {clusterIP: None, selector: {app: api}, ports: [{port: 80, name: http}, {port: 90, name: tcp}]}",
@@ -74,6 +74,13 @@ const OBJECTS: [&[&str]; 17] = [
         "kind: Namespace\nmetadata: {name: a}",
         "kind: Namespace\nmetadata: {name: a, labels: {team: one}}",
     ],
+    &[
+        "kind: HTTPRoute\nmetadata: {name: db, namespace: b}\nspec: {parentRefs: [{group: '', kind: Service, name: api, namespace: a}], rules: [{backendRefs: [{name: api, namespace: a, port: 80}], timeouts: {request: 2s}}]}",
+        "kind: HTTPRoute\nmetadata: {name: db, namespace: b}\nspec: {parentRefs: [{name: edge, namespace: a}], rules: [{backendRefs: [{name: db, port: 5432}]}]}",
+    ],
+    &[
+        "kind: Gateway\nmetadata: {name: edge, namespace: a}\nspec: {gatewayClassName: istio, listeners: [{name: http, port: 8080, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]}",
+    ],
 ];
 
 /// Who is connected: known and unknown workloads of both namespaces, and a gateway.
@@ -91,6 +98,8 @@ fn object(text: &str) -> String {
     let group = match text.split_whitespace().nth(1).unwrap() {
         "Service" | "Pod" | "Namespace" => "v1",
         "EndpointSlice" => "discovery.k8s.io/v1",
+        "HTTPRoute" => "gateway.networking.k8s.io/v1",
+        "Gateway" if text.contains("gatewayClassName") => "gateway.networking.k8s.io/v1",
         "PeerAuthentication" => "security.istio.io/v1",
         "EnvoyFilter" => "networking.istio.io/v1alpha3",
         _ => "networking.istio.io/v1",
