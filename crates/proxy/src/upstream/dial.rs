@@ -61,7 +61,11 @@ async fn start_tls(
     let host = context.host.filter(|host| backend.auto_sni && !is_ip(host));
     let endpoint_name = pick.hostname().filter(|_| settings.auto_host_sni);
     let sni = host.or(endpoint_name.map(|name| &**name));
-    let stream = tls
+    let offering =
+        context.offers.filter(|_| settings.alpn.is_empty()).map(|name| tls.offering(name));
+    let stream = offering
+        .as_ref()
+        .unwrap_or(&*tls)
         .connect(Replay::new(BytesMut::new(), socket), sni)
         .await
         .map_err(|error| fault(words(&error)))?;
