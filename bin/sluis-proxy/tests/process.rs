@@ -13,7 +13,10 @@ use std::{
     },
     path::Path,
     process::{Child, ChildStderr, Command, Stdio},
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicU16, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -96,6 +99,19 @@ fn read_lines(stderr: ChildStderr) -> mpsc::Receiver<String> {
     lines
 }
 
+/// A port that nobody has: below those that the system hands out, and another at each call, so that
+/// tests beside each other cannot meet.
+fn spare_port() -> u16 {
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 20_000).unwrap();
+    loop {
+        let port = 10_000 + (first + CALLS.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 /// A TCP listener in front of a server that only says hello.
 fn bootstrap(dir: &Path) -> (Value, SocketAddr) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -108,7 +124,7 @@ fn bootstrap(dir: &Path) -> (Value, SocketAddr) {
             kept.push(stream);
         }
     });
-    let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let at = SocketAddr::from(([127, 0, 0, 1], spare_port()));
     let address = |at: SocketAddr| json!({"socket_address": {"address": at.ip().to_string(), "port_value": at.port()}});
     let bootstrap = json!({
         "admin": {"address": {"pipe": {"path": dir.join("admin")}}},

@@ -13,6 +13,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -92,7 +93,7 @@ fn a_real_envoy_wraps_tls_in_tls_and_the_gateway_cannot_read_it() {
     let folder = env::temp_dir().join(format!("sluis-tls-in-tls-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
     certificates(&folder);
-    let [gateway, plainly, variant] = free_ports();
+    let [gateway, plainly, variant] = std::array::from_fn(|_| spare_port());
     let bootstrap = bootstrap(&folder, gateway, [(plainly, MITM), (variant, &client_tls())]);
     let envoy = Envoy::start(Path::new(&binary), folder, &bootstrap);
     assert_eq!(envoy.ask(variant), "HTTP/1.1 200 OK");
@@ -118,10 +119,17 @@ fn client_tls() -> String {
     format!("{MITM}~client-tls")
 }
 
-fn free_ports<const N: usize>() -> [u16; N] {
-    let bound: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap());
-    bound.map(|listener| listener.local_addr().unwrap().port())
+/// A port that nobody has: below those that the system hands out, and another at each call, so that
+/// tests beside each other cannot meet.
+fn spare_port() -> u16 {
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 20_000).unwrap();
+    loop {
+        let port = 10_000 + (first + CALLS.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A root, and a certificate of the gateway for the API's name.

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
+    sync::atomic::{AtomicU16, Ordering},
     time::Duration,
 };
 
@@ -101,6 +102,19 @@ fn bootstrap(serve: &Serve, clusters: &Value, port: u16, log: &Path) -> Value {
             "clusters": clusters } })
 }
 
+/// A port that nobody has: below those that the system hands out, and another at each call, so that
+/// tests beside each other cannot meet.
+fn spare_port() -> u16 {
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 20_000).unwrap();
+    loop {
+        let port = 10_000 + (first + CALLS.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
 impl Side {
     async fn ours(serve: &Serve, clusters: &Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -115,9 +129,7 @@ impl Side {
     async fn envoy(program: &str, serve: &Serve, clusters: &Value) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("access.log");
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let address = SocketAddr::from(([127, 0, 0, 1], spare_port()));
         let config = bootstrap(serve, clusters, address.port(), &log);
         let file = dir.path().join("envoy.json");
         std::fs::write(&file, config.to_string()).unwrap();

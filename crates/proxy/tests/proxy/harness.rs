@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU16, Ordering},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -124,6 +125,19 @@ impl Proxy {
 pub(crate) struct Echo {
     pub(crate) address: SocketAddr,
     _task: tokio::task::JoinSet<()>,
+}
+
+/// A port that nobody has: below those that the system hands out, and another at each call, so that
+/// tests beside each other cannot meet.
+pub(crate) fn spare_port() -> u16 {
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 20_000).unwrap();
+    loop {
+        let port = 10_000 + (first + CALLS.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Echo {

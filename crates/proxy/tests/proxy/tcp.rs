@@ -143,9 +143,7 @@ async fn a_proxy_header_tells_the_destination_and_hands_over_to_its_listener() {
 async fn a_connection_to_its_own_listener_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let log = log_in(&dir);
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let own = free.local_addr().unwrap();
-    drop(free);
+    let own = std::net::SocketAddr::from(([127, 0, 0, 1], crate::harness::spare_port()));
     let body = json!({
         "address": crate::harness::address(own),
         "use_original_dst": true,

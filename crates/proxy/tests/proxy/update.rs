@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     control_plane::ControlPlane,
-    harness::{Echo, Proxy, address, cluster, expect, listener, log_in, tcp_chain},
+    harness::{Echo, Proxy, address, cluster, expect, listener, log_in, spare_port, tcp_chain},
     pki::Pki,
 };
 
@@ -27,8 +27,8 @@ fn set(listeners: &[Value], clusters: &[Value]) -> ResourceSet {
     set
 }
 
-async fn free_port() -> SocketAddr {
-    tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+fn spare() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], spare_port()))
 }
 
 fn tcp(at: SocketAddr, to: &str, log: &Path) -> Value {
@@ -42,7 +42,7 @@ async fn an_update_reaches_new_connections_and_old_ones_stay() {
     let (log, pki) = (log_in(&dir), Pki::new(dir.path()));
     let (a, b) = (Echo::start("a").await, Echo::start("b").await);
     let clusters = [cluster("a", &[a.address]), cluster("b", &[b.address])];
-    let at = free_port().await;
+    let at = spare();
     let control = ControlPlane::start(&pki, &set(&[tcp(at, "a", &log)], &clusters)).await;
     let proxy =
         Proxy::start(tempfile::tempdir().unwrap(), control.bootstrap(), Duration::ZERO).await;
@@ -72,7 +72,7 @@ async fn a_rejected_listener_is_named_and_the_last_good_one_stays() {
     let (log, pki) = (log_in(&dir), Pki::new(dir.path()));
     let a = Echo::start("a").await;
     let clusters = [cluster("a", &[a.address])];
-    let at = free_port().await;
+    let at = spare();
     let control = ControlPlane::start(&pki, &set(&[tcp(at, "a", &log)], &clusters)).await;
     let proxy =
         Proxy::start(tempfile::tempdir().unwrap(), control.bootstrap(), Duration::ZERO).await;
@@ -96,7 +96,7 @@ async fn a_listener_that_cannot_listen_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let (log, pki) = (log_in(&dir), Pki::new(dir.path()));
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (at, a) = (free_port().await, Echo::start("a").await);
+    let (at, a) = (spare(), Echo::start("a").await);
     let clusters = [cluster("a", &[a.address])];
     let control = ControlPlane::start(&pki, &set(&[tcp(at, "a", &log)], &clusters)).await;
     let proxy =
@@ -114,7 +114,7 @@ async fn a_listener_that_cannot_listen_is_refused_by_name() {
 async fn a_proxy_works_on_when_its_control_plane_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let (log, pki) = (log_in(&dir), Pki::new(dir.path()));
-    let (at, a) = (free_port().await, Echo::start("a").await);
+    let (at, a) = (spare(), Echo::start("a").await);
     let control =
         ControlPlane::start(&pki, &set(&[tcp(at, "a", &log)], &[cluster("a", &[a.address])])).await;
     let proxy =

@@ -4,6 +4,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
 use sluis_rules::{SecretName, TlsVersions, UpstreamTls, Validation};
@@ -82,9 +83,17 @@ static_resources:
     )
 }
 
-async fn free_port() -> u16 {
-    let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    probe.local_addr().unwrap().port()
+/// A port that nobody has: below those that the system hands out, and another at each call, so that
+/// tests beside each other cannot meet.
+fn spare_port() -> u16 {
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 20_000).unwrap();
+    loop {
+        let port = 10_000 + (first + CALLS.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The serial of the certificate that is shown, after a whole exchange.
@@ -147,7 +156,7 @@ async fn a_real_envoy_shows_verifies_and_rotates_what_we_serve() {
     };
     let from_files = write_files();
     let name = format!("file-cert:{0}/c~{0}/k", served.dir.path().display());
-    let (mutual, files) = (free_port().await, free_port().await);
+    let (mutual, files) = (spare_port(), spare_port());
     let config = served.dir.path().join("envoy.yaml");
     fs::write(&config, bootstrap(&served.path(), mutual, files, &name)).unwrap();
     let _envoy = Running(
