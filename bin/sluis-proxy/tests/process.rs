@@ -106,7 +106,7 @@ fn spare_port() -> u16 {
     let first = u16::try_from(std::process::id() % 20_000).unwrap();
     loop {
         let port = 10_000 + (first + CALLS.fetch_add(1, Ordering::Relaxed)) % 20_000;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }

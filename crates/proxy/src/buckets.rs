@@ -17,7 +17,10 @@ use sluis_rules::{LocalRateLimit, TokenBucket};
 
 /// Buckets of the process, by their limit's place in memory, which the entry keeps alive.
 #[derive(Debug, Default)]
-pub(crate) struct Buckets(Mutex<HashMap<usize, (Arc<LocalRateLimit>, Arc<Bucket>)>>);
+pub(crate) struct Buckets(Mutex<HashMap<usize, Shared>>);
+
+/// A bucket, and the limit that it belongs to.
+type Shared = (Arc<LocalRateLimit>, Arc<Bucket>);
 
 impl Buckets {
     /// The bucket of a limit, full when it is asked for the first time; `None` when it has none.

@@ -175,6 +175,28 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// The first IPv4 address of this machine that is not loopback, as Envoy names itself; 127.0.0.1
+/// without one.
+pub(crate) fn local_ip() -> IpAddr {
+    let table = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    first_local(&table).unwrap_or(Ipv4Addr::LOCALHOST).into()
+}
+
+/// Reads the kernel's table: an address stands on the line before `/32 host LOCAL`.
+fn first_local(table: &str) -> Option<Ipv4Addr> {
+    let mut address = None;
+    for line in table.lines().map(str::trim) {
+        if let Some(found) = line.strip_prefix("|-- ") {
+            address = found.parse::<Ipv4Addr>().ok();
+        } else if line == "/32 host LOCAL"
+            && let Some(found) = address.filter(|found| !found.is_loopback())
+        {
+            return Some(found);
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,26 +220,4 @@ mod tests {
         let first = listen_tcp("127.0.0.1:0".parse().unwrap(), options).unwrap();
         listen_tcp(first.local_addr().unwrap(), options).unwrap();
     }
-}
-
-/// The first IPv4 address of this machine that is not loopback, as Envoy names itself; 127.0.0.1
-/// without one.
-pub(crate) fn local_ip() -> IpAddr {
-    let table = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
-    first_local(&table).unwrap_or(Ipv4Addr::LOCALHOST).into()
-}
-
-/// Reads the kernel's table: an address stands on the line before `/32 host LOCAL`.
-fn first_local(table: &str) -> Option<Ipv4Addr> {
-    let mut address = None;
-    for line in table.lines().map(str::trim) {
-        if let Some(found) = line.strip_prefix("|-- ") {
-            address = found.parse::<Ipv4Addr>().ok();
-        } else if line == "/32 host LOCAL"
-            && let Some(found) = address.filter(|found| !found.is_loopback())
-        {
-            return Some(found);
-        }
-    }
-    None
 }

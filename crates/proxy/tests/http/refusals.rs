@@ -177,7 +177,7 @@ async fn http_1_0_is_served_where_it_is_allowed() {
 #[tokio::test]
 async fn absolute_urls_are_refused_where_they_are_not_allowed() {
     let settings = json!({"http_protocol_options": {"allow_absolute_url": false}});
-    let scene = Scene::with(&crate::peers::to_origin(), &settings).await;
+    let scene = Scene::with(&to_origin(), &settings).await;
     let mut client = scene.client().await;
     client.send("GET http://b.test/x HTTP/1.1\r\nHost: b.test\r\n\r\n").await;
     assert_eq!(client.head().await.line(), "HTTP/1.1 404 Not Found");

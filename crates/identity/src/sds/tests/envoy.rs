@@ -11,7 +11,7 @@ use sluis_rules::{SecretName, TlsVersions, UpstreamTls, Validation};
 use sluis_tls::{ClientTls, Leaf};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
 };
 
 use super::*;

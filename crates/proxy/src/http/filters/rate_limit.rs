@@ -22,8 +22,11 @@ pub(super) struct RateLimit {
     own: Arc<LocalRateLimit>,
     /// The process' buckets, by the limit's place in memory, which the entry keeps alive, and by
     /// connection where each has its own.
-    buckets: RefCell<HashMap<(usize, u64), (Arc<LocalRateLimit>, Option<Arc<Bucket>>)>>,
+    buckets: RefCell<HashMap<(usize, u64), Known>>,
 }
+
+/// A limit, and its bucket where it has one.
+type Known = (Arc<LocalRateLimit>, Option<Arc<Bucket>>);
 
 /// What was decided by, for the response.
 #[derive(Debug, Default)]

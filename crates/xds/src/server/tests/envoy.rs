@@ -62,7 +62,7 @@ async fn a_real_envoy_takes_its_configuration_and_refuses_a_bad_listener() {
         };
         let server = Running::serve(listener, server);
         let directory = tempfile::tempdir().unwrap();
-        let tls = has_tls.then(|| client_tls(&pki, directory.path())).unwrap_or_default();
+        let tls = if has_tls { client_tls(&pki, directory.path()) } else { String::default() };
         let bootstrap = bootstrap(api, server.address, &tls);
         let _envoy = Envoy(
             Command::new(&binary)
