@@ -89,9 +89,6 @@ fn setting(at: &At<'_>, any: &Any, may_wrap: bool) -> Option<FilterSetting> {
         "envoy.config.route.v3.CorsPolicy" => {
             Some(FilterSetting::Cors(cors(at, &at.unpack(any)?)?))
         }
-        "envoy.extensions.filters.http.cors.v3.CorsPolicy" => {
-            Some(FilterSetting::Cors(cors(at, &of_extension(at.unpack(any)?))?))
-        }
         "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
             Some(FilterSetting::Fault(Arc::new(fault(at, any)?)))
         }
@@ -111,24 +108,6 @@ fn setting(at: &At<'_>, any: &Any, may_wrap: bool) -> Option<FilterSetting> {
             at.fault(format!("{other} is not supported"));
             None
         }
-    }
-}
-
-/// The policy in its own extension's message, which says the same as the route's older one.
-fn of_extension(
-    policy: envoy_types::pb::envoy::extensions::filters::http::cors::v3::CorsPolicy,
-) -> PbCors {
-    PbCors {
-        allow_origin_string_match: policy.allow_origin_string_match,
-        allow_methods: policy.allow_methods,
-        allow_headers: policy.allow_headers,
-        expose_headers: policy.expose_headers,
-        max_age: policy.max_age,
-        allow_credentials: policy.allow_credentials,
-        enabled_specifier: policy.filter_enabled.map(EnabledSpecifier::FilterEnabled),
-        shadow_enabled: policy.shadow_enabled,
-        allow_private_network_access: policy.allow_private_network_access,
-        forward_not_matching_preflights: policy.forward_not_matching_preflights,
     }
 }
 
