@@ -73,7 +73,7 @@ async fn start_tls(
 }
 
 /// Why a handshake failed, in words: a reason of ours would be shown as code.
-fn words(error: &std::io::Error) -> String {
+fn words(error: &io::Error) -> String {
     use rustls::{CertificateError, Error};
     match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(CertificateError::Other(reason))) => {
