@@ -65,7 +65,7 @@ async fn start_tls(
         context.offers.filter(|_| settings.alpn.is_empty()).map(|name| tls.offering(name));
     let stream = offering
         .as_ref()
-        .unwrap_or(&*tls)
+        .unwrap_or(tls)
         .connect(Replay::new(BytesMut::new(), socket), sni)
         .await
         .map_err(|error| fault(words(&error)))?;
