@@ -85,7 +85,7 @@ async fn by_locality_weight_and_what_is_left_of_each() {
 async fn the_next_priority_takes_what_the_first_cannot() {
     let [a, b, c] = origins().await;
     let list: [Locality<'_>; 2] =
-        [("one", 1, 0, &[(&a, "HEALTHY"), (&b, "DRAINING")]), ("two", 1, 1, &[(&c, "HEALTHY")])];
+        [("one", 1, 0, &[(&a, "HEALTHY"), (&b, "UNHEALTHY")]), ("two", 1, 1, &[(&c, "HEALTHY")])];
     for side in sides(to_origin(json!({})), json!([localities(&list, json!({}))])).await {
         let counts = counts(&side, 300).await;
         // Half of the first is healthy: 70 % stay, by the overprovisioning of 1.4.
