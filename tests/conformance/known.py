@@ -5,18 +5,13 @@ The reason is for the reader of the table; ARCHITECTURE.md tells the larger ones
 
 STALE = ("a kept connection that closes before anything came back is replaced once for an idempotent "
          "request (RFC 9110 section 9.2.2), whatever the policy says of retries")
-BODY = "the service sends a body where there is none to be; Envoy breaks the stream, we drop the body"
 STRICT = "an ambiguous or malformed target or host is refused with 400 before a route is looked for"
-TUNNEL = "a half-closed tunnel is carried on until its other half ends, so its end is in order"
 OLD = "a request of HTTP/1.0 that is turned away is logged like every other"
 TLS = "the same refusal; the log words the reason as our TLS library does"
 
 DIFFERENT = {
     "retries/*:close": STALE,
     "http2/http1 HEAD to two.test": "no transfer-encoding for a body that is never sent",
-    "http2/http2 HEAD to two.test": BODY,
-    "http2/http? 204 of two.test": BODY,
-    "http2/http? 304 of two.test": BODY,
     "http2/2 with scheme https to two.test": "the scheme is that of the connection, not what a client says",
     "http2/2 bad host besides": "a Host that contradicts :authority is refused (RFC 9113 section 8.3.1)",
     "http2/2 path '/a#b'": "the codec cuts a fragment off; it reaches no route and no endpoint",
@@ -30,11 +25,8 @@ DIFFERENT = {
     "forwarding/expect continue": "100 is omitted when the body has come already (RFC 9110 section 10.1.1)",
     "forwarding/HTTP/1.0": OLD,
     "forwarding/HTTP/1.0 keep-alive": OLD,
-    "upgrades/websocket": TUNNEL,
-    "upgrades/websocket in capitals": TUNNEL,
     "upgrades/websocket refused": "the connection of a refused upgrade can be used again",
     "upgrades/CONNECT": "CONNECT is refused as such where no listener allows it",
     "tls/originated origin-wrong": TLS,
     "tls/originated origin-stranger": TLS,
-    "tls/originated origin-plain": "a handshake with a server of plain text fails at once; Envoy's client waits",
 }

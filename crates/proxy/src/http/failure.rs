@@ -88,11 +88,8 @@ impl Failure {
                     ConnectError::Timeout { .. } => "connection timeout",
                     _ => "remote connection failure",
                 };
-                let why = match error.transport_failure() {
-                    Some(why) => format!(", transport failure reason: TLS_error: {why}"),
-                    None => String::new(),
-                };
-                told(503, error.details(), format!("{start}{reason}{why}").into())
+                // As in Envoy why a handshake failed is for the log: the client may be anyone.
+                told(503, error.details(), format!("{start}{reason}").into())
             }
             Self::Closed { .. } => told(
                 503,

@@ -103,10 +103,6 @@ fn preflight(
     if policies.flag(|policy| policy.credentials, false) {
         said.push((b"access-control-allow-credentials", b"true"));
     }
-    let expose = policies.text(|policy| &policy.expose);
-    if is_allowed && !expose.is_empty() {
-        said.push((b"access-control-expose-headers", expose.as_bytes()));
-    }
     let of_request = |name: &[u8]| request.get_name(name).unwrap_or_default();
     match policies.text(|policy| &policy.methods) {
         "" => {}
