@@ -645,3 +645,86 @@ async fn the_codec_may_be_set() {
     let rest = client.frames().await;
     assert!(!rest.windows(4).any(|four| four == b"HTTP"), "{rest:?}");
 }
+
+#[tokio::test]
+async fn mirrors_may_speak_http2() {
+    let routes = json!([{
+        "match": {"prefix": "/"},
+        "route": {"cluster": "origin", "request_mirror_policies": [{"cluster": "http2"}]},
+    }]);
+    let scene = Scene::with(&routes, &json!({})).await;
+    let mut client = scene.client().await;
+    client
+        .send(
+            "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        )
+        .await;
+    // Which of the two comes first is nobody's promise: the one that speaks first is the copy.
+    let (mut plain, mut copy) = (None, None);
+    for _ in 0..2 {
+        let stream = scene.origin.accept_stream().await;
+        let mut first = [0; 3];
+        soon("first bytes", stream.peek(&mut first)).await.unwrap();
+        match &first {
+            b"PRI" => {
+                let shaken = soon("handshake", h2::server::handshake(stream)).await.unwrap();
+                copy = Some(Origin(shaken));
+            }
+            _ => plain = Some(crate::peers::Peer::new(stream)),
+        }
+    }
+    let mut origin = plain.unwrap();
+    origin.head().await;
+    origin.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(client.head().await.line(), "HTTP/1.1 200 OK");
+    let mut mirror = copy.unwrap();
+    let (request, mut respond) = mirror.accept().await;
+    let driver = mirror.drive();
+    assert_eq!(request.uri().to_string(), "http://a-shadow/a");
+    assert_eq!(body(request.into_body()).await.0, "ab");
+    respond.send_response(Response::new(()), true).unwrap();
+    drop(driver);
+}
+
+#[tokio::test]
+async fn an_upstream_stream_has_its_greatest_age() {
+    let mut options = json!({"explicit_http_config": {"http2_protocol_options": {}}});
+    options["common_http_protocol_options"] = json!({"max_stream_duration": "0.2s"});
+    let scene = Scene::with_http2(&to_http2(), &json!({}), &options).await;
+    let mut client = Client::of(&scene).await;
+    let response = client.get("/").await;
+    let mut origin = Origin::of(&scene).await;
+    let _held = origin.accept().await;
+    let driver = origin.drive();
+    assert_eq!(soon("response", response).await.unwrap().status(), 408);
+    drop(driver);
+    let log = scene.log().await;
+    assert_eq!(log, ["GET / 408 UMSDR upstream_max_stream_duration_reached 0 36 http2 default"]);
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_answer_pings_is_given_up() {
+    let options = json!({"explicit_http_config": {"http2_protocol_options": {
+        "connection_keepalive": {"interval": "0.05s", "timeout": "0.2s"},
+    }}});
+    let scene = Scene::with_http2(&to_http2(), &json!({}), &options).await;
+    let mut client = Client::of(&scene).await;
+    let response = client.get("/").await;
+    // It reads nothing, and so answers nothing.
+    let origin = Origin::of(&scene).await;
+    assert_eq!(soon("response", response).await.unwrap().status(), 503);
+    drop(origin);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_pings_is_given_up() {
+    let settings = json!({"http2_protocol_options": {
+        "connection_keepalive": {"interval": "0.05s", "timeout": "0.2s"},
+    }});
+    let scene = Scene::with(&to_origin(), &settings).await;
+    let mut client = scene.client().await;
+    // A preface and empty settings, and not a word more.
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    client.send_bytes(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+    client.frames().await;
+}
