@@ -61,7 +61,6 @@ use crate::{
 };
 use client::Protocol;
 use connection::Place;
-pub(crate) use grpc::status as grpc_status;
 pub use state::WorkerState;
 
 impl Protocol {

@@ -9,7 +9,6 @@
 //! ```
 
 pub(super) mod connection;
-pub(super) mod copy;
 pub(super) mod endpoint;
 mod heads;
 mod ping;
