@@ -105,7 +105,8 @@ class Mesh(Scene):
         return {workload: self.proxy(workload).get("pid") for workload in (GATEWAY, NOTEBOOK)}
 
     def faults(self):
-        return "\n".join((self.status() or {"faults": []})["faults"])
+        """What is wrong; warnings apart: the article's own script has one."""
+        return "\n".join(self.errors(self.status() or {}))
 
     def told(self):
         """What `sluis up` has printed."""

@@ -139,7 +139,7 @@ def renewed(options):
             """Notes each serial number that a proxy holds; has connections made anew."""
             change_cluster(mesh, int((time.monotonic() - began) / HANDSHAKES))
             for workload, serials in seen.items():
-                serial = next(secret["serial"] for secret in mesh.show("secrets", workload)["secrets"]
+                serial = next(secret["serial"] for secret in mesh.show("secrets", workload)
                               if secret["name"] == "default")
                 if serial not in serials:
                     serials.append(serial)
