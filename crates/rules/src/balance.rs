@@ -98,11 +98,13 @@ impl Balancer {
             .filter(|at| matches!(endpoints.list[*at].address, EndpointAddress::Fixed(_)))
             .map(|at| {
                 let seen = observe(at).into();
+                let health = worse(endpoints.list[at].health, seen.health);
+                let is_new = cluster.ignores_new_hosts && seen.is_pending;
                 Member {
                     place: at as u32,
-                    health: worse(endpoints.list[at].health, seen.health),
+                    health,
                     share: seen.share,
-                    is_excluded: cluster.ignores_new_hosts && seen.is_pending,
+                    is_excluded: is_new || health == Health::Draining,
                 }
             })
             .collect();
@@ -156,6 +158,7 @@ fn mix(random: u64) -> u64 {
 
 fn worse(a: Health, b: Health) -> Health {
     match (a, b) {
+        (Health::Draining, _) | (_, Health::Draining) => Health::Draining,
         (Health::Unhealthy, _) | (_, Health::Unhealthy) => Health::Unhealthy,
         (Health::Degraded, _) | (_, Health::Degraded) => Health::Degraded,
         _ => Health::Healthy,

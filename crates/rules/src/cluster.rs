@@ -250,6 +250,9 @@ pub enum Health {
     Degraded,
     /// Gets requests only in panic.
     Unhealthy,
+    /// As `Unhealthy`, and left out of every count: it goes, so what it carried is no loss (Envoy
+    /// counts it as excluded).
+    Draining,
 }
 
 /// How an endpoint is chosen.

@@ -84,12 +84,18 @@ async fn by_locality_weight_and_what_is_left_of_each() {
 #[tokio::test]
 async fn the_next_priority_takes_what_the_first_cannot() {
     let [a, b, c] = origins().await;
-    let list: [Locality<'_>; 2] =
-        [("one", 1, 0, &[(&a, "HEALTHY"), (&b, "UNHEALTHY")]), ("two", 1, 1, &[(&c, "HEALTHY")])];
-    for side in sides(to_origin(json!({})), json!([localities(&list, json!({}))])).await {
-        let counts = counts(&side, 300).await;
-        // Half of the first is healthy: 70 % stay, by the overprovisioning of 1.4.
-        check_near(&counts, &[("a", 210), ("b", 0), ("c", 90)], side.name);
+    // Half of the first is healthy: 70 % stay, by the overprovisioning of 1.4. What drains is not
+    // counted at all: the first is whole.
+    for (health, expected) in [
+        ("UNHEALTHY", [("a", 210), ("b", 0), ("c", 90)]),
+        ("DRAINING", [("a", 300), ("b", 0), ("c", 0)]),
+    ] {
+        let list: [Locality<'_>; 2] =
+            [("one", 1, 0, &[(&a, "HEALTHY"), (&b, health)]), ("two", 1, 1, &[(&c, "HEALTHY")])];
+        for side in sides(to_origin(json!({})), json!([localities(&list, json!({}))])).await {
+            let counts = counts(&side, 300).await;
+            check_near(&counts, &expected, side.name);
+        }
     }
 }
 

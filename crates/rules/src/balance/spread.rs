@@ -135,7 +135,7 @@ fn standing(endpoints: &Endpoints, group: &[Member]) -> Standing {
         match member.health {
             Health::Healthy => standing.healthy += weight,
             Health::Degraded => standing.degraded += weight,
-            Health::Unhealthy => continue,
+            Health::Unhealthy | Health::Draining => continue,
         }
         standing.usable_hosts += 1;
     }

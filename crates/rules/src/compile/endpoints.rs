@@ -107,9 +107,8 @@ fn endpoint(at: &At<'_>, entry: &LbEndpoint, sockets: &Sockets) -> Option<Endpoi
     let health = match HealthStatus::try_from(*health_status) {
         Ok(HealthStatus::Unknown | HealthStatus::Healthy) => Health::Healthy,
         Ok(HealthStatus::Degraded) => Health::Degraded,
-        Ok(HealthStatus::Unhealthy | HealthStatus::Draining | HealthStatus::Timeout) => {
-            Health::Unhealthy
-        }
+        Ok(HealthStatus::Unhealthy | HealthStatus::Timeout) => Health::Unhealthy,
+        Ok(HealthStatus::Draining) => Health::Draining,
         Err(_) => {
             at.field("health_status").unsupported();
             Health::Unhealthy
