@@ -26,7 +26,7 @@ DIFFERENT = {
     "forwarding/HTTP/1.0": OLD,
     "forwarding/HTTP/1.0 keep-alive": OLD,
     "upgrades/websocket refused": "the connection of a refused upgrade can be used again",
-    "upgrades/CONNECT": "CONNECT is refused as such where no listener allows it",
+    "upgrades/CONNECT": "CONNECT is not carried out yet: it is always refused",
     "tls/originated origin-wrong": TLS,
     "tls/originated origin-stranger": TLS,
 }
