@@ -28,6 +28,8 @@ pub(in crate::http) struct Remote {
     /// The protocol that the client would change to, when it asked for that.
     upgrade: Option<Vec<u8>>,
     is_interim_over: bool,
+    /// Whether the response may hold content: not that of HEAD, and none with 204 or 304.
+    may_have_content: bool,
 }
 
 impl Remote {
@@ -37,7 +39,16 @@ impl Remote {
         method: Method,
         upgrade: Option<Vec<u8>>,
     ) -> Self {
-        Self { response, send, recv: None, limits, method, upgrade, is_interim_over: false }
+        Self {
+            response,
+            send,
+            recv: None,
+            limits,
+            method,
+            upgrade,
+            is_interim_over: false,
+            may_have_content: true,
+        }
     }
 
     fn recv(&mut self) -> Result<&mut RecvStream, Fault> {
@@ -56,7 +67,11 @@ impl Remote {
 
 impl Source for Remote {
     fn poll_piece(&mut self, cx: &mut Context<'_>, _: &mut Desk) -> Poll<Result<Piece, Fault>> {
-        stream::poll_piece(self.recv()?, cx)
+        match ready!(stream::poll_piece(self.recv()?, cx)) {
+            // RFC 9113 §8.1.1: content where none can be is malformed; Envoy resets such a stream.
+            Ok(Piece::Data(..)) if !self.may_have_content => Poll::Ready(Err(Fault::Malformed)),
+            piece => Poll::Ready(piece),
+        }
     }
 
     fn passed(&mut self, len: usize) {
@@ -123,6 +138,8 @@ impl EndpointSide for Remote {
         if self.upgrade.is_some() && response.status().is_success() {
             self.read_agreement(desk)?;
         }
+        let status = response.status().as_u16();
+        self.may_have_content = self.method != Method::Head && !matches!(status, 204 | 304);
         self.recv = Some(response.into_body());
         desk.response_body = Body::Done;
         Poll::Ready(Ok(ends))
