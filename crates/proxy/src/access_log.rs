@@ -9,6 +9,7 @@
 
 mod flags;
 mod format;
+mod grpc;
 mod json;
 mod operator;
 mod time;
@@ -52,6 +53,8 @@ pub struct Record<'r> {
     pub request: Option<&'r RequestHead>,
     /// The fields of the response as it was sent.
     pub response: Option<&'r Fields>,
+    /// The trailers of the response; `None` without any.
+    pub trailers: Option<&'r http::HeaderMap>,
     /// `HTTP/1.1` and so on; `None` for TCP.
     pub protocol: Option<&'static str>,
     /// The status that the client got; 0 when it got none.
@@ -98,6 +101,7 @@ impl<'r> Record<'r> {
             response_duration: None,
             request: None,
             response: None,
+            trailers: None,
             protocol: None,
             response_code: 0,
             client: None,

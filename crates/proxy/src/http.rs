@@ -61,6 +61,7 @@ use crate::{
 };
 use client::Protocol;
 use connection::Place;
+pub(crate) use grpc::status as grpc_status;
 pub use state::WorkerState;
 
 impl Protocol {

@@ -297,8 +297,6 @@ pub struct Http2Keepalive {
     pub interval: Option<Duration>,
     /// How much the interval varies, in percent of it. Default 15.
     pub jitter_percent: u8,
-    /// Silence of a connection before a request on it is preceded by a ping; `None` never.
-    pub idle_interval: Option<Duration>,
     /// How long an answer may take before the connection is closed.
     pub timeout: Duration,
 }

@@ -5,7 +5,12 @@ use std::{net::SocketAddr, time::Duration};
 use sluis_http1::{Fields, Known, RequestHead};
 use sluis_rules::Address;
 
-use super::{FormatError, Record, time::TimeFormat, value::Value};
+use super::{
+    FormatError, Record,
+    grpc::{self, GrpcForm},
+    time::TimeFormat,
+    value::Value,
+};
 
 /// One operator with its arguments.
 #[derive(Clone, Debug)]
@@ -19,6 +24,8 @@ enum Kind {
     StartTime(TimeFormat),
     Request(Header),
     Response(Header),
+    Trailer(Header),
+    Grpc(GrpcForm),
     Protocol,
     ResponseCode,
     ResponseFlags,
@@ -93,7 +100,11 @@ impl Operator {
             }
             ("REQ", Some(header)) => Kind::Request(header_of(header).map_err(fault)?),
             ("RESP", Some(header)) => Kind::Response(header_of(header).map_err(fault)?),
-            ("TRAILER" | "DYNAMIC_METADATA", Some(_)) => Kind::Nothing,
+            ("TRAILER", Some(header)) => Kind::Trailer(header_of(header).map_err(fault)?),
+            ("GRPC_STATUS", Some(how)) => {
+                Kind::Grpc(GrpcForm::parse(how).ok_or_else(|| fault("not a form of a status"))?)
+            }
+            ("DYNAMIC_METADATA", Some(_)) => Kind::Nothing,
             ("REQ" | "RESP" | "TRAILER" | "DYNAMIC_METADATA", None) => {
                 return Err(fault("none given"));
             }
@@ -115,6 +126,8 @@ impl Operator {
             Kind::StartTime(format) => Value::Time(format, record.start),
             Kind::Request(header) => of_request(header, record),
             Kind::Response(header) => of_response(header, record),
+            Kind::Trailer(header) => of_trailers(header, record),
+            Kind::Grpc(form) => grpc::status(*form, record),
             Kind::Protocol => Value::text(record.protocol),
             Kind::ResponseCode => Value::Number(u64::from(record.response_code)),
             Kind::ResponseFlags => Value::List(record.flags.names()),
@@ -173,6 +186,8 @@ impl Operator {
 /// The operators without arguments.
 fn plain(name: &str) -> Option<Kind> {
     Some(match name {
+        "GRPC_STATUS" => Kind::Grpc(GrpcForm::Camel),
+        "GRPC_STATUS_NUMBER" => Kind::Grpc(GrpcForm::Number),
         "PROTOCOL" => Kind::Protocol,
         "RESPONSE_CODE" => Kind::ResponseCode,
         "RESPONSE_FLAGS" => Kind::ResponseFlags,
@@ -286,6 +301,17 @@ fn of_response<'r>(header: &Header, record: &Record<'r>) -> Value<'r> {
         .of_fields(fields)
         .or_else(|| header.second.as_ref().and_then(|name| name.of_fields(fields)));
     found.map_or(Value::Absent, Value::Bytes)
+}
+
+fn of_trailers<'r>(header: &Header, record: &Record<'r>) -> Value<'r> {
+    let Some(trailers) = record.trailers else { return Value::Absent };
+    let find = |name: &HeaderName| match name {
+        HeaderName::Known(known) => trailers.get(known.name()),
+        HeaderName::Other(name) => trailers.get(std::str::from_utf8(name).ok()?),
+        _ => None,
+    };
+    let found = find(&header.first).or_else(|| header.second.as_ref().and_then(find));
+    found.map_or(Value::Absent, |value| Value::Bytes(value.as_bytes()))
 }
 
 fn of_address(address: &Address, part: Part) -> Value<'_> {

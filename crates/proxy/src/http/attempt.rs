@@ -12,7 +12,7 @@ use super::{
     edge::{Site, number},
     failure::Failure,
     forward::Course,
-    http2::sessions::Acquired,
+    http2::sessions::{Acquired, Seat},
     link::{Line, Link},
     pool::{Key, Pooled},
     reply::Reply,
@@ -230,7 +230,7 @@ async fn share(
 ) -> Result<Link, Failure> {
     let backend = plan.backend;
     let sessions = &site.worker.http.sessions;
-    if let Some(lease) = sessions.lease(site, &key) {
+    if let Some(lease) = sessions.lease(site.worker, &key) {
         return Ok(Link::Http2(lease));
     }
     let priority = plan.priority();
@@ -240,6 +240,7 @@ async fn share(
     };
     let place = (backend.cluster(), pick.tls(backend));
     let told = pick.clone();
+    let seat = Seat { worker: site.worker, limits: site.program.limits };
     let dial = async || {
         let Some(held) = site.worker.lines.open(backend, told.host.as_ref(), priority) else {
             site.worker.stats().inc(Counter::UpstreamCxOverflow);
@@ -247,7 +248,7 @@ async fn share(
         };
         dial(site, plan, told, (host, held)).await
     };
-    match sessions.acquire(site, place, &key, dial).await? {
+    match sessions.acquire(seat, place, &key, dial).await? {
         Acquired::Http2(lease) => Ok(Link::Http2(lease)),
         Acquired::Http1(Some(upstream)) => {
             let pooled = Pooled { upstream, requests: 0, is_done: false };

@@ -65,6 +65,7 @@ pub(super) async fn carry<'c, C: ClientSide, E: EndpointSide>(
     relay.deadlines = course.deadlines;
     relay.deadlines.attempt = course.tries.per_try_timeout().map(|limit| now + limit);
     relay.deadlines.idle_try = course.tries.per_try_idle_timeout();
+    relay.deadlines.life = course.plan.backend.http.max_stream_duration.map(|age| now + age);
     relay.response_time = course.plan.timeout;
     relay.request_end = trace.request_end;
     relay.received = trace.received;
@@ -103,6 +104,7 @@ pub(super) async fn carry<'c, C: ClientSide, E: EndpointSide>(
     trace.request_end = relay.request_end;
     trace.received = relay.received;
     trace.sent = relay.sent;
+    trace.trailers = relay.trailers.take();
     course.is_repeatable &= relay.desk.replay.is_whole();
     Carried { end, is_clean }
 }

@@ -59,6 +59,7 @@ impl Connection {
         flight.deadlines = course.deadlines;
         flight.deadlines.attempt = course.tries.per_try_timeout().map(|limit| now + limit);
         flight.deadlines.idle_try = course.tries.per_try_idle_timeout();
+        flight.deadlines.life = course.plan.backend.http.max_stream_duration.map(|age| now + age);
         flight.response_time = course.plan.timeout;
         flight.request_end = trace.request_end;
         flight.received = trace.received;

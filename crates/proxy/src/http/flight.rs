@@ -72,6 +72,8 @@ pub(super) enum Deadline {
     Idle,
     /// The stream's greatest age.
     Age,
+    /// The greatest age of a try.
+    Life,
 }
 
 /// How the response body is passed on.
@@ -92,6 +94,8 @@ pub(super) struct Deadlines {
     pub(super) attempt: Option<Instant>,
     pub(super) request: Option<Instant>,
     pub(super) age: Option<Instant>,
+    /// The greatest age of this try.
+    pub(super) life: Option<Instant>,
     pub(super) idle: Option<std::time::Duration>,
     /// Longest silence of this try.
     pub(super) idle_try: Option<std::time::Duration>,
@@ -107,11 +111,11 @@ impl Deadlines {
         (moved, is_streaming): (u64, bool),
         idle_from: &mut (u64, Instant),
     ) -> Poll<Deadline> {
-        let Self { response, attempt, request, age, idle, idle_try } = *self;
+        let Self { response, attempt, request, age, life, idle, idle_try } = *self;
         let is_try = idle_try.is_some_and(|own| idle.is_none_or(|idle| own < idle));
         let idle = if is_try { idle_try } else { idle };
         let attempt = attempt.filter(|_| !is_streaming);
-        let fixed = earlier(earlier(response, attempt), earlier(request, age));
+        let fixed = earlier(earlier(earlier(response, attempt), earlier(request, age)), life);
         loop {
             let silent = idle.map(|idle| idle_from.1 + idle);
             let next = earlier(fixed, silent);
@@ -129,6 +133,7 @@ impl Deadlines {
                 () if passed(attempt) => Deadline::Try,
                 () if passed(request) => Deadline::Request,
                 () if passed(age) => Deadline::Age,
+                () if passed(life) => Deadline::Life,
                 () if is_try => Deadline::TryIdle,
                 () => Deadline::Idle,
             });

@@ -14,7 +14,7 @@ pub(super) fn is_request(head: &RequestHead) -> bool {
 
 /// The status that says to a gRPC client what an HTTP status says to others (Envoy's table, which
 /// is gRPC's own).
-pub(super) fn status(http: u16) -> u32 {
+pub(crate) fn status(http: u16) -> u32 {
     match http {
         400 => 13,
         401 => 16,

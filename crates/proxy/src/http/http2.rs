@@ -9,6 +9,7 @@
 //! ```
 
 pub(super) mod connection;
+pub(super) mod copy;
 pub(super) mod endpoint;
 mod heads;
 mod ping;

@@ -18,8 +18,11 @@ use tokio::{
 use tracing::debug;
 
 use super::{
+    client::Protocol,
     decide::Plan,
     edge::Site,
+    failure::Failure,
+    http2::copy,
     pool::{Key, Pooled},
     state::Desk,
 };
@@ -92,11 +95,12 @@ pub(super) fn copy(
             debug!(?cluster, "request is not mirrored: no such cluster, or too many copies");
             continue;
         };
-        if backend.protocol == UpstreamProtocol::Http2 {
-            worker.stats().inc(Counter::MirrorsDropped);
-            debug!(?cluster, "request is not mirrored: the cluster speaks HTTP/2");
-            continue;
-        }
+        let is_http2 = match backend.protocol {
+            UpstreamProtocol::Http2 => true,
+            UpstreamProtocol::Downstream => site.protocol == Protocol::Http2,
+            UpstreamProtocol::Http1 | UpstreamProtocol::Auto => false,
+        };
+        let scheme = site.scheme(&desk.request);
         let (mut bytes, host) = written(&desk.request, mirror);
         bytes.extend_from_slice(body);
         let method = desk.request.method();
@@ -107,7 +111,12 @@ pub(super) fn copy(
             let _under_way = under_way;
             worker.stats().inc(Counter::Mirrors);
             let context = ConnectContext { host: Some(&host), original_dst, ..Default::default() };
-            let sent = send(&worker, &backend, &context, &bytes, method);
+            let sent = async {
+                match is_http2 {
+                    true => share(&worker, &backend, &context, &bytes, scheme).await,
+                    false => send(&worker, &backend, &context, &bytes, method).await,
+                }
+            };
             match timeout(limit, sent).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(cluster = %backend.name, %error, "mirror failed"),
@@ -166,8 +175,36 @@ enum CopyError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Http2(#[from] copy::CopyError),
     #[error("the answer is no response, or too long")]
     Answer,
+}
+
+/// Sends a copy over a connection that others share.
+async fn share(
+    worker: &Rc<Worker>,
+    backend: &Arc<Backend>,
+    context: &ConnectContext<'_>,
+    bytes: &[u8],
+    scheme: &str,
+) -> Result<(), CopyError> {
+    let pick = worker.pick(backend, context)?;
+    let needs_host =
+        pick.tls(backend).is_some() && (backend.auto_sni || backend.auto_san_validation);
+    let host = context.host.filter(|_| needs_host);
+    let key = Key::new(backend.cluster(), pick.tls(backend), &pick.address, host);
+    let dial = async || {
+        let context = ConnectContext { host, offers: Some("h2"), ..*context };
+        let priority = crate::hosts::Priority::Default;
+        let Some(held) = worker.lines.open(backend, pick.host.as_ref(), priority) else {
+            let cluster = Arc::clone(&backend.name);
+            return Err(Failure::Connect(ConnectError::Overflow { cluster, what: "connections" }));
+        };
+        let dialled = worker.dial(backend, pick.clone(), &context, Some(held)).await;
+        dialled.map_err(Failure::Connect)
+    };
+    Ok(copy::send(worker, (backend, &pick, &key), bytes, scheme, dial).await?)
 }
 
 async fn send(

@@ -104,6 +104,8 @@ pub(super) struct Relay<'r, C, E> {
     is_held: bool,
     /// Whether nothing follows the head that has come last.
     pub(super) head_ends: bool,
+    /// The trailers of the response.
+    pub(super) trailers: Option<HeaderMap>,
     pub(super) received: u64,
     pub(super) sent: u64,
     /// Whether the endpoint takes nothing more.
@@ -137,6 +139,7 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
             is_tunnel: false,
             is_held: false,
             head_ends: false,
+            trailers: None,
             received: 0,
             sent: 0,
             is_deaf: false,
@@ -301,7 +304,12 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
         }
         if self.down.piece.is_none() {
             match self.endpoint.poll_piece(cx, self.desk) {
-                Poll::Ready(Ok(piece)) => self.down.piece = Some(piece),
+                Poll::Ready(Ok(piece)) => {
+                    if let Piece::End(trailers) = &piece {
+                        self.trailers.clone_from(trailers);
+                    }
+                    self.down.piece = Some(piece);
+                }
                 Poll::Ready(Err(fault)) => return Err(of_endpoint(fault)),
                 Poll::Pending => return Ok(false),
             }

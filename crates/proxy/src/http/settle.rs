@@ -97,6 +97,11 @@ fn late<'c>(deadline: Deadline, seen: Seen, trace: &mut Trace<'_>) -> Finish<'c>
             let reply = Reply::new(status, "stream_idle_timeout");
             reply.text("stream timeout").flag(Flag::StreamIdleTimeout)
         }
+        Deadline::Life => {
+            let reply = Reply::new(408, "upstream_max_stream_duration_reached");
+            let reply = reply.text("upstream max stream duration reached");
+            reply.flag(Flag::UpstreamMaxStreamDuration)
+        }
         Deadline::Age => {
             let reply = Reply::new(status, "max_duration_timeout");
             // As in Envoy: the log has no flag for it.

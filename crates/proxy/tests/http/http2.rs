@@ -623,13 +623,35 @@ async fn a_connection_that_says_goaway_gets_no_more_requests() {
 async fn a_client_that_resets_as_fast_as_it_opens_is_sent_away() {
     let scene = to_http1_scene().await;
     let client = Client::of(&scene).await;
-    for count in 0.. {
-        assert!(count < 1000, "nobody stops the client");
-        let Ok(mut send) = soon("room", client.send.clone().ready()).await else { break };
-        let Ok((response, mut stream)) = send.send_request(get("/"), true) else { break };
-        stream.send_reset(Reason::CANCEL);
-        drop(response);
-        tokio::task::yield_now().await;
+    let flood = async {
+        loop {
+            let Ok(mut send) = client.send.clone().ready().await else { break };
+            let Ok((response, mut stream)) = send.send_request(get("/"), true) else { break };
+            stream.send_reset(Reason::CANCEL);
+            drop(response);
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the proxy to stop the client", flood).await;
+}
+
+#[tokio::test]
+async fn content_where_none_can_be_ends_the_stream() {
+    for status in [204, 304] {
+        let scene = to_http2_scene().await;
+        let mut client = Client::of(&scene).await;
+        let response = client.get("/").await;
+        let mut origin = Origin::of(&scene).await;
+        let (_, mut respond) = origin.accept().await;
+        let answer = Response::builder().status(status).body(()).unwrap();
+        let mut content = respond.send_response(answer, false).unwrap();
+        content.send_data("evil".into(), true).unwrap();
+        let driver = origin.drive();
+        let Ok(response) = soon("response", response).await else { continue };
+        let mut body = response.into_body();
+        let first = soon("an end", body.data()).await;
+        assert!(first.is_none_or(|data| data.is_err()), "{status}: content came through");
+        drop(driver);
     }
 }
 
@@ -644,4 +666,87 @@ async fn the_codec_may_be_set() {
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let rest = client.frames().await;
     assert!(!rest.windows(4).any(|four| four == b"HTTP"), "{rest:?}");
+}
+
+#[tokio::test]
+async fn mirrors_may_speak_http2() {
+    let routes = json!([{
+        "match": {"prefix": "/"},
+        "route": {"cluster": "origin", "request_mirror_policies": [{"cluster": "http2"}]},
+    }]);
+    let scene = Scene::with(&routes, &json!({})).await;
+    let mut client = scene.client().await;
+    client
+        .send(
+            "POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        )
+        .await;
+    // Which of the two comes first is nobody's promise: the one that speaks first is the copy.
+    let (mut plain, mut copy) = (None, None);
+    for _ in 0..2 {
+        let stream = scene.origin.accept_stream().await;
+        let mut first = [0; 3];
+        soon("first bytes", stream.peek(&mut first)).await.unwrap();
+        match &first {
+            b"PRI" => {
+                let shaken = soon("handshake", h2::server::handshake(stream)).await.unwrap();
+                copy = Some(Origin(shaken));
+            }
+            _ => plain = Some(crate::peers::Peer::new(stream)),
+        }
+    }
+    let mut origin = plain.unwrap();
+    origin.head().await;
+    origin.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(client.head().await.line(), "HTTP/1.1 200 OK");
+    let mut mirror = copy.unwrap();
+    let (request, mut respond) = mirror.accept().await;
+    let driver = mirror.drive();
+    assert_eq!(request.uri().to_string(), "http://a-shadow/a");
+    assert_eq!(body(request.into_body()).await.0, "ab");
+    respond.send_response(Response::new(()), true).unwrap();
+    drop(driver);
+}
+
+#[tokio::test]
+async fn an_upstream_stream_has_its_greatest_age() {
+    let mut options = json!({"explicit_http_config": {"http2_protocol_options": {}}});
+    options["common_http_protocol_options"] = json!({"max_stream_duration": "0.2s"});
+    let scene = Scene::with_http2(&to_http2(), &json!({}), &options).await;
+    let mut client = Client::of(&scene).await;
+    let response = client.get("/").await;
+    let mut origin = Origin::of(&scene).await;
+    let _held = origin.accept().await;
+    let driver = origin.drive();
+    assert_eq!(soon("response", response).await.unwrap().status(), 408);
+    drop(driver);
+    let log = scene.log().await;
+    assert_eq!(log, ["GET / 408 UMSDR upstream_max_stream_duration_reached 0 36 http2 default"]);
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_answer_pings_is_given_up() {
+    let options = json!({"explicit_http_config": {"http2_protocol_options": {
+        "connection_keepalive": {"interval": "0.05s", "timeout": "0.2s"},
+    }}});
+    let scene = Scene::with_http2(&to_http2(), &json!({}), &options).await;
+    let mut client = Client::of(&scene).await;
+    let response = client.get("/").await;
+    // It reads nothing, and so answers nothing.
+    let origin = Origin::of(&scene).await;
+    assert_eq!(soon("response", response).await.unwrap().status(), 503);
+    drop(origin);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_pings_is_given_up() {
+    let settings = json!({"http2_protocol_options": {
+        "connection_keepalive": {"interval": "0.05s", "timeout": "0.2s"},
+    }});
+    let scene = Scene::with(&to_origin(), &settings).await;
+    let mut client = scene.client().await;
+    // A preface and empty settings, and not a word more.
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    client.send_bytes(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+    client.frames().await;
 }

@@ -197,6 +197,18 @@ pub(crate) fn to_origin() -> Value {
     json!([{"name": "default", "match": {"prefix": "/"}, "route": {"cluster": "origin"}}])
 }
 
+fn http2_options() -> Value {
+    json!({"explicit_http_config": {"http2_protocol_options": {"allow_connect": true}}})
+}
+
+/// The HTTP options of a cluster.
+fn protocol(options: &Value) -> Value {
+    let name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    let mut options = options.clone();
+    options["@type"] = json!(format!("type.googleapis.com/{name}"));
+    json!({name: options})
+}
+
 /// A proxy in front of one origin.
 pub(crate) struct Scene {
     pub(crate) proxy: Proxy,
@@ -211,7 +223,12 @@ impl Scene {
     }
 
     pub(crate) async fn with(routes: &Value, settings: &Value) -> Self {
-        Self::start(routes, settings, None).await
+        Self::start(routes, settings, None, &http2_options()).await
+    }
+
+    /// With these options of the cluster `http2`.
+    pub(crate) async fn with_http2(routes: &Value, settings: &Value, options: &Value) -> Self {
+        Self::start(routes, settings, None, options).await
     }
 
     /// With a further cluster of one endpoint.
@@ -220,31 +237,24 @@ impl Scene {
         settings: &Value,
         further: (&str, std::net::SocketAddr),
     ) -> Self {
-        Self::start(routes, settings, Some(further)).await
+        Self::start(routes, settings, Some(further), &http2_options()).await
     }
 
     async fn start(
         routes: &Value,
         settings: &Value,
         further: Option<(&str, std::net::SocketAddr)>,
+        options: &Value,
     ) -> Self {
         let origin = Origin::start().await;
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("access.log");
         let mut http2 = cluster("http2", &[origin.address()]);
-        http2["typed_extension_protocol_options"] = json!({
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http2_protocol_options": {"allow_connect": true}},
-            },
-        });
+        http2["typed_extension_protocol_options"] = protocol(options);
         let mut trailing = cluster("trailing", &[origin.address()]);
-        trailing["typed_extension_protocol_options"] = json!({
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}},
-            },
-        });
+        let options =
+            json!({"explicit_http_config": {"http_protocol_options": {"enable_trailers": true}}});
+        trailing["typed_extension_protocol_options"] = protocol(&options);
         let mut clusters = json!([
             http2,
             trailing,

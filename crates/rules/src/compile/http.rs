@@ -428,9 +428,9 @@ pub(super) fn http2(at: &At<'_>, options: Option<&Http2ProtocolOptions>) -> Http
 fn keepalive(at: &At<'_>, settings: Option<&KeepaliveSettings>) -> Option<Http2Keepalive> {
     let settings = settings?;
     fields!(at, settings => KeepaliveSettings {
-        use { interval, timeout, interval_jitter, connection_idle_interval }
+        use { interval, timeout, interval_jitter }
         accept {}
-        refuse {}
+        refuse { connection_idle_interval }
     });
     let time = |field: &str, value| {
         messages::duration(&at.field(field), value).filter(|time| !time.is_zero())
@@ -446,7 +446,6 @@ fn keepalive(at: &At<'_>, settings: Option<&KeepaliveSettings>) -> Option<Http2K
     Some(Http2Keepalive {
         interval: time("interval", interval.as_ref()),
         jitter_percent: jitter.clamp(0.0, 100.0) as u8,
-        idle_interval: time("connection_idle_interval", connection_idle_interval.as_ref()),
         timeout,
     })
 }

@@ -15,8 +15,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::client::{self, SendRequest};
-use sluis_http1::Known;
+use h2::{
+    SendStream,
+    client::{self, ResponseFuture, SendRequest},
+};
+use http::Request;
+use sluis_http1::{Known, Limits};
 use sluis_rules::{Cluster, Http2Keepalive, UpstreamProtocol, UpstreamTls};
 use tokio::{
     sync::Notify,
@@ -34,6 +38,7 @@ use crate::{
     random::Random,
     stats::Counter,
     upstream::Upstream,
+    worker::Worker,
 };
 
 /// How often a session is looked at whether it is idle or old.
@@ -108,6 +113,13 @@ impl Drop for Lease {
     }
 }
 
+/// For whom a session is wanted.
+#[derive(Clone, Copy)]
+pub(in crate::http) struct Seat<'s> {
+    pub(in crate::http) worker: &'s Worker,
+    pub(in crate::http) limits: Limits,
+}
+
 /// What a request gets.
 pub(in crate::http) enum Acquired {
     Http2(Lease),
@@ -128,17 +140,17 @@ impl Drop for Opening<'_> {
 
 impl Sessions {
     /// A share of a session that is there and has room.
-    pub(in crate::http) fn lease(&self, site: Site<'_>, key: &Key) -> Option<Lease> {
+    pub(in crate::http) fn lease(&self, worker: &Worker, key: &Key) -> Option<Lease> {
         let place = Rc::clone(self.places.borrow().get(key)?);
         let lease = Place::lease(&place)?;
-        site.worker.stats().inc(Counter::HttpPoolHits);
+        worker.stats().inc(Counter::HttpPoolHits);
         Some(lease)
     }
 
     /// A share of a session, of one that is there or of one that `dial` opens.
     pub(in crate::http) async fn acquire(
         &self,
-        site: Site<'_>,
+        seat: Seat<'_>,
         (cluster, tls): (&Arc<Cluster>, Option<&Arc<UpstreamTls>>),
         key: &Key,
         dial: impl AsyncFnOnce() -> Result<Upstream, Failure>,
@@ -146,7 +158,7 @@ impl Sessions {
         let place = self.place(key, cluster, tls);
         let opening = loop {
             if let Some(lease) = Place::lease(&place) {
-                site.worker.stats().inc(Counter::HttpPoolHits);
+                seat.worker.stats().inc(Counter::HttpPoolHits);
                 return Ok(Acquired::Http2(lease));
             }
             if place.speaks_http1.get() {
@@ -162,7 +174,7 @@ impl Sessions {
             place.speaks_http1.set(true);
             return Ok(Acquired::Http1(Some(upstream)));
         }
-        let session = self.open(site, &place, cluster, upstream).await?;
+        let session = self.open(seat, &place, cluster, upstream).await?;
         place.sessions.borrow_mut().push(session);
         drop(opening);
         Place::lease(&place).map(Acquired::Http2).ok_or(Failure::Reset { is_refused: true })
@@ -196,7 +208,7 @@ impl Sessions {
     /// Speaks first, and leaves the connection to its driver.
     async fn open(
         &self,
-        site: Site<'_>,
+        seat: Seat<'_>,
         place: &Rc<Place>,
         cluster: &Cluster,
         upstream: Upstream,
@@ -209,7 +221,7 @@ impl Sessions {
             .initial_connection_window_size(connection)
             .initial_max_send_streams(STREAMS_AT_FIRST)
             .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
-            .max_header_list_size(header_list_bytes(site.program.limits.head_bytes_max));
+            .max_header_list_size(header_list_bytes(seat.limits.head_bytes_max));
         let Upstream { io, local, .. } = upstream;
         let handshake = timeout(HANDSHAKE_WAIT_MAX, builder.handshake(io)).await;
         let Ok(Ok((send, connection))) = handshake else {
@@ -297,26 +309,35 @@ impl Lease {
                 return Err(Failure::Protocol);
             }
         }
-        let mut send = session.send.clone();
-        let sent = match std::future::poll_fn(|cx| send.poll_ready(cx)).await {
-            Ok(()) => send.send_request(request, is_bodiless),
-            Err(error) => Err(error),
-        };
         let upgrade = head.fields.get(Known::Upgrade).filter(|_| is_upgrade).map(<[u8]>::to_vec);
-        match sent {
+        match self.open(request, is_bodiless).await {
             Ok(stream) => {
                 let limits = site.program.limits;
                 Ok(Some(Remote::new(stream, limits, head.method(), upgrade)))
             }
-            Err(error) => {
-                session.is_done.set(true);
-                Err(match Fault::from(error) {
-                    Fault::Malformed => Failure::Protocol,
-                    Fault::Refused | Fault::Reset(_) => Failure::Reset { is_refused: true },
-                    Fault::Gone => Failure::Closed { is_stale: true, is_unsent: true },
-                })
-            }
+            Err(fault) => Err(match fault {
+                Fault::Malformed => Failure::Protocol,
+                Fault::Refused | Fault::Reset(_) => Failure::Reset { is_refused: true },
+                Fault::Gone => Failure::Closed { is_stale: true, is_unsent: true },
+            }),
         }
+    }
+
+    /// Opens the stream. After a fault the session takes no more.
+    pub(super) async fn open(
+        &self,
+        request: Request<()>,
+        is_bodiless: bool,
+    ) -> Result<(ResponseFuture, SendStream<Bytes>), Fault> {
+        let mut send = self.session.send.clone();
+        let opened = match std::future::poll_fn(|cx| send.poll_ready(cx)).await {
+            Ok(()) => send.send_request(request, is_bodiless),
+            Err(error) => Err(error),
+        };
+        opened.map_err(|error| {
+            self.session.is_done.set(true);
+            error.into()
+        })
     }
 }
 
@@ -336,7 +357,11 @@ impl Driver {
         let asking = async {
             if let Some(pings) = &mut pings {
                 // The settings come before the answer.
-                let _answer = pings.ping(h2::Ping::opaque()).await;
+                let wait = self.keepalive.map_or(HANDSHAKE_WAIT_MAX, |settings| settings.timeout);
+                let answer = timeout(wait, pings.ping(h2::Ping::opaque())).await;
+                if answer.is_err() && self.keepalive.is_some() {
+                    return;
+                }
             }
             self.settle();
             ping::keep_asking(&mut pings, self.keepalive, &random).await;
