@@ -124,7 +124,7 @@ def broken_yaml(options):
                 load.wait_for_good(20, time.monotonic())
                 save(path, good)
                 wait_until("the end of the fault", lambda: not mesh.faults())
-                wait_until("word of it", lambda: "no faults any more" in mesh.told()[told:])
+                wait_until("word of it", lambda: "no errors any more" in mesh.told()[told:])
             load.wait_for_good(20, time.monotonic())
         expect(mesh.pids() == pids, "a proxy was started anew")
         return [load.expect_no_failure(100), *notes]

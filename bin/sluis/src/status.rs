@@ -22,6 +22,9 @@ pub(crate) struct Report {
     pub proxies: Vec<ProxyReport>,
     /// What is wrong in the configuration, each with its place.
     pub faults: Vec<String>,
+    /// How many of them are errors; the others are warnings.
+    #[serde(default)]
+    pub errors: usize,
 }
 
 /// One proxy.

@@ -151,6 +151,7 @@ impl Answers for Mesh {
         let local = self.local();
         let processes = self.statuses.all();
         let proxies = self.control.proxies();
+        let faults = self.faults();
         Report {
             control_plane: self.address.to_string(),
             trust_domain: self.control.trust_domain().to_string(),
@@ -161,7 +162,8 @@ impl Answers for Mesh {
                     self.proxy_report(proxy, local.workloads.get(name), processes.get(name))
                 })
                 .collect(),
-            faults: self.faults().iter().map(ToString::to_string).collect(),
+            errors: faults.iter().filter(|fault| fault.is_error()).count(),
+            faults: faults.iter().map(ToString::to_string).collect(),
         }
     }
 

@@ -63,6 +63,7 @@ pub(crate) async fn changes(mesh: Arc<Mesh>, stopped: impl Future<Output = ()>) 
 struct Shown {
     proxies: BTreeMap<String, String>,
     faults: BTreeSet<String>,
+    errors: usize,
 }
 
 impl Shown {
@@ -85,8 +86,11 @@ impl Shown {
         }
         if faults.is_empty() && !self.faults.is_empty() {
             text.push_str("no faults any more\n");
+        } else if report.errors == 0 && self.errors > 0 {
+            text.push_str("no errors any more, only warnings\n");
         }
         self.proxies = proxies;
+        self.errors = report.errors;
         self.faults = faults;
         text
     }
