@@ -4,7 +4,7 @@ The reason is for the reader of the table; ARCHITECTURE.md tells the larger ones
 """
 
 STALE = ("a kept connection that closes before anything came back is replaced once for an idempotent "
-         "request (RFC 9110 section 9.2.2), whatever the policy says of retries")
+         "request (RFC 9110 section 9.2.2), whatever the policy says of retries, and does not count as a try")
 STRICT = "an ambiguous or malformed target or host is refused with 400 before a route is looked for"
 OLD = "a request of HTTP/1.0 that is turned away is logged like every other"
 TLS = "the same refusal; the log words the reason as our TLS library does"
@@ -25,6 +25,9 @@ DIFFERENT = {
     "forwarding/expect continue": "100 is omitted when the body has come already (RFC 9110 section 10.1.1)",
     "forwarding/HTTP/1.0": OLD,
     "forwarding/HTTP/1.0 keep-alive": OLD,
+    "upgrades/websocket": "a client that closes its upgraded connection has ended it in order: no DC in the log",
+    "upgrades/websocket in capitals": "as above",
+    "tls/originated origin-plain": "not as we want it yet: a client that leaves while we connect is noticed afterwards",
     "upgrades/websocket refused": "the connection of a refused upgrade can be used again",
     "upgrades/CONNECT": "CONNECT is not carried out yet: it is always refused",
     "tls/originated origin-wrong": TLS,

@@ -227,6 +227,8 @@ class Http2:
                 self.h2.reset_stream(stream, error_code=7)  # REFUSED_STREAM
                 return self.flush()
             body = plan.body(self.service, "HTTP/2", head, request["content"], request["trailers"])
+            if dict(fields).get(":method") == "HEAD" or plan.status in (204, 304):
+                body = b""
             trailers = list(plan.trailers)
             answer = [(":status", str(plan.status)), ("x-upstream", self.service), *plan.headers]
             if plan.grpc is not None:
