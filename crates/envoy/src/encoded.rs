@@ -12,6 +12,7 @@
 use std::{
     cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::{Arc, OnceLock, Weak},
 };
 
@@ -22,7 +23,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use crate::{Kind, canonical, pack, type_url};
 
 /// One resource as it travels: its name, the hash of its content, and its bytes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Encoded {
     /// The name by which the resource is subscribed to.
     pub name: String,
@@ -30,6 +31,17 @@ pub struct Encoded {
     pub version: String,
     /// The resource itself.
     pub body: Any,
+}
+
+/// Without the bytes: those of a secret hold keys.
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Encoded")
+            .field("name", &self.name)
+            .field("version", &self.version)
+            .field("type_url", &self.body.type_url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Encoded {

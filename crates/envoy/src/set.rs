@@ -4,7 +4,7 @@
 //! Out:   maps sorted by name, so that equal sets give equal bytes.
 //! Never: guesses: a resource that does not decode is reported and left out.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use envoy_types::pb::{
     envoy::{
@@ -27,7 +27,7 @@ pub const NAME_TABLE: &str = "name-table";
 /// What one proxy should hold, by kind and name.
 ///
 /// Resources are shared: a set that differs in one listener from another shares the rest with it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct ResourceSet {
     /// Clusters by name (CDS).
     pub clusters: BTreeMap<String, Arc<Cluster>>,
@@ -43,6 +43,22 @@ pub struct ResourceSet {
     pub extensions: BTreeMap<String, Arc<TypedExtensionConfig>>,
     /// The names that a sidecar's resolver answers (NDS).
     pub names: Option<Arc<NameTable>>,
+}
+
+/// Secrets by name only: they may hold keys.
+impl fmt::Debug for ResourceSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { clusters, endpoints, secrets, listeners, routes, extensions, names } = self;
+        f.debug_struct("ResourceSet")
+            .field("clusters", clusters)
+            .field("endpoints", endpoints)
+            .field("secrets", &secrets.keys())
+            .field("listeners", listeners)
+            .field("routes", routes)
+            .field("extensions", extensions)
+            .field("names", names)
+            .finish()
+    }
 }
 
 /// A resource that was not taken into the set.
@@ -176,6 +192,33 @@ mod tests {
             assert_eq!(received.insert(Kind::Cluster, &resource.body).unwrap(), "a");
         }
         assert_eq!(sent, received);
+    }
+
+    #[test]
+    fn debug_shows_no_bytes_of_a_secret() {
+        use envoy_types::pb::envoy::{
+            config::core::v3::{DataSource, data_source::Specifier},
+            extensions::transport_sockets::tls::v3::{TlsCertificate, secret::Type},
+        };
+        let key = b"-----BEGIN PRIVATE KEY-----".to_vec();
+        let certificate = TlsCertificate {
+            private_key: Some(DataSource {
+                specifier: Some(Specifier::InlineBytes(key.clone())),
+                ..DataSource::default()
+            }),
+            ..TlsCertificate::default()
+        };
+        let secret =
+            Secret { name: "s".to_owned(), r#type: Some(Type::TlsCertificate(certificate)) };
+        let bytes = format!("{key:?}");
+        let shown = bytes.trim_matches(['[', ']']);
+        assert!(format!("{secret:?}").contains(shown), "the message itself shows them");
+        let mut set = ResourceSet::default();
+        set.secrets.insert("s".to_owned(), Arc::new(secret));
+        for text in [format!("{set:?}"), format!("{:?}", set.encode())] {
+            assert!(text.contains("\"s\""), "{text}");
+            assert!(!text.contains(shown) && !text.contains("PRIVATE"), "{text}");
+        }
     }
 
     #[test]
