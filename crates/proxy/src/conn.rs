@@ -142,28 +142,28 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// A socket whose first bytes were read ahead: they are given back before the socket is read.
+/// A connection whose first bytes were read ahead: they are given back before it is read.
 #[derive(Debug)]
-pub struct Replay {
+pub struct Prefixed<S> {
     ahead: BytesMut,
-    socket: Socket,
+    inner: S,
 }
 
-impl Replay {
-    /// Puts the bytes read ahead in front of the socket.
+impl<S> Prefixed<S> {
+    /// Puts the bytes read ahead in front of the connection.
     #[must_use]
-    pub fn new(ahead: BytesMut, socket: Socket) -> Self {
-        Self { ahead, socket }
+    pub fn new(ahead: BytesMut, inner: S) -> Self {
+        Self { ahead, inner }
     }
 
-    /// The socket below.
+    /// The connection below.
     #[must_use]
-    pub fn socket(&self) -> &Socket {
-        &self.socket
+    pub fn inner(&self) -> &S {
+        &self.inner
     }
 }
 
-impl AsyncRead for Replay {
+impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -171,7 +171,7 @@ impl AsyncRead for Replay {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.ahead.is_empty() {
-            return Pin::new(&mut this.socket).poll_read(cx, buf);
+            return Pin::new(&mut this.inner).poll_read(cx, buf);
         }
         let length = this.ahead.len().min(buf.remaining());
         buf.put_slice(&this.ahead[..length]);
@@ -183,13 +183,13 @@ impl AsyncRead for Replay {
     }
 }
 
-impl AsyncWrite for Replay {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(cx, buf)
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -197,19 +197,19 @@ impl AsyncWrite for Replay {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        true
+        self.inner.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 }
 
@@ -219,7 +219,7 @@ pub enum Io {
     /// No TLS of ours.
     Plain(Socket),
     /// TLS that we terminated or originated.
-    Tls(Box<TlsStream<Replay>>),
+    Tls(Box<TlsStream<Prefixed<Socket>>>),
 }
 
 impl Io {
@@ -264,7 +264,7 @@ impl Io {
     pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.get_ref().0.socket(),
+            Self::Tls(stream) => stream.get_ref().0.inner(),
         }
     }
 
@@ -339,71 +339,6 @@ impl AsyncWrite for Io {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
-    }
-}
-
-/// A connection whose first bytes were read ahead: they are given back before it is read.
-#[derive(Debug)]
-pub struct Prefixed {
-    ahead: BytesMut,
-    io: Io,
-}
-
-impl Prefixed {
-    /// Puts the bytes read ahead in front of the connection.
-    #[must_use]
-    pub fn new(ahead: BytesMut, io: Io) -> Self {
-        Self { ahead, io }
-    }
-}
-
-impl AsyncRead for Prefixed {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.ahead.is_empty() {
-            return Pin::new(&mut this.io).poll_read(cx, buf);
-        }
-        let length = this.ahead.len().min(buf.remaining());
-        buf.put_slice(&this.ahead[..length]);
-        this.ahead.advance(length);
-        if this.ahead.is_empty() {
-            this.ahead = BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Prefixed {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
     }
 }
 

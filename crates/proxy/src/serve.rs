@@ -15,7 +15,7 @@ use tracing::debug;
 
 use crate::{
     config::Config,
-    conn::{ConnectionFacts, Downstream, Io, Replay, Socket},
+    conn::{ConnectionFacts, Downstream, Io, Prefixed, Socket},
     http,
     inspect::{InspectError, Inspection},
     stats::Counter,
@@ -166,7 +166,7 @@ async fn terminate(
         failed(&"the filter chain's TLS settings cannot be used");
         return None;
     };
-    let stream = match tokio::time::timeout(limit, tls.accept(Replay::new(ahead, socket))).await {
+    let stream = match tokio::time::timeout(limit, tls.accept(Prefixed::new(ahead, socket))).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             failed(&error);

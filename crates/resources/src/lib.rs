@@ -79,9 +79,9 @@ pub use kinds::tls::{
 };
 pub use kinds::virtual_service::{
     CorsPolicy, Delay, DelayKind, Destination, DirectBody, DirectResponse, FaultInjection,
-    GatewayRef, HeaderChanges, HeaderOps, HttpAbort, HttpAction, HttpMatch, HttpRoute,
-    L4Destination, Mirror, Redirect, RedirectPort, Retries, Rewrite, StringMatch, TcpMatch,
-    TcpRoute, TlsMatch, TlsRoute, UnmatchedPreflights, UriRewrite, VirtualService,
+    GRPC_STATUSES, GatewayRef, HeaderChanges, HeaderOps, HttpAbort, HttpAction, HttpMatch,
+    HttpRoute, L4Destination, Mirror, Redirect, RedirectPort, Retries, Rewrite, StringMatch,
+    TcpMatch, TcpRoute, TlsMatch, TlsRoute, UnmatchedPreflights, UriRewrite, VirtualService,
     WeightedDestination,
 };
 pub use kinds::wasm_plugin::{FailStrategy, PluginPhase, TrafficMatch, WasmPlugin};

@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::{ConnectContext, ConnectError, Pick, handshake};
 use crate::{
     config::Backend,
-    conn::{Io, Replay, Socket},
+    conn::{Io, Prefixed, Socket},
     sockets,
 };
 
@@ -66,7 +66,7 @@ async fn start_tls(
     let stream = offering
         .as_ref()
         .unwrap_or(tls)
-        .connect(Replay::new(BytesMut::new(), socket), sni)
+        .connect(Prefixed::new(BytesMut::new(), socket), sni)
         .await
         .map_err(|error| fault(words(&error)))?;
     Ok(Io::Tls(Box::new(stream.into())))

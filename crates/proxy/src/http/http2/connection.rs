@@ -31,7 +31,7 @@ use super::{
     windows,
 };
 use crate::{
-    conn::Prefixed,
+    conn::{Io, Prefixed},
     drain::Gate,
     http::{
         clock::{Clock, earlier},
@@ -44,7 +44,7 @@ use crate::{
 const EARLY_RESETS_MAX: u64 = 100;
 
 /// Serves a connection until it ends.
-pub(in crate::http) async fn serve(io: Prefixed, place: Rc<Place>, gate: Gate) {
+pub(in crate::http) async fn serve(io: Prefixed<Io>, place: Rc<Place>, gate: Gate) {
     let manager = &place.program.manager;
     let options = &manager.http2;
     let (stream_window, connection_window) = windows(options);
@@ -110,7 +110,7 @@ impl Streams {
         }
     }
 
-    async fn run(&mut self, connection: &mut Connection<Prefixed, Bytes>, gate: &Gate) {
+    async fn run(&mut self, connection: &mut Connection<Prefixed<Io>, Bytes>, gate: &Gate) {
         let mut draining = pin!(gate.draining());
         loop {
             let happened = std::future::poll_fn(|cx| {
@@ -147,7 +147,7 @@ impl Streams {
         self.tasks.spawn_local(stream::serve(place, request, respond, Rc::clone(&self.tally)));
     }
 
-    fn drain(&mut self, connection: &mut Connection<Prefixed, Bytes>) {
+    fn drain(&mut self, connection: &mut Connection<Prefixed<Io>, Bytes>) {
         if !std::mem::replace(&mut self.is_draining, true) {
             self.drain_from = Instant::now();
             connection.graceful_shutdown();
@@ -157,7 +157,7 @@ impl Streams {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        connection: &mut Connection<Prefixed, Bytes>,
+        connection: &mut Connection<Prefixed<Io>, Bytes>,
     ) -> Poll<Happened> {
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
             if ended.is_err_and(|error| error.is_panic()) {

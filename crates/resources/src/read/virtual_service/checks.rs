@@ -1,5 +1,6 @@
 //! Istio's rules for the values of an HTTP route: names and values of headers, methods, conditions.
 
+use crate::kinds::virtual_service::GRPC_STATUSES;
 use crate::value::Value;
 
 /// Longest expression that Istio takes.
@@ -154,26 +155,7 @@ pub(super) fn retry_on(value: &Value<'_>) {
 
 /// Checks `grpcStatus`.
 pub(super) fn grpc_status(value: &Value<'_>) {
-    const STATUSES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    if value.read::<String>().is_some_and(|text| !STATUSES.contains(&text.as_str())) {
+    if value.read::<String>().is_some_and(|text| !GRPC_STATUSES.contains(&text.as_str())) {
         value.fault::<()>("this is not the name of a gRPC status such as UNAVAILABLE");
     }
 }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use sluis_resources::{
-    Delay, DelayKind, HeaderOps, HttpAbort, HttpRoute, Meta, Retries as WrittenRetries,
-    UnmatchedPreflights,
+    Delay, DelayKind, GRPC_STATUSES, HeaderOps, HttpAbort, HttpRoute, Meta,
+    Retries as WrittenRetries, UnmatchedPreflights,
 };
 
 use super::text;
@@ -29,27 +29,6 @@ const BY_STATUS: &str = "retriable-status-codes";
 
 /// What is answered when a fault names a gRPC status that does not exist: `UNKNOWN`.
 const GRPC_UNKNOWN: u32 = 2;
-
-/// gRPC's status codes by number, from 0.
-const GRPC: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 /// When and how often to try again.
 ///
@@ -128,7 +107,7 @@ fn abort_status(abort: &HttpAbort) -> Result<Option<AbortStatus>, &str> {
         return Ok(Some(AbortStatus::Http(u32::from(status))));
     }
     let Some(name) = abort.grpc_status.as_deref() else { return Ok(None) };
-    let by_name = GRPC.iter().position(|known| known.eq_ignore_ascii_case(name));
+    let by_name = GRPC_STATUSES.iter().position(|known| known.eq_ignore_ascii_case(name));
     let number = by_name.and_then(|number| u32::try_from(number).ok()).or(name.parse().ok());
     number.map(|number| Some(AbortStatus::Grpc(number))).ok_or(name)
 }
