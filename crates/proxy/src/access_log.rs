@@ -21,7 +21,7 @@ use std::{
 };
 
 use sluis_http1::{Fields, RequestHead};
-use sluis_rules::{AccessLog, Address, LogFilter, LogFormat, LogSink};
+use sluis_rules::{AccessLog, Address, LogFilter, LogFormat, LogSink, Metadata};
 
 pub use flags::{Flag, Flags};
 pub use format::{Escape, Format, FormatError};
@@ -87,6 +87,8 @@ pub struct Record<'r> {
     pub route_name: &'r str,
     /// The user's resource that the route comes from.
     pub route_origin: Option<&'r str>,
+    /// What filters have found out.
+    pub metadata: Option<&'r Metadata>,
 }
 
 impl<'r> Record<'r> {
@@ -118,6 +120,7 @@ impl<'r> Record<'r> {
             upstream_attempts: 0,
             route_name: "",
             route_origin: None,
+            metadata: None,
         }
     }
 }

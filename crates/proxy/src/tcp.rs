@@ -6,7 +6,7 @@
 
 mod pump;
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
 use sluis_rules::{Listener, TcpProxy, xx64};
 use tokio::io::AsyncReadExt as _;
@@ -39,7 +39,7 @@ struct Outcome {
     local: Option<std::net::SocketAddr>,
     attempts: u32,
     moved: Option<Moved>,
-    termination: Option<&'static str>,
+    termination: Option<Cow<'static, str>>,
     transport_failure: Option<String>,
     /// The name in the hello of a client that was blocked, when no listener filter had read it.
     asked: Option<String>,
@@ -75,7 +75,7 @@ pub(crate) fn log_unmatched(
     facts: &ConnectionFacts,
 ) {
     debug!(listener = %listener.name, remote = %facts.remote, local = %facts.local, sni = ?facts.sni, "no filter chain matches");
-    let termination = Some("filter_chain_not_found");
+    let termination = Some("filter_chain_not_found".into());
     let outcome = Outcome { flags: Flag::NoRouteFound.into(), termination, ..Outcome::default() };
     write_log(worker, logs, facts, &outcome);
 }
@@ -86,7 +86,7 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
     outcome.cluster = Some(Arc::clone(name));
     let Some(backend) = worker.peek_config().backend(name).cloned() else {
         outcome.flags.set(Flag::NoClusterFound);
-        outcome.termination = Some("cluster_not_found");
+        outcome.termination = Some("cluster_not_found".into());
         return outcome;
     };
     outcome.stat_name = Some(Arc::clone(&backend.stat_name));
@@ -130,11 +130,11 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
         End::Finished | End::UpstreamError | End::DownstreamError | End::Drained => {}
         End::Idle => {
             worker.stats().inc(Counter::TcpIdleTimeouts);
-            outcome.termination = Some("tcp_session_idle_timeout");
+            outcome.termination = Some("tcp_session_idle_timeout".into());
         }
         End::TooOld => {
             outcome.flags.set(Flag::DurationTimeout);
-            outcome.termination = Some("max_duration_timeout");
+            outcome.termination = Some("max_duration_timeout".into());
         }
     }
     outcome.moved = Some(moved);
@@ -188,7 +188,7 @@ async fn connect(
                 // As Envoy says it: all tries are used up.
                 outcome.flags.set(Flag::UpstreamRetryLimitExceeded);
             }
-            outcome.termination = Some(error.details());
+            outcome.termination = Some(error.details().into());
             outcome.pick = error.into_pick();
             return None;
         }
@@ -222,7 +222,7 @@ fn write_log(worker: &Worker, logs: &Logs, facts: &ConnectionFacts, outcome: &Ou
         &Record {
             duration: worker.now().saturating_duration_since(facts.start),
             flags: outcome.flags,
-            connection_termination_details: outcome.termination,
+            connection_termination_details: outcome.termination.as_deref(),
             upstream_transport_failure: outcome.transport_failure.as_deref(),
             bytes_received: outcome.moved.as_ref().map_or(0, |moved| moved.received),
             bytes_sent: outcome.moved.as_ref().map_or(0, |moved| moved.sent),

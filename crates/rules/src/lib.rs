@@ -19,6 +19,7 @@ mod hash;
 mod http;
 mod listener;
 mod matcher;
+mod metadata;
 mod names;
 mod route;
 mod runtime;
@@ -53,6 +54,7 @@ pub use listener::{
     Tunnel,
 };
 pub use matcher::{Case, Pattern, PatternError, StringMatcher, Substitution, Text};
+pub use metadata::{MetaFields, MetaValue, Metadata, fields_json};
 pub use names::Names;
 pub use route::{
     Backoff, CookieMatch, DirectResponse, Forward, GrpcTimeout, HashCookie, HashPolicy, HashSource,

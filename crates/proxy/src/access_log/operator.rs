@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use sluis_http1::{Fields, Known, RequestHead};
-use sluis_rules::Address;
+use sluis_rules::{Address, MetaValue, fields_json};
 
 use super::{
     FormatError, Record,
@@ -56,6 +56,8 @@ enum Kind {
     RouteOrigin,
     ConnectionId,
     FilterChain,
+    /// The namespace, and the path within it.
+    DynamicMetadata(Box<str>, Box<[Box<str>]>),
     /// Known, and never there with us.
     Nothing,
 }
@@ -104,7 +106,11 @@ impl Operator {
             ("GRPC_STATUS", Some(how)) => {
                 Kind::Grpc(GrpcForm::parse(how).ok_or_else(|| fault("not a form of a status"))?)
             }
-            ("DYNAMIC_METADATA", Some(_)) => Kind::Nothing,
+            ("DYNAMIC_METADATA", Some(path)) => {
+                let mut names = path.split(':').map(Box::from);
+                let namespace = names.next().filter(|name: &Box<str>| !name.is_empty());
+                Kind::DynamicMetadata(namespace.ok_or_else(|| fault("no namespace"))?, names.collect())
+            }
             ("REQ" | "RESP" | "TRAILER" | "DYNAMIC_METADATA", None) => {
                 return Err(fault("none given"));
             }
@@ -178,9 +184,27 @@ impl Operator {
             Kind::RouteOrigin => Value::text(record.route_origin),
             Kind::ConnectionId => Value::Number(connection.id),
             Kind::FilterChain => Value::text(Some(&*connection.chain)),
+            Kind::DynamicMetadata(namespace, path) => of_metadata(namespace, path, record),
             Kind::Nothing => Value::Absent,
         }
     }
+}
+
+/// A text as it is, anything else as JSON; of no path all that the namespace says.
+fn of_metadata<'r>(namespace: &str, path: &[Box<str>], record: &Record<'r>) -> Value<'r> {
+    let Some(metadata) = record.metadata else { return Value::Absent };
+    let mut json = String::new();
+    if path.is_empty() {
+        let Some(fields) = metadata.namespace(namespace) else { return Value::Absent };
+        fields_json(fields, &mut json);
+    } else {
+        match metadata.get(namespace, path) {
+            None => return Value::Absent,
+            Some(MetaValue::Text(text)) => return Value::Bytes(text.as_bytes()),
+            Some(value) => value.write_json(&mut json),
+        }
+    }
+    Value::Built(json.into_bytes().into())
 }
 
 /// The operators without arguments.

@@ -154,3 +154,15 @@ fn dates_are_those_of_http() {
     assert_eq!(&http_date(784_111_777), b"Sun, 06 Nov 1994 08:49:37 GMT");
     assert_eq!(&http_date(951_782_400), b"Tue, 29 Feb 2000 00:00:00 GMT");
 }
+
+#[test]
+fn dynamic_metadata_is_logged_by_its_path() {
+    let facts = facts();
+    let mut metadata = sluis_rules::Metadata::default();
+    let text = sluis_rules::MetaValue::text;
+    let inner = sluis_rules::MetaFields::from([("iss".into(), text("me"))]);
+    metadata.set("jwt", "payload", sluis_rules::MetaValue::Fields(inner));
+    let record = Record { metadata: Some(&metadata), ..Record::new(&facts) };
+    let all = "%DYNAMIC_METADATA(jwt:payload:iss)% %DYNAMIC_METADATA(jwt)% %DYNAMIC_METADATA(a:b)%";
+    assert_eq!(line(all, &record), r#"me {\x22payload\x22:{\x22iss\x22:\x22me\x22}} -"#);
+}

@@ -150,7 +150,7 @@ fn on_head<'c, C: ClientSide, E: EndpointSide>(
     }
     trace.response_start = Some(Instant::now());
     trace.request_end = relay.request_end;
-    trace.details = Some("via_upstream");
+    trace.details = Some("via_upstream".into());
     let keeps = if status == 101 { Upgrade::Keep } else { Upgrade::Remove };
     relay.desk.response.strip_hop_by_hop(keeps);
     relay.desk.response.fields.remove(Known::TransferEncoding);

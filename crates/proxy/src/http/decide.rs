@@ -81,7 +81,7 @@ pub(super) async fn decide<'c>(
         Path::Bad => return Err(Reply::new(400, "path_normalization_failed").closing().into()),
         Path::Redirect => {
             let location = desk.request.path().to_vec();
-            let details = "path_normalization_failed";
+            let details = "path_normalization_failed".into();
             return Err(Reply { details, ..Reply::redirect(307, location) }.into());
         }
     }

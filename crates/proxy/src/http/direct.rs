@@ -158,7 +158,7 @@ fn on_head<'c>(
     }
     trace.response_start = Some(Instant::now());
     trace.request_end = flight.request_end;
-    trace.details = Some("via_upstream");
+    trace.details = Some("via_upstream".into());
     let (passing, closes) = match respond::pass_on(site, flight.desk, plan, trace, closes) {
         Ok(shape) => shape,
         Err(Unsent::Fault) => return Ok(Headed::Reply(Reply::fault().into())),

@@ -54,7 +54,7 @@ pub(super) async fn refuse(client: &mut impl Client, desk: &mut Desk, reply: Rep
     place.worker.stats().inc(Counter::HttpFramingErrors);
     // What was read of the head must not be taken for the request's facts.
     desk.request = sluis_http1::RequestHead::default();
-    debug!(remote = %site.connection.remote, details = reply.details, "request refused");
+    debug!(remote = %site.connection.remote, details = &*reply.details, "request refused");
     answer(client, site, desk, &reply, &mut trace).await;
     conclude(site, desk, &trace);
 }
@@ -80,7 +80,7 @@ async fn answer(
     reply: &Reply<'_>,
     trace: &mut Trace<'_>,
 ) -> After {
-    trace.details = Some(reply.details);
+    trace.details = Some(reply.details.clone());
     if let Some(flag) = reply.flag {
         trace.flags.set(flag);
     }
@@ -95,7 +95,7 @@ async fn answer(
                 Unsent::Fault => Reply::fault(),
                 Unsent::Replaced(reply) => reply.plain(),
             };
-            trace.details = Some(plain.details);
+            trace.details = Some(plain.details.clone());
             return match respond::answer(site, desk, &plain, trace) {
                 Ok(has_body) => send(client, desk, (&plain, has_body), trace, closes).await,
                 Err(_) => After::Drop,

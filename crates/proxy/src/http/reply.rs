@@ -12,7 +12,7 @@ pub(super) struct Reply<'c> {
     pub(super) status: u16,
     pub(super) body: Cow<'c, [u8]>,
     /// Why, in Envoy's words.
-    pub(super) details: &'static str,
+    pub(super) details: Cow<'static, str>,
     pub(super) flag: Option<Flag>,
     pub(super) location: Option<Vec<u8>>,
     /// Further fields, of a filter's making.
@@ -33,11 +33,11 @@ pub(super) struct Reply<'c> {
 }
 
 impl<'c> Reply<'c> {
-    pub(super) fn new(status: u16, details: &'static str) -> Self {
+    pub(super) fn new(status: u16, details: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status,
             body: Cow::Borrowed(b""),
-            details,
+            details: details.into(),
             flag: None,
             location: None,
             fields: Vec::new(),

@@ -112,9 +112,9 @@ fn late<'c>(deadline: Deadline, seen: Seen, trace: &mut Trace<'_>) -> Finish<'c>
     if !seen.has_begun {
         return Finish::Reply(reply.into());
     }
-    trace.details = Some(reply.details);
+    trace.details = Some(reply.details.clone());
     if let Some(flag) = reply.flag {
-        trace.fault(flag, reply.details);
+        trace.fault(flag, reply.details.clone());
     }
     Finish::Broken
 }

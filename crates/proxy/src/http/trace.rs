@@ -1,9 +1,9 @@
 //! What becomes of one request, gathered for its log record.
 
-use std::{net::SocketAddr, time::SystemTime};
+use std::{borrow::Cow, net::SocketAddr, time::SystemTime};
 
 use sluis_http1::Method;
-use sluis_rules::{Address, Cluster, Route};
+use sluis_rules::{Address, Cluster, Metadata, Route};
 use tokio::time::Instant;
 
 use super::client::Protocol;
@@ -28,7 +28,7 @@ pub(super) struct Trace<'c> {
     /// The client as it is trusted; `None` before that is known.
     pub(super) client: Option<SocketAddr>,
     pub(super) flags: Flags,
-    pub(super) details: Option<&'static str>,
+    pub(super) details: Option<Cow<'static, str>>,
     pub(super) transport_failure: Option<String>,
     pub(super) status: u16,
     /// The trailers of a relayed response.
@@ -40,6 +40,8 @@ pub(super) struct Trace<'c> {
     pub(super) cluster: Option<&'c Cluster>,
     pub(super) attempts: u32,
     pub(super) route: Option<&'c Route>,
+    /// What filters have found out of the request.
+    pub(super) metadata: Metadata,
 }
 
 impl<'c> Trace<'c> {
@@ -69,13 +71,14 @@ impl<'c> Trace<'c> {
             cluster: None,
             attempts: 0,
             route: None,
+            metadata: Metadata::default(),
         }
     }
 
     /// Says what went wrong.
-    pub(super) fn fault(&mut self, flag: Flag, details: &'static str) {
+    pub(super) fn fault(&mut self, flag: Flag, details: impl Into<Cow<'static, str>>) {
         self.flags.set(flag);
-        self.details = Some(details);
+        self.details = Some(details.into());
     }
 
     /// The log record as far as it is known, without heads.
@@ -95,7 +98,7 @@ impl<'c> Trace<'c> {
             response_code: self.status,
             client: self.client,
             flags: self.flags,
-            response_code_details: self.details,
+            response_code_details: self.details.as_deref(),
             upstream_transport_failure: self.transport_failure.as_deref(),
             bytes_received: self.received,
             bytes_sent: self.sent,
@@ -106,6 +109,7 @@ impl<'c> Trace<'c> {
             upstream_attempts: self.attempts,
             route_name: self.route.map_or("", |route| &route.name),
             route_origin: self.route.and_then(|route| route.origin.as_deref()),
+            metadata: Some(&self.metadata),
             ..Record::new(connection)
         }
     }
