@@ -109,7 +109,10 @@ impl Operator {
             ("DYNAMIC_METADATA", Some(path)) => {
                 let mut names = path.split(':').map(Box::from);
                 let namespace = names.next().filter(|name: &Box<str>| !name.is_empty());
-                Kind::DynamicMetadata(namespace.ok_or_else(|| fault("no namespace"))?, names.collect())
+                Kind::DynamicMetadata(
+                    namespace.ok_or_else(|| fault("no namespace"))?,
+                    names.collect(),
+                )
             }
             ("REQ" | "RESP" | "TRAILER" | "DYNAMIC_METADATA", None) => {
                 return Err(fault("none given"));
