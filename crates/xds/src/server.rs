@@ -8,13 +8,12 @@
 
 mod accept;
 mod ads;
+mod incoming;
+mod outgoing;
 
 use std::{convert::Infallible, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use envoy_types::pb::envoy::{
-    config::core::v3::Node,
-    service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
-};
+use envoy_types::pb::envoy::config::core::v3::Node;
 use futures_util::Stream;
 use http::{Request, Response};
 use rustls::ServerConfig;
@@ -36,10 +35,6 @@ use tower::Service;
 
 use self::ads::Ads;
 use crate::session::Report;
-
-/// Bytes of one request. A subscription of [`NAMES_MAX`](crate::NAMES_MAX) names of usual length
-/// fits.
-const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Interval of HTTP/2 pings: a peer that vanished is noticed within half a minute, and a quiet
 /// connection survives the usual idle timeouts of middle boxes.
@@ -167,9 +162,7 @@ impl Server {
     fn behind(door: Door, directory: Arc<dyn Directory>) -> Self {
         let (closing, closed) = watch::channel(false);
         let takes_local = matches!(door, Door::Plaintext);
-        let ads = AggregatedDiscoveryServiceServer::new(Ads::new(directory, closed, takes_local))
-            .max_decoding_message_size(REQUEST_BYTES_MAX)
-            .max_encoding_message_size(usize::MAX);
+        let ads = Ads::new(directory, closed, takes_local);
         Self { door, routes: Routes::new(ads), closing }
     }
 

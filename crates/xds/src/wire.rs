@@ -1,7 +1,8 @@
-//! Turns discovery messages into the session's terms and back.
+//! Turns discovery requests into the session's terms, and responses back but for their resources.
 //!
 //! In:    `DiscoveryRequest` and `DeltaDiscoveryRequest` off the wire; the session's [`Response`].
-//! Out:   [`Ask`]; `DiscoveryResponse` and `DeltaDiscoveryResponse`.
+//! Out:   [`Ask`]; `DiscoveryResponse` and `DeltaDiscoveryResponse`, to which the resources are added as
+//!        they are written.
 //! Never: remembers anything.
 
 use envoy_types::pb::{
@@ -9,7 +10,6 @@ use envoy_types::pb::{
         config::core::v3::ControlPlane,
         service::discovery::v3::{
             DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-            Resource,
         },
     },
     google::rpc::Status,
@@ -50,11 +50,10 @@ pub(crate) fn ask_delta(request: DeltaDiscoveryRequest) -> Result<Ask, Unserved>
     })
 }
 
-/// Writes a response of the state-of-the-world form.
+/// A response of the state-of-the-world form, without its resources.
 pub(crate) fn sotw(response: Response) -> DiscoveryResponse {
     DiscoveryResponse {
         version_info: response.version,
-        resources: response.upserts.iter().map(|resource| resource.body.clone()).collect(),
         type_url: response.kind.type_url().to_owned(),
         nonce: response.nonce,
         control_plane: Some(control_plane()),
@@ -62,17 +61,10 @@ pub(crate) fn sotw(response: Response) -> DiscoveryResponse {
     }
 }
 
-/// Writes a response of the incremental form.
+/// A response of the incremental form, without its resources.
 pub(crate) fn delta(response: Response) -> DeltaDiscoveryResponse {
-    let resources = response.upserts.iter().map(|resource| Resource {
-        name: resource.name.clone(),
-        version: resource.version.clone(),
-        resource: Some(resource.body.clone()),
-        ..Resource::default()
-    });
     DeltaDiscoveryResponse {
         system_version_info: response.version,
-        resources: resources.collect(),
         type_url: response.kind.type_url().to_owned(),
         removed_resources: response.removed,
         nonce: response.nonce,

@@ -5,6 +5,7 @@
 //! Never: keeps a resource alive that no proxy holds, or one with a key in it.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     hash::{Hash, Hasher},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -13,7 +14,7 @@ use std::{
 use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use prost::Name;
 use sluis_envoy::{Encoded, EncodedSet, Kind, NAME_TABLE};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::{cluster, inbound, listener, name_table, render, route, secret};
 use crate::{Fault, Inputs, RouteTable};
@@ -86,20 +87,29 @@ fn encoded_host(host: VirtualHost) -> Arc<[u8]> {
 
 /// The hash of what something is made of, wide enough to stand for it.
 fn fingerprint(input: &impl Hash) -> u128 {
-    let mut hasher = Wide(Xxh3::new());
-    input.hash(&mut hasher);
-    hasher.0.digest128()
+    let mut bytes = Bytes(SCRATCH.take());
+    input.hash(&mut bytes);
+    let hash = xxh3_128(&bytes.0);
+    bytes.0.clear();
+    SCRATCH.set(bytes.0);
+    hash
 }
 
-struct Wide(Xxh3);
+thread_local! {
+    /// Inputs write themselves in many small steps, which are hashed at once.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
-impl Hasher for Wide {
+/// What a value writes of itself to be hashed.
+struct Bytes(Vec<u8>);
+
+impl Hasher for Bytes {
     fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        self.0.extend_from_slice(bytes);
     }
 
     fn finish(&self) -> u64 {
-        self.0.digest()
+        xxh3_64(&self.0)
     }
 }
 

@@ -4,16 +4,23 @@
 //! Out:   responses, as fast as the proxy takes them.
 //! Never: spawns a task or queues: a stream that is not read does no work.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use envoy_types::pb::envoy::{
     config::core::v3::Node,
-    service::discovery::v3::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-        aggregated_discovery_service_server::AggregatedDiscoveryService,
-    },
+    service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
 };
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{Stream, stream};
+use http::{HeaderMap, Request, Response, header};
+use http_body_util::StreamBody;
+use hyper::body::{Bytes, Frame};
 use prost::Message;
 use sluis_envoy::EncodedSet;
 use sluis_tls::PeerIdentity;
@@ -21,10 +28,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, body::Body, server::NamedService};
+use tower::Service;
 use tracing::{debug, info, warn};
 
-use super::{Directory, Peer, ProxyKey, Refusal};
+use super::{Directory, Peer, ProxyKey, Refusal, incoming::Incoming, outgoing::Outgoing};
 use crate::{
     session::{self, Action, Ask, Dialect, Event, Session},
     wire::{self, Unserved},
@@ -39,15 +47,47 @@ const NODE_BYTES_MAX: usize = 256 * 1024;
 /// Wait for the first request of a stream, which proxies send at once.
 const FIRST_REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
 
-type Outbound<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
+/// The paths of the two methods.
+const SOTW_PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+const DELTA_PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
-/// The service.
+/// The service. It writes gRPC's frames itself, because resources are shared by all streams and a
+/// message is written as its peer takes it.
+#[derive(Clone)]
 pub(super) struct Ads {
     directory: Arc<dyn Directory>,
     closing: watch::Receiver<bool>,
     places: Arc<Semaphore>,
     /// The port has no TLS: whoever comes is [`Peer::Local`].
     takes_local: bool,
+}
+
+impl NamedService for Ads {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+}
+
+impl Service<Request<Body>> for Ads {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let ads = self.clone();
+        Box::pin(async move {
+            let opened = match request.uri().path() {
+                SOTW_PATH => ads.open::<DiscoveryRequest>(request, Dialect::Sotw).await,
+                DELTA_PATH => ads.open::<DeltaDiscoveryRequest>(request, Dialect::Delta).await,
+                other => Err(Status::unimplemented(format!("there is no method {other}"))),
+            };
+            Ok(opened.unwrap_or_else(Status::into_http))
+        })
+    }
 }
 
 impl Ads {
@@ -60,17 +100,16 @@ impl Ads {
         Self { directory, closing, places: Arc::new(Semaphore::new(STREAMS_MAX)), takes_local }
     }
 
-    async fn open<Q: Asked, M: Send + 'static>(
+    async fn open<Q: Asked>(
         &self,
-        request: Request<Streaming<Q>>,
+        request: Request<Body>,
         dialect: Dialect,
-        write: fn(session::Response) -> M,
-    ) -> Result<Response<Outbound<M>>, Status> {
+    ) -> Result<Response<Body>, Status> {
         let peer = if self.takes_local { Peer::Local } else { verified_peer(&request)? };
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
             .map_err(|_full| Status::resource_exhausted("too many streams"))?;
-        let mut requests = request.into_inner();
+        let mut requests = Incoming::<Q>::new(request.into_body());
         let first = timeout(FIRST_REQUEST_WAIT_MAX, requests.message())
             .await
             .map_err(|_elapsed| Status::deadline_exceeded("no first request"))??
@@ -105,36 +144,43 @@ impl Ads {
             },
         };
         stream.take_request(first);
-        let responses = stream::unfold(stream, |mut stream| async move {
-            let item = stream.next().await?;
-            Some((item, stream))
-        });
-        Ok(Response::new(Box::pin(responses.map(move |item| item.map(write)))))
+        let response = Response::builder()
+            .header(header::CONTENT_TYPE, tonic::metadata::GRPC_CONTENT_TYPE)
+            .body(Body::new(StreamBody::new(frames(stream, dialect))));
+        response.map_err(|error| Status::internal(error.to_string()))
     }
 }
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Ads {
-    type StreamAggregatedResourcesStream = Outbound<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Outbound<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        self.open(request, Dialect::Sotw, wire::sotw).await
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        self.open(request, Dialect::Delta, wire::delta).await
-    }
+/// The responses of a stream as frames of its body, the status as the last one.
+fn frames<Q: Asked>(
+    stream: AdsStream<Q>,
+    dialect: Dialect,
+) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send {
+    stream::unfold(Some((stream, None)), move |state| async move {
+        let (mut stream, mut outgoing): (AdsStream<Q>, Option<Outgoing>) = state?;
+        loop {
+            if let Some(piece) = outgoing.as_mut().and_then(Outgoing::next) {
+                return Some((Ok(Frame::data(piece)), Some((stream, outgoing))));
+            }
+            let status = match stream.next().await {
+                Some(Ok(response)) => {
+                    outgoing = Some(Outgoing::new(response, dialect));
+                    continue;
+                }
+                Some(Err(status)) => status,
+                None => Status::ok(""),
+            };
+            let mut trailers = HeaderMap::new();
+            return match status.add_header(&mut trailers) {
+                Ok(()) => Some((Ok(Frame::trailers(trailers)), None)),
+                Err(status) => Some((Err(status), None)),
+            };
+        }
+    })
 }
 
 /// A request of either form.
-trait Asked: Send + 'static {
+trait Asked: Message + Default + Send + 'static {
     fn node(&self) -> Option<&Node>;
     fn ask(self) -> Result<Ask, Unserved>;
 }
@@ -163,7 +209,7 @@ impl Asked for DeltaDiscoveryRequest {
 /// holds at most one response per kind.
 struct AdsStream<Q> {
     session: Session,
-    requests: Streaming<Q>,
+    requests: Incoming<Q>,
     sets: watch::Receiver<Arc<EncodedSet>>,
     closing: watch::Receiver<bool>,
     pending: VecDeque<session::Response>,
@@ -299,7 +345,7 @@ impl<Q: Asked> AdsStream<Q> {
 }
 
 /// The peer's identity; a stream without one is refused.
-fn verified_peer<T>(request: &Request<T>) -> Result<Peer, Status> {
+fn verified_peer(request: &Request<Body>) -> Result<Peer, Status> {
     request
         .extensions()
         .get::<PeerIdentity>()
