@@ -3,7 +3,8 @@
 //! In:    how many services and sidecars, and whether a `Sidecar` narrows each namespace's view.
 //! Out:   a line for each event: the time to the last push and to the last answer, CPU seconds, bytes
 //!        sent, memory.
-//! Never: leaves loopback. The clients take part in the time to the last answer: they share the cores.
+//! Never: leaves loopback. The clients take part in the time to the last answer: they share the cores;
+//!        CPU and memory are the control plane's alone.
 //!
 //! `cargo run --release -p sluis-control --example control_plane_bench -- [--sidecars N]... [--services N]
 //! [--scoped]`
@@ -12,6 +13,7 @@
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot go on stops")]
 
 use std::{
+    convert::Infallible,
     future::pending,
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
@@ -26,19 +28,31 @@ use std::{
 use envoy_types::pb::{
     envoy::{
         config::core::v3::Node,
-        service::discovery::v3::{
-            DeltaDiscoveryRequest, DeltaDiscoveryResponse,
-            aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-        },
+        service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
     },
     google::protobuf::{Struct, Value, value::Kind as ValueKind},
+};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{
+    Request,
+    body::{Bytes, Frame},
+    client::conn::http2,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::{
+    Message,
+    encoding::{DecodeContext, decode_key},
 };
 use sluis_control::Control;
 use sluis_envoy::Kind;
 use sluis_model::Batch;
 use sluis_nouns::TrustDomain;
 use sluis_xds::{Connection, Directory, Peer, ProxyKey, Refusal, Report, Server};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+};
 use tokio_stream::wrappers::ReceiverStream;
 
 /// As in `sluis`.
@@ -47,6 +61,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Namespaces of the mesh.
 const NAMESPACES: usize = 50;
+/// The method that all call.
+const DELTA_PATH: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 /// Clients that connect at once: as many as one load balancer would let through together.
 const CONNECTING_MAX: usize = 32;
 /// Quiet after which everything that follows from a change has been answered.
@@ -64,7 +81,8 @@ fn main() {
     if words.first().is_some_and(|word| word == "clients") {
         let address = words[1].parse().unwrap();
         let (sidecars, services) = (words[2].parse().unwrap(), words[3].parse().unwrap());
-        return run(clients(address, Size { services, sidecars, scoped: false }));
+        let scoped = words[4].parse().unwrap();
+        return run(clients(address, Size { services, sidecars, scoped }));
     }
     let mut size = Size { services: 1000, sidecars: 2000, scoped: false };
     let mut all = Vec::new();
@@ -360,6 +378,7 @@ impl Clients {
                 &address.to_string(),
                 &size.sidecars.to_string(),
                 &size.services.to_string(),
+                &size.scoped.to_string(),
             ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -398,8 +417,7 @@ async fn clients(address: SocketAddr, size: Size) {
             connecting.join_next().await;
         }
         let (told, mut ready) = mpsc::channel(1);
-        let bytes = Arc::clone(&bytes);
-        running.spawn(client(address, node(sidecar, size), bytes, told));
+        running.spawn(client(address, sidecar, size, Arc::clone(&bytes), told));
         connecting.spawn(async move { ready.recv().await });
     }
     while connecting.join_next().await.is_some() {}
@@ -412,49 +430,121 @@ async fn clients(address: SocketAddr, size: Size) {
 }
 
 /// A sidecar as Envoy asks: clusters and listeners, then the endpoints of the clusters and the routes.
-async fn client(address: SocketAddr, node: Node, bytes: Arc<AtomicU64>, ready: mpsc::Sender<()>) {
-    let mut grpc = AggregatedDiscoveryServiceClient::connect(format!("http://{address}"))
-        .await
-        .unwrap()
-        .max_decoding_message_size(usize::MAX);
-    let (ask, asks) = mpsc::channel(16);
+/// It keeps nothing of what it is told, so that thousands fit beside the control plane.
+async fn client(
+    address: SocketAddr,
+    sidecar: usize,
+    size: Size,
+    bytes: Arc<AtomicU64>,
+    ready: mpsc::Sender<()>,
+) {
+    let tcp = TcpStream::connect(address).await.unwrap();
+    tcp.set_nodelay(true).unwrap();
+    let (mut grpc, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.unwrap();
+    tokio::spawn(connection);
+    let (ask, asks) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(16);
+    let ask = async |request: DeltaDiscoveryRequest| {
+        let fields = request.encode_to_vec();
+        let mut message = vec![0];
+        message.extend_from_slice(&u32::try_from(fields.len()).unwrap().to_be_bytes());
+        message.extend_from_slice(&fields);
+        ask.send(Ok(Frame::data(message.into()))).await.unwrap();
+    };
     let subscribe = |kind: Kind, names: Vec<String>| DeltaDiscoveryRequest {
         type_url: kind.type_url().to_owned(),
         resource_names_subscribe: names,
         ..DeltaDiscoveryRequest::default()
     };
-    let first = DeltaDiscoveryRequest { node: Some(node), ..subscribe(Kind::Cluster, vec![]) };
-    ask.send(first).await.unwrap();
-    ask.send(subscribe(Kind::Listener, vec![])).await.unwrap();
-    ask.send(subscribe(Kind::Route, vec!["80".to_owned()])).await.unwrap();
-    let mut stream =
-        grpc.delta_aggregated_resources(ReceiverStream::new(asks)).await.unwrap().into_inner();
+    let node = Some(node(sidecar, size));
+    ask(DeltaDiscoveryRequest { node, ..subscribe(Kind::Cluster, vec![]) }).await;
+    ask(subscribe(Kind::Listener, vec![])).await;
+    ask(subscribe(Kind::Route, vec!["80".to_owned()])).await;
+    let request = Request::post(format!("http://{address}{DELTA_PATH}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(StreamBody::new(ReceiverStream::new(asks)))
+        .unwrap();
+    let mut body = grpc.send_request(request).await.unwrap().into_body();
     let mut has_endpoints = false;
-    while let Ok(Some(response)) = stream.message().await {
-        count(&response, &bytes);
-        let kind = Kind::from_type_url(&response.type_url).unwrap();
-        let accept = DeltaDiscoveryRequest {
-            type_url: response.type_url.clone(),
-            response_nonce: response.nonce.clone(),
-            ..DeltaDiscoveryRequest::default()
-        };
-        ask.send(accept).await.unwrap();
-        if kind == Kind::Cluster && !has_endpoints {
-            has_endpoints = true;
-            let names = response.resources.into_iter().map(|resource| resource.name);
-            let names = names.filter(|name| name.starts_with("outbound|")).collect();
-            ask.send(subscribe(Kind::Endpoints, names)).await.unwrap();
-        } else if kind == Kind::Endpoints {
-            // Somebody may wait for it the first time.
-            let _ = ready.try_send(());
+    let mut reading = Reading::default();
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(data) = frame.into_data() else { return };
+        bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        for response in reading.take(&data) {
+            let accept = DeltaDiscoveryRequest {
+                type_url: response.type_url.clone(),
+                response_nonce: response.nonce,
+                ..DeltaDiscoveryRequest::default()
+            };
+            ask(accept).await;
+            let kind = Kind::from_type_url(&response.type_url).unwrap();
+            if kind == Kind::Cluster && !has_endpoints {
+                has_endpoints = true;
+                let seen = (0..size.services)
+                    .filter(|index| !size.scoped || is_seen(sidecar, *index, size));
+                let names = seen.map(|index| {
+                    format!("outbound|80||svc-{index}.{}.svc.cluster.local", namespace(index))
+                });
+                ask(subscribe(Kind::Endpoints, names.collect())).await;
+            } else if kind == Kind::Endpoints {
+                // Somebody may wait for it the first time.
+                let _ = ready.try_send(());
+            }
         }
     }
 }
 
-fn count(response: &DeltaDiscoveryResponse, bytes: &AtomicU64) {
-    let size = |resource: &envoy_types::pb::envoy::service::discovery::v3::Resource| {
-        resource.name.len() + resource.resource.as_ref().map_or(0, |body| body.value.len())
-    };
-    let sum: usize = response.resources.iter().map(size).sum();
-    bytes.fetch_add(sum as u64, Ordering::Relaxed);
+/// Whether a sidecar of a narrowed mesh sees a service: its own namespace's, and the first one's.
+fn is_seen(sidecar: usize, service: usize, size: Size) -> bool {
+    let seen = namespace(service);
+    seen == namespace(sidecar % size.services) || seen == namespace(0)
+}
+
+/// A response on its way in: what stands before its resources, and how much is still to come.
+#[derive(Default)]
+struct Reading {
+    head: Vec<u8>,
+    rest: usize,
+}
+
+/// Bytes of a response that hold its nonce and type, which the control plane writes first.
+const HEAD_BYTES_MAX: usize = 512;
+
+impl Reading {
+    /// Takes bytes of the stream; gives the responses that end in them, without their resources.
+    fn take(&mut self, mut data: &[u8]) -> Vec<DeltaDiscoveryResponse> {
+        let mut ended = Vec::new();
+        while !data.is_empty() {
+            if self.rest == 0 && self.head.len() < 5 {
+                self.head.push(data[0]);
+                data = &data[1..];
+                if self.head.len() == 5 {
+                    self.rest = u32::from_be_bytes(self.head[1..].try_into().unwrap()) as usize;
+                }
+                continue;
+            }
+            let taken = data.len().min(self.rest);
+            let kept = taken.min((5 + HEAD_BYTES_MAX).saturating_sub(self.head.len()));
+            self.head.extend_from_slice(&data[..kept]);
+            data = &data[taken..];
+            self.rest -= taken;
+            if self.rest == 0 {
+                ended.push(head_of(&std::mem::take(&mut self.head)[5..]));
+            }
+        }
+        ended
+    }
+}
+
+/// The fields of a response up to its first resource.
+fn head_of(mut bytes: &[u8]) -> DeltaDiscoveryResponse {
+    const RESOURCES: u32 = 2;
+    let mut response = DeltaDiscoveryResponse::default();
+    while let Ok((field, wire)) = decode_key(&mut bytes)
+        && field != RESOURCES
+    {
+        response.merge_field(field, wire, &mut bytes, DecodeContext::default()).unwrap();
+    }
+    response
 }

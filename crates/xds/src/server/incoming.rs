@@ -61,7 +61,8 @@ impl<Q: Message + Default> Incoming<Q> {
 
     /// Takes the first message out of the buffer, when all of it is there.
     fn take(&mut self) -> Result<Option<Q>, Status> {
-        let Some((&[flag, a, b, c, d], rest)) = self.buffer.split_first_chunk::<PREFIX_LEN>() else {
+        let Some((&[flag, a, b, c, d], rest)) = self.buffer.split_first_chunk::<PREFIX_LEN>()
+        else {
             return Ok(None);
         };
         if flag != 0 {
