@@ -298,7 +298,12 @@ async fn measure(size: Size) {
         print!("{:>7.1} ms handed over, ", applied.as_secs_f64() * 1e3);
         show(name, began, &watched, cpu, clients.bytes());
     }
-    println!("{:>28}: {:.0} MB", format!("memory, {} sidecars", size.sidecars), memory_mb());
+    println!(
+        "{:>20}: {:.0} MB now, {:.0} MB at most",
+        "memory",
+        memory_mb("VmRSS:"),
+        memory_mb("VmHWM:"),
+    );
 }
 
 fn show(name: &str, began: Instant, watched: &Watched, cpu: f64, bytes: u64) {
@@ -336,7 +341,7 @@ fn translate_only(whole: &Batch, size: Size) {
         began.elapsed().as_secs_f64() * 1e3,
         applied.as_secs_f64() * 1e3,
         cpu_seconds() - cpu,
-        memory_mb(),
+        memory_mb("VmRSS:"),
     );
     for (name, text) in [
         ("index: endpoint", workload(7, size.services, 100)),
@@ -358,9 +363,9 @@ fn cpu_seconds() -> f64 {
     ticks / 100.0
 }
 
-fn memory_mb() -> f64 {
+fn memory_mb(field: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
