@@ -17,6 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use sluis_capture::netns;
 use sluis_identity::Agent;
 use sluis_proxy::{Bootstrap, Options};
 use sluis_tls::{Clock, SecretStore};
@@ -54,6 +55,14 @@ struct Run {
     #[arg(long, value_name = "N", env = "SLUIS_WORKERS")]
     workers: Option<NonZeroUsize>,
 
+    /// The network namespace to enter first, by path, as in /run/netns.
+    #[arg(long, value_name = "PATH")]
+    netns: Option<PathBuf>,
+
+    /// The group to run as: a packet filter tells the proxy's own connections by it.
+    #[arg(long, value_name = "GID")]
+    group: Option<u32>,
+
     /// Seconds that connections have to finish when the proxy is told to stop.
     #[arg(long, value_name = "SECONDS", default_value_t = 5, env = "SLUIS_DRAIN_SECONDS")]
     drain: u64,
@@ -75,9 +84,11 @@ fn main() -> ExitCode {
     process::stay_small();
     let arguments = Arguments::parse();
     logs::start();
-    let done = process::harden().and_then(|descriptors| match arguments.command {
-        Command::Run(run) => run.run(descriptors, started),
-        Command::Agent(agent) => agent.run(),
+    let done = arguments.command.enter().and_then(|()| process::harden()).and_then(|descriptors| {
+        match arguments.command {
+            Command::Run(run) => run.run(descriptors, started),
+            Command::Agent(agent) => agent.run(),
+        }
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -85,6 +96,20 @@ fn main() -> ExitCode {
             error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+impl Command {
+    /// Goes where the proxy is to run, while this process still has one thread.
+    fn enter(&self) -> Result<()> {
+        let Self::Run(run) = self else { return Ok(()) };
+        if let Some(path) = &run.netns {
+            netns::enter(path).with_context(|| format!("network namespace {}", path.display()))?;
+        }
+        if let Some(group) = run.group {
+            netns::become_group(group).with_context(|| format!("group {group}"))?;
+        }
+        Ok(())
     }
 }
 

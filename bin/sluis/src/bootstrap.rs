@@ -100,7 +100,13 @@ fn metadata(
     if let Some(workers) = workload.workers {
         set("SLUIS_WORKERS", workers.to_string());
     }
-    if !workload.is_gateway {
+    if workload.netns.is_some() {
+        // A packet filter brings connections and names to the proxy's own ports.
+        if !workload.is_gateway {
+            set("DNS_CAPTURE", "true".to_owned());
+            set("INTERCEPTION_MODE", "REDIRECT".to_owned());
+        }
+    } else if !workload.is_gateway {
         set("SLUIS_CAPTURE_PIPE", files.capture_socket().display().to_string());
         if engine == Engine::Sluis {
             set("SLUIS_HANDOFF", files.handoff_socket().display().to_string());

@@ -39,6 +39,9 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// How long a proxy may drain after it is asked to end, before it is killed.
 const DRAIN_MAX: Duration = Duration::from_secs(8);
 
+/// The group whose connections Istio's packet filter lets pass: the sidecar's own.
+const PROXY_GROUP: u32 = 1337;
+
 /// Makes a one-time join token for a workload.
 pub(crate) type TokenSource = Arc<dyn Fn(&WorkloadId) -> Result<String> + Send + Sync>;
 
@@ -276,10 +279,16 @@ impl Job {
         let bootstrap = self.files.bootstrap().display().to_string();
         if self.workload.is_envoy {
             let socket = self.files.sds_socket().display().to_string();
-            ["agent", "--bootstrap", &bootstrap, "--sds", &socket].map(str::to_owned).to_vec()
-        } else {
-            ["run", "--bootstrap", &bootstrap].map(str::to_owned).to_vec()
+            return ["agent", "--bootstrap", &bootstrap, "--sds", &socket]
+                .map(str::to_owned)
+                .to_vec();
         }
+        let mut arguments = ["run", "--bootstrap", &bootstrap].map(str::to_owned).to_vec();
+        if let Some(netns) = &self.workload.netns {
+            let (netns, group) = (netns.display().to_string(), PROXY_GROUP.to_string());
+            arguments.extend(["--netns".to_owned(), netns, "--group".to_owned(), group]);
+        }
+        arguments
     }
 
     fn environment(&self) -> BTreeMap<String, String> {

@@ -10,6 +10,7 @@
 //! | `sluis.dev/proxy` | `sluis` (default) or `envoy`: only the agent is started, Envoy is yours to run |
 //! | `sluis.dev/env` | names of variables, separated by commas, that the proxy gets from `sluis up` |
 //! | `sluis.dev/lua-path` | the folder in which a Lua filter's `require` looks |
+//! | `sluis.dev/netns` | the network namespace, by path, in which the proxy runs: capture is a packet filter's |
 //! | `sluis.dev/hide` | paths, separated by commas, that `sluis exec` covers in the jail |
 //! | `proxy.istio.io/config` | Istio's own: `proxyMetadata` (environment), `concurrency` (workers) |
 
@@ -20,7 +21,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use sluis_control::{PROXY_ANNOTATION, proxy_view, wants_proxy};
+use sluis_control::{NETNS_ANNOTATION, PROXY_ANNOTATION, proxy_view, wants_proxy};
 use sluis_model::Workload as MeshWorkload;
 use sluis_nouns::{ObjectName, TrustDomain};
 use sluis_resources::Fault;
@@ -47,6 +48,8 @@ pub(crate) struct Workload {
     pub workers: Option<u32>,
     /// Where a Lua filter's `require` looks.
     pub lua_path: Option<PathBuf>,
+    /// The network namespace that the proxy enters as it starts.
+    pub netns: Option<PathBuf>,
     /// What a jail of this workload must not see.
     pub hidden: Vec<PathBuf>,
 }
@@ -107,6 +110,7 @@ pub(crate) fn read(
         inherited: list(annotation("sluis.dev/env")),
         workers: config.concurrency,
         lua_path: annotation("sluis.dev/lua-path").map(|path| base.join(path)),
+        netns: annotation(NETNS_ANNOTATION).map(|path| base.join(path)),
         hidden: list(annotation("sluis.dev/hide")).iter().map(|path| base.join(path)).collect(),
     }))
 }

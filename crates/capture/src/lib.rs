@@ -10,6 +10,7 @@
 pub mod dns;
 pub mod handoff;
 pub mod jail;
+pub mod netns;
 pub mod relay;
 
 mod original;

@@ -20,4 +20,7 @@ pub use control::{Client, Control, ProxyConfig};
 pub use metrics::Exposition;
 pub use node::{Interception, NodeId, NodeIdError, ProxyNode};
 pub use status::{KindStatus, ProxyStatus, Sync};
-pub use view::{PROXY_ANNOTATION, RUN_ANNOTATION, ViewError, proxy_view, wants_proxy, workload_id};
+pub use view::{
+    NETNS_ANNOTATION, PROXY_ANNOTATION, RUN_ANNOTATION, ViewError, proxy_view, wants_proxy,
+    workload_id,
+};

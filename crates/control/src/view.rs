@@ -16,6 +16,13 @@ pub const RUN_ANNOTATION: &str = "sluis.dev/run";
 /// Says which program the local proxy is: `sluis` (the default) or `envoy`.
 pub const PROXY_ANNOTATION: &str = "sluis.dev/proxy";
 
+/// Says in which network namespace the local proxy is started, by path; its connections are captured
+/// there by a packet filter.
+pub const NETNS_ANNOTATION: &str = "sluis.dev/netns";
+
+/// Istio's own: `REDIRECT`, `TPROXY` or `NONE`.
+const INTERCEPTION_ANNOTATION: &str = "sidecar.istio.io/interceptionMode";
+
 /// Node metadata: the unix socket through which the workload's connections come.
 const CAPTURE_PIPE_KEY: &str = "SLUIS_CAPTURE_PIPE";
 
@@ -100,8 +107,9 @@ pub fn wants_proxy(workload: &Workload) -> bool {
 /// | address  | `spec.address`, which must be an IP address                                   |
 /// | labels   | those of the object and of the entry, which win                               |
 /// | role     | annotation `sluis.dev/run`; without it, a node id `router~…` is a gateway     |
-/// | capture  | gateways: none. Sidecars: the socket in node metadata `SLUIS_CAPTURE_PIPE`    |
-/// |          | where there is one; else the jail's hand-over                                 |
+/// | capture  | gateways: none. Sidecars: a packet filter, with annotation `sluis.dev/netns`  |
+/// |          | or `sidecar.istio.io/interceptionMode`; else the socket in node metadata      |
+/// |          | `SLUIS_CAPTURE_PIPE` where there is one; else the jail's hand-over            |
 /// | dns      | sidecars answer for the mesh's hosts                                          |
 ///
 /// With `sluis.dev/proxy: envoy` a sidecar that has connected must name that socket, because Envoy
@@ -202,11 +210,29 @@ fn capture(workload: &Workload, node: Option<&ProxyNode>) -> Result<Capture, Vie
             });
         }
     };
+    if let Some(capture) = packet_filter(workload)? {
+        return Ok(capture);
+    }
     match node.and_then(|node| node.capture_pipe.as_ref()) {
         Some(path) => pipe(path),
         None if is_envoy && node.is_some() => Err(ViewError::NoPipe),
         None if is_envoy => Ok(Capture::None),
         None => Ok(Capture::Jail),
+    }
+}
+
+/// What the annotations say of capture by a packet filter; `None` when they say nothing.
+fn packet_filter(workload: &Workload) -> Result<Option<Capture>, ViewError> {
+    let annotations = &workload.meta().annotations;
+    match annotations.get(INTERCEPTION_ANNOTATION).map(String::as_str) {
+        Some("REDIRECT" | "TPROXY") => Ok(Some(Capture::Redirect)),
+        Some("NONE") => Ok(Some(Capture::None)),
+        Some(value) => Err(ViewError::Annotation {
+            annotation: INTERCEPTION_ANNOTATION,
+            value: value.to_owned(),
+            expected: "REDIRECT, TPROXY and NONE",
+        }),
+        None => Ok(annotations.contains_key(NETNS_ANNOTATION).then_some(Capture::Redirect)),
     }
 }
 

@@ -12,6 +12,7 @@ mod checks;
 mod dns;
 pub(crate) mod handoff;
 mod health;
+pub(crate) mod nameserver;
 mod outlier;
 pub(crate) mod resolver;
 mod watches;

@@ -24,7 +24,7 @@ use tracing::{info, warn};
 use crate::{
     bootstrap::{Bootstrap, BootstrapError},
     config::{Config, Settings},
-    control::{Control, Parts, admin, handoff, resolver::Resolver},
+    control::{Control, Parts, admin, handoff, nameserver, resolver::Resolver},
     log_sink::{LogSender, LogWriter},
     random::Random,
     stats::Stats,
@@ -169,7 +169,7 @@ impl Proxy {
             resolver: Rc::clone(&resolver),
             config: publisher,
             subscriptions,
-            wants_names: bootstrap.metadata("SLUIS_HANDOFF").is_some(),
+            wants_names: bootstrap.metadata("SLUIS_HANDOFF").is_some() || captures_names(bootstrap),
         };
         let mut control = Control::new(parts, bootstrap.fixed.clone()).map_err(RunError::Fixed)?;
         let refusals = control.publish();
@@ -201,6 +201,11 @@ impl Proxy {
                 drop(timeout(JAILS_WAIT_MAX, ready.wait_for(|ready| *ready)).await);
                 jails.await;
             });
+        }
+        if captures_names(bootstrap) {
+            let sockets = system("name queries, port 15053", nameserver::bind())?;
+            let stats = stats.shard(count);
+            tasks.spawn_local(nameserver::serve(sockets, config.clone(), stats));
         }
         let view = Rc::new(admin::View {
             node: bootstrap.node.id.clone(),
@@ -346,6 +351,12 @@ fn settings(options: &Options, workers: usize) -> Arc<Settings> {
 fn connections_max(descriptors: usize, workers: usize) -> usize {
     let share = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / 2 / workers;
     share.clamp(CONNECTIONS_MIN, CONNECTIONS_MAX)
+}
+
+/// Whether a packet filter brings the workload's name queries here (Istio's own word for it).
+fn captures_names(bootstrap: &Bootstrap) -> bool {
+    bootstrap.metadata("SLUIS_HANDOFF").is_none()
+        && bootstrap.metadata("DNS_CAPTURE").is_some_and(|value| value == "true")
 }
 
 /// The workload as jails name it: `namespace/name`.

@@ -265,6 +265,11 @@ fn role_and_capture_follow_from_annotations_and_node() {
     check_view(written, node("sidecar~", Some("/run/pipe")), Role::Sidecar, &pipe);
     check_view(envoy, node("sidecar~", Some("/run/pipe")), Role::Sidecar, &pipe);
     check_view(envoy, None, Role::Sidecar, &Capture::None);
+    let host = ("run: sidecar", "run: sidecar, sluis.dev/netns: /run/netns/web");
+    check_view(host, None, Role::Sidecar, &Capture::Redirect);
+    let mode = |mode: &str| format!("run: sidecar, sidecar.istio.io/interceptionMode: {mode}");
+    check_view(("run: sidecar", &mode("TPROXY")), None, Role::Sidecar, &Capture::Redirect);
+    check_view(("run: sidecar", &mode("NONE")), None, Role::Sidecar, &Capture::None);
 }
 
 #[test]
@@ -281,6 +286,8 @@ fn a_view_is_refused_by_name_of_what_is_wrong() {
     check(("run: sidecar", &proxy("nginx")), None, "sluis.dev/proxy");
     check(("run: sidecar", &proxy("envoy")), None, "SLUIS_CAPTURE_PIPE");
     check(("", ""), Some("relative"), "SLUIS_CAPTURE_PIPE");
+    let mode = "run: sidecar, sidecar.istio.io/interceptionMode: PERHAPS";
+    check(("run: sidecar", mode), None, "sidecar.istio.io/interceptionMode");
 }
 
 #[test]

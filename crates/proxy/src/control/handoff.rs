@@ -4,18 +4,10 @@
 //! Out:   capture listeners in every worker; DNS answers from the name table.
 //! Never: serves a jail of another workload (the receiver refuses it), or after its end.
 
-use std::{
-    collections::HashSet,
-    io,
-    net::SocketAddr,
-    path::Path,
-    rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, path::Path, rc::Rc, sync::Arc, time::Duration};
 
 use sluis_capture::{
-    dns::{self, Found, Lookup, Unknown},
+    dns,
     handoff::{Arrival, JailLife, Receiver, Sockets},
 };
 use tokio::{
@@ -26,62 +18,14 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{
-    config::Config,
-    stats::{Counter, Shard},
-    workers::Workers,
-};
+use super::nameserver::Table;
+use crate::{config::Config, stats::Shard, workers::Workers};
 
 /// Jails at once: each is a process that somebody started by hand.
 const JAILS_MAX: usize = 64;
 
-/// Unknown names that are remembered, so that each is logged once.
-const NAMES_REMEMBERED_MAX: usize = 256;
-
 /// Wait after the socket failed to accept, for want of descriptors.
 const ACCEPT_WAIT: Duration = Duration::from_millis(500);
-
-/// Answers from the newest name table.
-struct Table {
-    config: watch::Receiver<Arc<Config>>,
-    stats: Arc<Shard>,
-    logged: Mutex<HashSet<String>>,
-}
-
-impl Lookup for Table {
-    fn lookup(&self, name: &str) -> Found {
-        self.stats.inc(Counter::DnsQueries);
-        let config = self.config.borrow();
-        if let Some(addresses) = config.runtime.names.lookup(name) {
-            return Found::Addresses(addresses.to_vec());
-        }
-        if config.runtime.names.is_empty() {
-            return Found::Unknown(Unknown::ServFail);
-        }
-        self.stats.inc(Counter::DnsUnknown);
-        if config.allows_any() {
-            return Found::Unknown(Unknown::Elsewhere);
-        }
-        self.log_once(name);
-        Found::Unknown(Unknown::NxDomain)
-    }
-
-    fn servers(&self) -> Vec<SocketAddr> {
-        super::dns::system_servers()
-    }
-}
-
-impl Table {
-    fn log_once(&self, name: &str) {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.len() >= NAMES_REMEMBERED_MAX {
-            logged.clear();
-        }
-        if logged.insert(name.to_owned()) {
-            info!(host = name, "name refused: no resource of the mesh declares this host");
-        }
-    }
-}
 
 /// Serves jails until dropped.
 pub(crate) async fn serve(
@@ -90,7 +34,7 @@ pub(crate) async fn serve(
     config: watch::Receiver<Arc<Config>>,
     stats: Arc<Shard>,
 ) {
-    let table = Arc::new(Table { config, stats, logged: Mutex::default() });
+    let table = Arc::new(Table::new(config, stats));
     let mut jails = JoinSet::new();
     let mut last = 0;
     loop {

@@ -1,0 +1,34 @@
+//! Enters another network namespace, and another group.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{Gid, setgid, setgroups};
+
+use crate::sys;
+
+/// Moves this process into the network namespace at `path` (`/run/netns/NAME`, `/proc/PID/ns/net`).
+///
+/// Only the calling thread moves, and threads that it starts later: call it first thing.
+///
+/// # Errors
+/// `EBUSY` when there is a second thread; what open(2) and setns(2) say: `EPERM` without
+/// `CAP_SYS_ADMIN`, `EINVAL` for what is no network namespace.
+pub fn enter(path: &Path) -> io::Result<()> {
+    if sys::threads()? != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    Ok(setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?)
+}
+
+/// Makes `group` the only group of this process.
+///
+/// # Errors
+/// What setgroups(2) and setgid(2) say: `EPERM` without `CAP_SETGID`.
+pub fn become_group(group: u32) -> io::Result<()> {
+    let group = Gid::from_raw(group);
+    setgroups(&[group])?;
+    Ok(setgid(group)?)
+}
