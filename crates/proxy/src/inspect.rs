@@ -189,6 +189,7 @@ impl Inspection {
         }
         loop {
             let found = match guess_http(&self.ahead) {
+                HttpGuess::Http10 => Some("http/1.0"),
                 HttpGuess::Http1 => Some("http/1.1"),
                 HttpGuess::Http2 => Some("h2c"),
                 HttpGuess::Other => None,

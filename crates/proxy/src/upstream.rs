@@ -44,6 +44,8 @@ pub struct ConnectContext<'a> {
     pub priority: Priority,
     /// The protocol to offer where TLS settings name none.
     pub offers: Option<&'static str>,
+    /// What to offer in TLS in the place of what the cluster offers.
+    pub alpn: Option<&'a [Arc<str>]>,
     /// The client's address and ours towards it, for PROXY protocol headers.
     pub downstream: Option<(SocketAddr, SocketAddr)>,
     /// The host that the client named, and its port if it named one: for dynamic clusters.

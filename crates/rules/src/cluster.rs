@@ -24,6 +24,8 @@ pub struct Cluster {
     pub name: Arc<str>,
     /// The name in statistics and in `%UPSTREAM_CLUSTER%` (`alt_stat_name`); else the same one.
     pub stat_name: Arc<str>,
+    /// Whether no filter changes what TLS offers (Istio's metadata `alpn_override: "false"`).
+    pub keeps_alpn: bool,
     /// How the endpoints are found.
     pub discovery: Discovery,
     /// The endpoints as configured or received. For DNS clusters these are names to resolve; for
@@ -85,6 +87,7 @@ impl Cluster {
         Self {
             name: name.into(),
             stat_name: name.into(),
+            keeps_alpn: false,
             discovery: Discovery::Static,
             endpoints: Arc::default(),
             policy: LbPolicy::RoundRobin,

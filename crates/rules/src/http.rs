@@ -127,8 +127,20 @@ pub enum HttpFilterKind {
     Mutation(Arc<MutationFilter>),
     /// Answers health checks.
     HealthCheck(Arc<HealthCheckFilter>),
+    /// Offers endpoints other protocols in TLS than the cluster does (Istio's ALPN filter).
+    Alpn(Arc<AlpnOverride>),
     /// Sends the request to where its route says.
     Router(RouterOptions),
+}
+
+/// What is offered in TLS towards an endpoint, by the version of HTTP spoken there. Empty leaves it
+/// to the cluster, as does a cluster whose metadata say so.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AlpnOverride {
+    /// For HTTP/1.1.
+    pub http1: Vec<Arc<str>>,
+    /// For HTTP/2.
+    pub http2: Vec<Arc<str>>,
 }
 
 /// A Lua filter.

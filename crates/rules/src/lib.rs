@@ -43,10 +43,10 @@ pub use filter::{
 pub use fraction::Fraction;
 pub use hash::{join as join_hashes, xx64};
 pub use http::{
-    ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
-    Http1Options, Http2Keepalive, Http2Options, HttpFilter, HttpFilterKind, HttpManager,
-    HttpOptions, LuaFilter, PathOptions, RouterOptions, Routes, ServerHeader, Source, StripPort,
-    Underscores, Upgrade,
+    AlpnOverride, ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert,
+    HostOptions, Http1Options, Http2Keepalive, Http2Options, HttpFilter, HttpFilterKind,
+    HttpManager, HttpOptions, LuaFilter, PathOptions, RouterOptions, Routes, ServerHeader, Source,
+    StripPort, Underscores, Upgrade,
 };
 pub use listener::{
     ChainReason, ConnectionFacts, Direction, FilterChain, Listener, ListenerFilter,

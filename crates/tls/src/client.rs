@@ -97,11 +97,12 @@ impl ClientTls {
         Self::new(&settings, store)
     }
 
-    /// The same, offering one protocol: for a caller who knows it only when it connects.
+    /// The same, offering these protocols: for a caller who knows them only when it connects.
     #[must_use]
-    pub fn offering(&self, protocol: &str) -> Self {
+    pub fn offering(&self, protocols: &[impl AsRef<str>]) -> Self {
         let mut config = ClientConfig::clone(&self.config);
-        config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
+        let name = |name: &_| AsRef::<str>::as_ref(name).as_bytes().to_vec();
+        config.alpn_protocols = protocols.iter().map(name).collect();
         Self { config: Arc::new(config), sni: self.sni.clone() }
     }
 

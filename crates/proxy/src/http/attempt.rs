@@ -215,7 +215,7 @@ async fn open(
         UpstreamProtocol::Downstream => site.protocol == Protocol::Http2,
         UpstreamProtocol::Auto => pick.tls(backend).is_some(),
     };
-    if is_http2 {
+    if is_http2 && !plan.terminates {
         return share(site, plan, pick, (key, host)).await;
     }
     open_http1(site, plan, pick, (key, host)).await
@@ -273,7 +273,10 @@ async fn open_http1(
         site.worker.stats().inc(Counter::HttpPoolHits);
         Some(pooled)
     };
-    if let Some(pooled) = kept() {
+    // A connection that has carried HTTP is not for other bytes.
+    if !plan.terminates
+        && let Some(pooled) = kept()
+    {
         return Ok(Link::Http1(Line { key, pooled }));
     }
     let priority = plan.priority();
@@ -288,7 +291,9 @@ async fn open_http1(
         site.worker.stats().inc(Counter::UpstreamCxOverflow);
         let Some(endpoint) = &pick.host else { return Err(overflow(backend, "connections")) };
         site.worker.lines.of(endpoint).freed().await;
-        if let Some(pooled) = kept() {
+        if !plan.terminates
+            && let Some(pooled) = kept()
+        {
             return Ok(Link::Http1(Line { key, pooled }));
         }
     };
@@ -308,7 +313,12 @@ async fn dial(
     let is_http2 =
         backend.protocol == UpstreamProtocol::Downstream && site.protocol == Protocol::Http2;
     let offers = is_http2.then_some("h2");
-    let context = ConnectContext { host, offers, ..site.connection.connect_context() };
+    let speaks_http2 = is_http2 || backend.protocol == UpstreamProtocol::Http2;
+    let of_filter = site.program.alpn.as_ref().filter(|_| !backend.keeps_alpn);
+    let alpn = of_filter
+        .map(|alpn| if speaks_http2 { &*alpn.http2 } else { &*alpn.http1 })
+        .filter(|list| !list.is_empty());
+    let context = ConnectContext { host, offers, alpn, ..site.connection.connect_context() };
     let told = pick.clone();
     match site.worker.dial(backend, pick, &context, Some(held)).await {
         Ok(upstream) => {

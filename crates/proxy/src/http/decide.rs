@@ -13,6 +13,7 @@ use sluis_rules::{
 };
 
 use super::{
+    client::Protocol,
     edge::{self, Path, Site},
     filters,
     reply::Reply,
@@ -37,9 +38,14 @@ pub(super) struct Plan<'c> {
     pub(super) retry: Option<&'c RetryPolicy>,
     /// Whether the client asks for another protocol, and may.
     pub(super) is_upgrade: bool,
+    /// Whether the client's CONNECT ends here: the endpoint hears nothing of HTTP.
+    pub(super) terminates: bool,
     /// How long the response may take, once the request has been received.
     pub(super) timeout: Option<Duration>,
 }
+
+/// How CONNECT is called among upgrades.
+const CONNECT: &str = "connect";
 
 impl Plan<'_> {
     /// Whether the endpoint may be sent trailers.
@@ -67,7 +73,8 @@ pub(super) async fn decide<'c>(
     trace: &mut Trace<'c>,
 ) -> Verdict<'c, Plan<'c>> {
     let upgrade = admit(site, &mut desk.request)?;
-    let keeps = if upgrade.is_some() { Upgrade::Keep } else { Upgrade::Remove };
+    let is_connect = desk.request.method() == Method::Connect;
+    let keeps = if upgrade.is_some() && !is_connect { Upgrade::Keep } else { Upgrade::Remove };
     // Before any field of ours: a client cannot make us drop those.
     let takes_trailers = edge::takes_trailers(&desk.request);
     desk.request.strip_hop_by_hop(keeps);
@@ -76,7 +83,12 @@ pub(super) async fn decide<'c>(
     }
     trace.client = edge::mark_origin(site, &mut desk.request, &mut desk.text);
     edge::normalise_host(site, &mut desk.request, &mut desk.text);
-    match edge::normalise_path(site, &mut desk.request, &mut desk.text) {
+    // CONNECT has no path.
+    let path = match is_connect {
+        true => Path::Good,
+        false => edge::normalise_path(site, &mut desk.request, &mut desk.text),
+    };
+    match path {
         Path::Good => {}
         Path::Bad => return Err(Reply::new(400, "path_normalization_failed").closing().into()),
         Path::Redirect => {
@@ -92,7 +104,7 @@ pub(super) async fn decide<'c>(
     match &matched.route.action {
         RouteAction::Forward(forward) => {
             let plan = plan(site, &mut desk.request, config, matched, forward, trace)?;
-            permit_upgrade(manager, plan, upgrade.as_deref())
+            permit_upgrade(site, plan, upgrade.as_deref())
         }
         RouteAction::Redirect(redirect) => {
             let scheme = site.scheme(&desk.request);
@@ -129,9 +141,6 @@ fn admit<'c>(site: Site<'_>, head: &mut RequestHead) -> Verdict<'c, Option<Strin
     if head.expects_continue().is_none() {
         return Err(Reply::new(417, "unknown_expectation").closing().into());
     }
-    if head.method() == Method::Connect {
-        return Err(Reply::new(403, "upgrade_failed").closing().into());
-    }
     match manager.http.underscores {
         Underscores::Allow => {}
         Underscores::Drop => head.fields.remove_where(|name, _| name.contains(&b'_')),
@@ -141,6 +150,9 @@ fn admit<'c>(site: Site<'_>, head: &mut RequestHead) -> Verdict<'c, Option<Strin
                 return Err(Reply::new(400, details).closing().into());
             }
         }
+    }
+    if head.method() == Method::Connect {
+        return Ok(Some(CONNECT.to_owned()));
     }
     upgrade(head)
 }
@@ -168,19 +180,21 @@ fn upgrade<'c>(head: &RequestHead) -> Verdict<'c, Option<String>> {
 }
 
 /// An upgrade is allowed where the route or else the manager says so.
-fn permit_upgrade<'c>(
-    manager: &HttpManager,
-    plan: Plan<'c>,
-    kind: Option<&str>,
-) -> Verdict<'c, Plan<'c>> {
+fn permit_upgrade<'c>(site: Site<'_>, plan: Plan<'c>, kind: Option<&str>) -> Verdict<'c, Plan<'c>> {
     let Some(kind) = kind else { return Ok(plan) };
-    let by_route =
-        plan.forward.upgrades.iter().find(|known| &*known.kind == kind).map(|known| known.enabled);
-    let by_manager = manager.upgrades.iter().find(|known| &*known.kind == kind).map(|u| u.enabled);
-    // A route can switch off or on what the manager knows; what it does not know is refused.
+    let said = plan.forward.upgrades.iter().find(|known| &*known.kind == kind);
+    let by_route = said.map(|known| known.enabled);
+    let known = &site.manager().upgrades;
+    let by_manager = known.iter().find(|known| &*known.kind == kind).map(|known| known.enabled);
+    let terminates = said.is_some_and(|known| known.terminates);
+    // As in Envoy: the route's word counts, and CONNECT needs no other.
     match (by_manager, by_route) {
-        (Some(_), Some(true)) | (Some(true), None) => {
-            Ok(Plan { is_upgrade: true, timeout: None, ..plan })
+        // Bytes of a stream cannot be told from those of a request there yet.
+        _ if terminates && site.protocol != Protocol::Http1 => {
+            Err(Reply::new(403, "upgrade_failed").of(plan.matched).closing().into())
+        }
+        (Some(_), Some(true)) | (Some(true), None) | (None, Some(true)) => {
+            Ok(Plan { is_upgrade: true, terminates, timeout: None, ..plan })
         }
         _ => Err(Reply::new(403, "upgrade_failed").of(plan.matched).closing().into()),
     }
@@ -271,6 +285,7 @@ fn plan<'c>(
         weighted,
         retry: matched.retry().map(|policy| &**policy),
         is_upgrade: false,
+        terminates: false,
         timeout: timeouts::of_request(site.program, forward, head),
     })
 }

@@ -49,6 +49,9 @@ impl Connection {
         trace: &mut Trace<'c>,
         (pooled, closes): (&mut Pooled, bool),
     ) -> Result<Finish<'c>, Failure> {
+        if course.plan.terminates {
+            return self.tunnel(site, desk, course, trace, pooled).await;
+        }
         write_request(desk);
         let now = Instant::now();
         let is_kept = pooled.requests > 0;
@@ -96,6 +99,46 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Tells the client that it is connected, and passes bytes on both ways.
+    async fn tunnel<'c>(
+        &mut self,
+        site: Site<'_>,
+        desk: &mut Desk,
+        course: &mut Course<'_, 'c>,
+        trace: &mut Trace<'c>,
+        pooled: &mut Pooled,
+    ) -> Result<Finish<'c>, Failure> {
+        let now = Instant::now();
+        desk.up.clear();
+        desk.response.begin(200);
+        trace.response_start = Some(now);
+        trace.details = Some("via_upstream");
+        if respond::pass_on(site, desk, course.plan, trace, false).is_err() {
+            return Ok(Finish::Reply(Reply::fault().into()));
+        }
+        let io = (&mut self.io, &mut pooled.upstream.io);
+        let limits = (site.program.limits, Method::Connect);
+        let mut flight = Flight::new(io, desk, &mut self.clock, limits, now);
+        flight.deadlines = course.deadlines;
+        flight.received = trace.received;
+        flight.is_streaming = true;
+        flight.open_tunnel();
+        let event = flight.next().await;
+        let ended = settle(event, seen(&flight, false), trace, true);
+        trace.request_end = flight.request_end;
+        trace.received = flight.received;
+        trace.sent = flight.sent;
+        pooled.is_done = true;
+        ended
+    }
+}
+
+/// Whether a response ends HTTP on the connection.
+fn switches(method: Method, status: u16) -> bool {
+    status == 101 || (method == Method::Connect && (200..300).contains(&status))
+}
+
 /// Serialises the request, with the first bytes of its body behind it.
 fn write_request(desk: &mut Desk) {
     desk.up.clear();
@@ -119,7 +162,7 @@ fn write_request(desk: &mut Desk) {
 /// Whether the endpoint's connection is at the end of a response and nothing else.
 fn is_reusable(desk: &Desk) -> bool {
     desk.response.persists()
-        && desk.response.status() != 101
+        && !switches(desk.request.method(), desk.response.status())
         && desk.response_body.is_done()
         && desk.reply.is_empty()
         && desk.up.is_sent()
@@ -165,7 +208,7 @@ fn on_head<'c>(
         Err(Unsent::Replaced(reply)) => return Ok(Headed::Reply(reply.plain().into())),
     };
     let framing = flight.desk.response.framing();
-    if status == 101 {
+    if switches(flight.desk.request.method(), status) {
         flight.open_tunnel();
     } else {
         flight.desk.response_body.restart(framing);

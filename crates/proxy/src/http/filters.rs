@@ -77,7 +77,8 @@ impl Filter {
     /// Makes a filter ready; `None` for the router, which is no filter here.
     pub(super) fn new(worker: &Worker, filter: &HttpFilter) -> Option<Self> {
         let kind = match &filter.kind {
-            HttpFilterKind::Router(_) => return None,
+            // It is asked when a connection is opened.
+            HttpFilterKind::Router(_) | HttpFilterKind::Alpn(_) => return None,
             HttpFilterKind::Lua(settings) => lua(worker, &filter.name, settings),
             HttpFilterKind::Cors => Kind::Cors,
             HttpFilterKind::Fault(own) => Kind::Fault(Box::new(Fault::new(own))),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sluis_http1::{EscapedSlashes, Limits, PathRules, Slashes};
-use sluis_rules::{HttpFilterKind, HttpManager};
+use sluis_rules::{AlpnOverride, HttpFilterKind, HttpManager};
 
 use super::filters::Filter;
 use crate::{
@@ -28,6 +28,8 @@ pub(super) struct Program {
     pub(super) filters: Vec<Filter>,
     /// Whether no `x-envoy-*` fields of ours are sent, either way.
     pub(super) hides_envoy: bool,
+    /// What is offered in TLS towards endpoints.
+    pub(super) alpn: Option<Arc<AlpnOverride>>,
     /// Whether a timeout that a proxy before us has set is kept as it is.
     pub(super) respects_expected_timeout: bool,
 }
@@ -36,7 +38,13 @@ impl Program {
     pub(super) fn new(worker: &Worker, manager: &Arc<HttpManager>) -> Result<Self, ProgramError> {
         let mut filters = Vec::new();
         let (mut hides_envoy, mut respects_expected_timeout) = (false, false);
+        let mut alpn = None;
         for filter in &manager.filters {
+            if let HttpFilterKind::Alpn(own) = &filter.kind
+                && !filter.disabled
+            {
+                alpn = Some(Arc::clone(own));
+            }
             if let HttpFilterKind::Router(options) = &filter.kind {
                 hides_envoy = options.suppress_envoy_headers;
                 respects_expected_timeout = options.respects_expected_timeout;
@@ -50,6 +58,7 @@ impl Program {
             paths: paths(manager),
             filters,
             hides_envoy,
+            alpn,
             respects_expected_timeout,
         })
     }

@@ -53,7 +53,8 @@ pub(super) fn pass_on(
         Passing::Raw => {}
     }
     dress(site, desk, plan, trace)?;
-    close_head(desk, closes && status != 101);
+    let is_tunnel = status == 101 || desk.request.method() == Method::Connect;
+    close_head(desk, closes && !is_tunnel);
     Ok((passing, closes))
 }
 

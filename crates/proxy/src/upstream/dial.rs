@@ -61,8 +61,11 @@ async fn start_tls(
     let host = context.host.filter(|host| backend.auto_sni && !is_ip(host));
     let endpoint_name = pick.hostname().filter(|_| settings.auto_host_sni);
     let sni = host.or(endpoint_name.map(|name| &**name));
-    let offering =
-        context.offers.filter(|_| settings.alpn.is_empty()).map(|name| tls.offering(name));
+    let own = context.offers.filter(|_| settings.alpn.is_empty());
+    let offering = match context.alpn {
+        Some(list) => Some(tls.offering(list)),
+        None => own.map(|name| tls.offering(&[name])),
+    };
     let stream = offering
         .as_ref()
         .unwrap_or(tls)

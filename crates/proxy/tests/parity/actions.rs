@@ -206,3 +206,22 @@ fn a_request_without_a_body_says_so() {
     }
     scene.check();
 }
+
+#[test]
+fn clients_are_connected_where_routes_say_so() {
+    let connect = "CONNECT a.test:80 HTTP/1.1\r\nHost: a.test:80\r\n\r\n";
+    let inner = "GET /inner HTTP/1.1\r\nX-Do: close\r\n\r\n";
+    let route = |upgrades: Value| {
+        json!([{ "name": "r", "match": { "connect_matcher": {} },
+            "route": { "cluster": "origin", "upgrade_configs": upgrades } }])
+    };
+    let ends = json!([{ "upgrade_type": "CONNECT", "connect_config": {} }]);
+    Scene::routes(route(ends)).raw(&format!("{connect}{inner}")).get("/", &[]).check();
+    Scene::routes(route(json!([]))).raw(connect).check();
+    let off = json!([{ "upgrade_type": "CONNECT", "enabled": false }]);
+    Scene::routes(route(off)).raw(connect).check();
+    Scene::manager(json!({})).raw(connect).check();
+    let all = json!([{ "match": { "prefix": "/" }, "route": { "cluster": "origin" } }]);
+    let known = json!({ "upgrade_configs": [{ "upgrade_type": "CONNECT" }] });
+    Scene::routes(all).with(known).raw(connect).check();
+}

@@ -160,6 +160,7 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
     sockets.offer(protocol.version);
     let timeout = messages::duration(&at.field("connect_timeout"), connect_timeout.as_ref());
     let mut cluster = Cluster {
+        keeps_alpn: keeps_alpn(value.metadata.as_ref()),
         discovery,
         policy: choice.policy,
         slow_start: choice.slow_start,
@@ -554,4 +555,14 @@ impl Protocol {
             }
         };
     }
+}
+
+/// Istio's word to its ALPN filter, in the cluster's metadata.
+fn keeps_alpn(metadata: Option<&envoy_types::pb::envoy::config::core::v3::Metadata>) -> bool {
+    let istio = metadata.and_then(|metadata| metadata.filter_metadata.get("istio"));
+    let said = istio.and_then(|istio| istio.fields.get("alpn_override"));
+    matches!(
+        said.and_then(|said| said.kind.as_ref()),
+        Some(ValueKind::StringValue(text)) if text == "false"
+    )
 }

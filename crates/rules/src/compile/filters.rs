@@ -25,14 +25,16 @@ use envoy_types::pb::{
     google::protobuf::Any,
 };
 
+use prost::Message;
+
 use super::{
     at::{At, fields, message_of},
     messages,
     routes::matches,
 };
 use crate::{
-    CorsPolicy, FaultAbort, FaultDelay, FaultFilter, FilterOverride, FilterSetting, Fraction,
-    HealthCheckFilter, LocalRateLimit, MutationFilter, MutationStep, TokenBucket,
+    AlpnOverride, CorsPolicy, FaultAbort, FaultDelay, FaultFilter, FilterOverride, FilterSetting,
+    Fraction, HealthCheckFilter, LocalRateLimit, MutationFilter, MutationStep, TokenBucket,
 };
 
 /// Shortest time between fills, as in Envoy.
@@ -374,4 +376,42 @@ pub(super) fn health_check(at: &At<'_>, any: &Any) -> Option<HealthCheckFilter> 
         Some(_) => {}
     }
     Some(HealthCheckFilter { headers: matches::headers_of(&at.field("headers"), headers) })
+}
+
+/// Istio's own message, which is in no library: `istio.envoy.config.filter.http.alpn.v2alpha1`.
+#[derive(Clone, PartialEq, Message)]
+struct AlpnConfig {
+    #[prost(message, repeated, tag = "1")]
+    alpn_override: Vec<AlpnOf>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AlpnOf {
+    /// 0 is HTTP/1.0, 1 HTTP/1.1, 2 HTTP/2.
+    #[prost(int32, tag = "1")]
+    upstream_protocol: i32,
+    #[prost(string, repeated, tag = "2")]
+    alpn_override: Vec<String>,
+}
+
+pub(super) fn alpn(at: &At<'_>, any: &Any) -> Option<AlpnOverride> {
+    let config = match AlpnConfig::decode(any.value.as_slice()) {
+        Ok(config) => config,
+        Err(error) => {
+            at.fault(error.to_string());
+            return None;
+        }
+    };
+    let mut alpn = AlpnOverride::default();
+    for AlpnOf { upstream_protocol, alpn_override } in &config.alpn_override {
+        let list = alpn_override.iter().map(|name| name.as_str().into()).collect();
+        match upstream_protocol {
+            // Nobody is spoken HTTP/1.0 to.
+            0 => {}
+            1 => alpn.http1 = list,
+            2 => alpn.http2 = list,
+            _ => at.field("upstream_protocol").unsupported(),
+        }
+    }
+    Some(alpn)
 }

@@ -56,6 +56,7 @@ const CORS: &str = "envoy.extensions.filters.http.cors.v3.Cors";
 const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
 const RATE_LIMIT: &str = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
 const MUTATION: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
+const ALPN: &str = "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
 const HEALTH_CHECK: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
 
 /// Filters that change nothing on the wire, so that leaving them out changes nothing but
@@ -491,6 +492,7 @@ fn http_filter(at: &At<'_>, filter: &PbFilter) -> Option<HttpFilter> {
         FAULT => HttpFilterKind::Fault(Arc::new(filters::fault(at, any)?)),
         RATE_LIMIT => HttpFilterKind::RateLimit(Arc::new(filters::rate_limit(at, any)?)),
         MUTATION => HttpFilterKind::Mutation(Arc::new(filters::mutation(at, any)?)),
+        ALPN => HttpFilterKind::Alpn(Arc::new(filters::alpn(at, any)?)),
         HEALTH_CHECK => HttpFilterKind::HealthCheck(Arc::new(filters::health_check(at, any)?)),
         // The cluster resolves names itself, by the settings of its own.
         DYNAMIC_FORWARD => {

@@ -61,6 +61,8 @@ pub struct RouteUpgrade {
     pub kind: Arc<str>,
     /// Whether it is allowed.
     pub enabled: bool,
+    /// Whether a CONNECT ends here: what follows it goes to the endpoint as it is.
+    pub terminates: bool,
 }
 
 /// How a gRPC client's `grpc-timeout` counts.

@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::config::{
         route::Action,
         route_action::{
             ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
-            RequestMirrorPolicy, UpgradeConfig,
+            RequestMirrorPolicy, UpgradeConfig, upgrade_config::ConnectConfig,
         },
         weighted_cluster::{ClusterWeight, cluster_weight},
     },
@@ -320,10 +320,22 @@ fn upgrades(at: &At<'_>, configs: &[UpgradeConfig]) -> Vec<RouteUpgrade> {
             refuse {}
         });
         let kind = upgrade_type.to_ascii_lowercase();
-        if connect_config.is_some() {
-            at.field("connect_config").unsupported();
+        if let Some(connect) = connect_config {
+            let at = at.field("connect_config");
+            fields!(&at, connect => ConnectConfig {
+                use {}
+                accept {}
+                refuse { proxy_protocol_config, allow_post }
+            });
+            if kind != "connect" {
+                at.fault("goes with upgrade_type CONNECT only");
+            }
         }
-        RouteUpgrade { kind: kind.into(), enabled: messages::flag(enabled.as_ref(), true) }
+        RouteUpgrade {
+            kind: kind.into(),
+            enabled: messages::flag(enabled.as_ref(), true),
+            terminates: connect_config.is_some(),
+        }
     });
     upgrades.collect()
 }
