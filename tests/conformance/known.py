@@ -29,7 +29,6 @@ DIFFERENT = {
     "upgrades/websocket in capitals": "as above",
     "tls/originated origin-plain": "not as we want it yet: a client that leaves while we connect is noticed afterwards",
     "upgrades/websocket refused": "the connection of a refused upgrade can be used again",
-    "upgrades/CONNECT": "CONNECT is not carried out yet: it is always refused",
     "tls/originated origin-wrong": TLS,
     "tls/originated origin-stranger": TLS,
 }

@@ -218,7 +218,7 @@ impl RequestHead {
     /// [`FieldError::Name`] when it is not a token, or is CONNECT; [`FieldError::Room`].
     pub fn set_method(&mut self, name: &[u8]) -> Result<(), FieldError> {
         let is_token = !name.is_empty() && name.iter().all(|&b| crate::scan::is_token_byte(b));
-        if !is_token || Method::of(name) == Method::Connect {
+        if !is_token || [Method::of(name), self.method].contains(&Method::Connect) {
             return Err(FieldError::Name);
         }
         self.method_name = self.fields.stash(&[name])?;

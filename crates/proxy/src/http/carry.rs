@@ -5,13 +5,13 @@
 //! Out:   the response at the client; what went wrong otherwise.
 //! Never: decides otherwise than `direct` does: status, retries and deadlines mean the same.
 
-use sluis_http1::{Known, Upgrade};
+use sluis_http1::{Known, Method, Upgrade};
 use tokio::time::Instant;
 
 use super::{
     attempt::Finish,
     clock::Clock,
-    direct::INTERIM_MAX,
+    direct::{INTERIM_MAX, switches},
     edge::Site,
     failure::Failure,
     flight::Event,
@@ -129,7 +129,8 @@ fn on_head<'c, C: ClientSide, E: EndpointSide>(
     let plan = course.plan;
     let status = relay.desk.response.status();
     // RFC 9110 §15.2.2: only a server that was asked to may switch protocols.
-    if status == 101 && !plan.is_upgrade {
+    let method = relay.desk.request.method();
+    if status == 101 && (!plan.is_upgrade || method == Method::Connect) {
         return Err(Failure::Protocol);
     }
     if status < 200 && status != 101 {
@@ -154,17 +155,21 @@ fn on_head<'c, C: ClientSide, E: EndpointSide>(
     let keeps = if status == 101 { Upgrade::Keep } else { Upgrade::Remove };
     relay.desk.response.strip_hop_by_hop(keeps);
     relay.desk.response.fields.remove(Known::TransferEncoding);
+    let is_tunnel = switches(method, status);
+    if is_tunnel {
+        relay.desk.response.fields.remove(Known::ContentLength);
+    }
     match respond::dress(site, relay.desk, plan, trace) {
         Ok(()) => {}
         Err(Unsent::Fault) => return Ok(Headed::Reply(Reply::fault().into())),
         Err(Unsent::Replaced(reply)) => return Ok(Headed::Reply(reply.plain().into())),
     }
-    let ends = relay.head_ends && status != 101;
+    let ends = relay.head_ends && !is_tunnel;
     if let Err(fault) = relay.client.head(relay.desk, ends) {
         return Ok(Headed::Gone(fault));
     }
     relay.begin_response(ends);
-    if status == 101 {
+    if is_tunnel {
         relay.open_tunnel();
     }
     Ok(Headed::Streaming)

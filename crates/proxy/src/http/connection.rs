@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use sluis_http1::HeadError;
+use sluis_http1::{HeadError, Method};
 use sluis_rules::Codec;
 use tokio::{io::AsyncWrite as _, time::Instant};
 
@@ -365,7 +365,9 @@ impl Client for Connection {
 
     fn must_close(&self, site: Site<'_>, desk: &Desk) -> bool {
         let options = &site.manager().http;
-        !desk.request.persists()
+        // What follows a CONNECT that was not agreed to is no request (RFC 9110 §9.3.6).
+        desk.request.method() == Method::Connect
+            || !desk.request.persists()
             || self.gate.is_draining()
             || options.max_requests.is_some_and(|most| self.served >= most)
             || options.max_connection_duration.is_some_and(|age| site.now >= self.born + age)
@@ -384,7 +386,7 @@ impl Client for Connection {
         (link, closes): (&mut Link, bool),
     ) -> Result<Finish<'c>, Failure> {
         match link {
-            Link::Http1(line) if !course.is_relayed => {
+            Link::Http1(line) if !course.is_relayed && !course.plan.terminates => {
                 self.direct(site, desk, course, trace, (&mut line.pooled, closes)).await
             }
             link => self.relay(site, desk, course, trace, (link, closes)).await,

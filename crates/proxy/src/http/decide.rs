@@ -13,7 +13,6 @@ use sluis_rules::{
 };
 
 use super::{
-    client::Protocol,
     edge::{self, Path, Site},
     filters,
     reply::Reply,
@@ -189,10 +188,6 @@ fn permit_upgrade<'c>(site: Site<'_>, plan: Plan<'c>, kind: Option<&str>) -> Ver
     let terminates = said.is_some_and(|known| known.terminates);
     // As in Envoy: the route's word counts, and CONNECT needs no other.
     match (by_manager, by_route) {
-        // Bytes of a stream cannot be told from those of a request there yet.
-        _ if terminates && site.protocol != Protocol::Http1 => {
-            Err(Reply::new(403, "upgrade_failed").of(plan.matched).closing().into())
-        }
         (Some(_), Some(true)) | (Some(true), None) | (None, Some(true)) => {
             Ok(Plan { is_upgrade: true, terminates, timeout: None, ..plan })
         }

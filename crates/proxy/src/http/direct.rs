@@ -49,9 +49,6 @@ impl Connection {
         trace: &mut Trace<'c>,
         (pooled, closes): (&mut Pooled, bool),
     ) -> Result<Finish<'c>, Failure> {
-        if course.plan.terminates {
-            return self.tunnel(site, desk, course, trace, pooled).await;
-        }
         write_request(desk);
         let now = Instant::now();
         let is_kept = pooled.requests > 0;
@@ -99,43 +96,8 @@ impl Connection {
     }
 }
 
-impl Connection {
-    /// Tells the client that it is connected, and passes bytes on both ways.
-    async fn tunnel<'c>(
-        &mut self,
-        site: Site<'_>,
-        desk: &mut Desk,
-        course: &mut Course<'_, 'c>,
-        trace: &mut Trace<'c>,
-        pooled: &mut Pooled,
-    ) -> Result<Finish<'c>, Failure> {
-        let now = Instant::now();
-        desk.up.clear();
-        desk.response.begin(200);
-        trace.response_start = Some(now);
-        trace.details = Some("via_upstream");
-        if respond::pass_on(site, desk, course.plan, trace, false).is_err() {
-            return Ok(Finish::Reply(Reply::fault().into()));
-        }
-        let io = (&mut self.io, &mut pooled.upstream.io);
-        let limits = (site.program.limits, Method::Connect);
-        let mut flight = Flight::new(io, desk, &mut self.clock, limits, now);
-        flight.deadlines = course.deadlines;
-        flight.received = trace.received;
-        flight.is_streaming = true;
-        flight.open_tunnel();
-        let event = flight.next().await;
-        let ended = settle(event, seen(&flight, false), trace, true);
-        trace.request_end = flight.request_end;
-        trace.received = flight.received;
-        trace.sent = flight.sent;
-        pooled.is_done = true;
-        ended
-    }
-}
-
-/// Whether a response ends HTTP on the connection.
-fn switches(method: Method, status: u16) -> bool {
+/// Whether a response ends HTTP on the connection: 101, or success of a CONNECT (RFC 9110 §9.3.6).
+pub(super) fn switches(method: Method, status: u16) -> bool {
     status == 101 || (method == Method::Connect && (200..300).contains(&status))
 }
 
@@ -162,7 +124,9 @@ fn write_request(desk: &mut Desk) {
 /// Whether the endpoint's connection is at the end of a response and nothing else.
 fn is_reusable(desk: &Desk) -> bool {
     desk.response.persists()
-        && !switches(desk.request.method(), desk.response.status())
+        // One that a CONNECT has gone out on is not trusted again, whatever came of it.
+        && desk.request.method() != Method::Connect
+        && desk.response.status() != 101
         && desk.response_body.is_done()
         && desk.reply.is_empty()
         && desk.up.is_sent()
@@ -182,7 +146,9 @@ fn on_head<'c>(
     let status = flight.desk.response.status();
     match status {
         // RFC 9110 §15.2.2: only a server that was asked to may switch protocols.
-        101 if !plan.is_upgrade => return Err(Failure::Protocol),
+        101 if !plan.is_upgrade || flight.method == Method::Connect => {
+            return Err(Failure::Protocol);
+        }
         100 if site.manager().proxy_100_continue => {
             flight.desk.down.bytes.extend_from_slice(CONTINUE);
         }

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     client::Protocol,
     decide::Plan,
+    direct::switches,
     edge::{Site, number},
     filters::{self, Stage},
     flight::Passing,
@@ -41,10 +42,15 @@ pub(super) fn pass_on(
     closes: bool,
 ) -> Result<(Passing, bool), Unsent> {
     let status = desk.response.status();
-    let framing = desk.response.framing();
+    let is_tunnel = switches(desk.request.method(), status);
+    let framing = if is_tunnel { Framing::None } else { desk.response.framing() };
     let (passing, closes) = shape(framing, desk.request.version(), closes);
     let keeps = if status == 101 { Upgrade::Keep } else { Upgrade::Remove };
     desk.response.strip_hop_by_hop(keeps);
+    if is_tunnel {
+        desk.response.fields.remove(Known::ContentLength);
+        desk.response.fields.remove(Known::TransferEncoding);
+    }
     match passing {
         Passing::IntoChunks => {
             desk.response.fields.set_trusted(Known::TransferEncoding, b"chunked");
@@ -53,7 +59,6 @@ pub(super) fn pass_on(
         Passing::Raw => {}
     }
     dress(site, desk, plan, trace)?;
-    let is_tunnel = status == 101 || desk.request.method() == Method::Connect;
     close_head(desk, closes && !is_tunnel);
     Ok((passing, closes))
 }

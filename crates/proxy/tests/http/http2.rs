@@ -1,5 +1,7 @@
 //! HTTP/2 on either side, spoken by the `h2` crate with clients and origins of the test's own.
 
+mod connect;
+
 use bytes::Bytes;
 use h2::{
     Reason, RecvStream,

@@ -36,7 +36,7 @@ async fn malformed_requests_are_answered_and_closed_and_never_reach_the_origin()
         ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "501 Not Implemented"),
         ("GET / HTTP/3.0\r\n\r\n", "505 HTTP Version Not Supported"),
         ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", "426 Upgrade Required"),
-        ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "403 Forbidden"),
+        ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n", "404 Not Found"),
         ("GET / HTTP/1.1\r\nHost: a\r\nExpect: magic\r\n\r\n", "417 Expectation Failed"),
         (
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",

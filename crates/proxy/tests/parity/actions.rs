@@ -213,10 +213,14 @@ fn clients_are_connected_where_routes_say_so() {
     let inner = "GET /inner HTTP/1.1\r\nX-Do: close\r\n\r\n";
     let route = |upgrades: Value| {
         json!([{ "name": "r", "match": { "connect_matcher": {} },
-            "route": { "cluster": "origin", "upgrade_configs": upgrades } }])
+            "route": { "cluster": "origin", "timeout": "0s", "upgrade_configs": upgrades } }])
     };
+    // The origin is asked in HTTP by who is connected; without an end of ours it refuses CONNECT.
     let ends = json!([{ "upgrade_type": "CONNECT", "connect_config": {} }]);
     Scene::routes(route(ends)).raw(&format!("{connect}{inner}")).get("/", &[]).check();
+    let refused = "CONNECT a.test:80 HTTP/1.1\r\nHost: a.test:80\r\nX-Do: status=403\r\n\r\n";
+    let on = json!([{ "upgrade_type": "CONNECT" }]);
+    Scene::routes(route(on)).raw(refused).check();
     Scene::routes(route(json!([]))).raw(connect).check();
     let off = json!([{ "upgrade_type": "CONNECT", "enabled": false }]);
     Scene::routes(route(off)).raw(connect).check();

@@ -17,6 +17,7 @@ use crate::{
         attempt::Finish,
         carry::{Start, carry},
         connection::Connection,
+        direct::switches,
         edge::Site,
         failure::Failure,
         forward::Course,
@@ -41,6 +42,8 @@ pub(in crate::http) struct PlainClient<'c> {
     pub(in crate::http) has_trailers: bool,
     mode: Mode,
     is_tunnel: bool,
+    /// Whether the client has ended its half of a tunnel, and still reads.
+    is_half_closed: bool,
     has_unflushed: bool,
 }
 
@@ -58,6 +61,7 @@ impl<'c> PlainClient<'c> {
             has_trailers,
             mode: Mode::None,
             is_tunnel: false,
+            is_half_closed: false,
             has_unflushed: false,
         }
     }
@@ -91,7 +95,10 @@ impl Source for PlainClient<'_> {
             if desk.input.unread().is_empty() {
                 match ready!(desk.input.poll_fill(cx, self.io)) {
                     Ok(1..) => {}
-                    Ok(0) if self.is_tunnel => return Poll::Ready(Ok(Piece::End(None))),
+                    Ok(0) if self.is_tunnel => {
+                        self.is_half_closed = true;
+                        return Poll::Ready(Ok(Piece::End(None)));
+                    }
                     Ok(0) | Err(_) => return Poll::Ready(Err(Fault::Gone)),
                 }
             }
@@ -159,6 +166,9 @@ fn restart(desk: &mut Desk) {
 
 impl ClientSide for PlainClient<'_> {
     fn poll_gone(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Fault> {
+        if self.is_half_closed {
+            return Poll::Pending;
+        }
         // What belongs to the next request waits; a full buffer waits too.
         while desk.input.has_room() {
             match ready!(desk.input.poll_fill(cx, self.io)) {
@@ -187,7 +197,8 @@ impl ClientSide for PlainClient<'_> {
     fn head(&mut self, desk: &mut Desk, ends: bool) -> Result<(), Fault> {
         let status = desk.response.status();
         let has_length = desk.response.fields.has(Known::ContentLength);
-        let is_bodiless = self.method == Method::Head || matches!(status, 101 | 204 | 304);
+        let is_tunnel = switches(self.method, status);
+        let is_bodiless = is_tunnel || self.method == Method::Head || matches!(status, 204 | 304);
         let is_old = desk.request.version() == Version::Http10;
         self.closes |= is_old;
         self.mode = match (ends || is_bodiless, has_length) {
@@ -203,13 +214,13 @@ impl ClientSide for PlainClient<'_> {
                 Mode::Chunked
             }
         };
-        if status == 101 {
+        if is_tunnel {
             self.mode = Mode::Plain;
             self.is_tunnel = true;
             desk.request_body = Body::UntilClose;
             desk.content.restart(Framing::UntilClose);
         }
-        respond::close_head(desk, self.closes && status != 101);
+        respond::close_head(desk, self.closes && !is_tunnel);
         Ok(())
     }
 
@@ -240,8 +251,11 @@ impl Connection {
                 let start = Start { is_bodiless, is_kept: line.pooled.requests > 0 };
                 let has_trailers = course.plan.backend.http1.trailers;
                 let io = &mut line.pooled.upstream.io;
-                let mut endpoint =
-                    PlainEndpoint::begin(io, desk, site.program.limits, has_trailers);
+                let limits = site.program.limits;
+                let mut endpoint = match course.plan.terminates {
+                    true => PlainEndpoint::raw(io, desk, limits),
+                    false => PlainEndpoint::begin(io, desk, limits, has_trailers),
+                };
                 let sides = (&mut client, &mut endpoint);
                 let carried = carry(site, sides, (&mut *desk, clock), course, trace, start).await;
                 line.pooled.is_done = !carried.is_clean || !endpoint_is_free(desk);
@@ -288,5 +302,6 @@ fn begin_content(desk: &mut Desk, trace: &mut Trace<'_>) -> Result<(), Failure> 
 
 /// Whether the endpoint's connection is at the end of a response and nothing else.
 pub(in crate::http) fn endpoint_is_free(desk: &Desk) -> bool {
-    desk.response.persists() && desk.response_body.is_done() && desk.reply.is_empty()
+    let is_connect = desk.request.method() == Method::Connect;
+    !is_connect && desk.response.persists() && desk.response_body.is_done() && desk.reply.is_empty()
 }

@@ -25,6 +25,8 @@ pub(in crate::http) struct PlainEndpoint<'e> {
     io: &'e mut Io,
     limits: Limits,
     method: Method,
+    /// Whether it hears nothing of HTTP.
+    is_raw: bool,
     /// Whether trailers are read and written.
     has_trailers: bool,
     mode: Mode,
@@ -56,12 +58,23 @@ impl<'e> PlainEndpoint<'e> {
         };
         desk.up.clear();
         desk.request.write_to(&mut desk.up.bytes);
+        Self { mode, has_trailers, ..Self::new(io, desk, limits) }
+    }
+
+    /// One that hears nothing of HTTP: the client's CONNECT ends here, and succeeds.
+    pub(in crate::http) fn raw(io: &'e mut Io, desk: &mut Desk, limits: Limits) -> Self {
+        desk.up.clear();
+        Self { is_raw: true, ..Self::new(io, desk, limits) }
+    }
+
+    fn new(io: &'e mut Io, desk: &Desk, limits: Limits) -> Self {
         Self {
             io,
             limits,
             method: desk.request.method(),
-            has_trailers,
-            mode,
+            is_raw: false,
+            has_trailers: false,
+            mode: Mode::None,
             trailers: Vec::new(),
             is_tunnel: false,
             has_unflushed: false,
@@ -168,6 +181,10 @@ fn restart(desk: &mut Desk) {
 
 impl EndpointSide for PlainEndpoint<'_> {
     fn poll_head(&mut self, cx: &mut Context<'_>, desk: &mut Desk) -> Poll<Result<bool, Fault>> {
+        if self.is_raw {
+            desk.response.begin(200);
+            return Poll::Ready(Ok(false));
+        }
         loop {
             let Desk { reply, reply_scan, response, .. } = &mut *desk;
             if !reply.unread().is_empty() {

@@ -20,7 +20,7 @@ use h2::{
     client::{self, ResponseFuture, SendRequest},
 };
 use http::Request;
-use sluis_http1::{Known, Limits};
+use sluis_http1::{Known, Limits, Method};
 use sluis_rules::{Cluster, Http2Keepalive, UpstreamProtocol, UpstreamTls};
 use tokio::{
     sync::Notify,
@@ -297,6 +297,8 @@ impl Lease {
         is_bodiless: bool,
     ) -> Result<Option<Remote>, Failure> {
         let head = &desk.request;
+        // A CONNECT is itself in both versions.
+        let is_upgrade = is_upgrade && head.method() != Method::Connect;
         let Ok(request) = heads::request(head, site.scheme(head), is_upgrade) else {
             return Ok(None);
         };

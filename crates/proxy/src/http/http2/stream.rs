@@ -166,8 +166,11 @@ impl Client for Stream {
                 let start = Start { is_bodiless, is_kept: line.pooled.requests > 0 };
                 let has_trailers = course.plan.backend.http1.trailers;
                 let io = &mut line.pooled.upstream.io;
-                let mut endpoint =
-                    PlainEndpoint::begin(io, desk, site.program.limits, has_trailers);
+                let limits = site.program.limits;
+                let mut endpoint = match course.plan.terminates {
+                    true => PlainEndpoint::raw(io, desk, limits),
+                    false => PlainEndpoint::begin(io, desk, limits, has_trailers),
+                };
                 let sides = (&mut self.side, &mut endpoint);
                 let carried = carry(site, sides, (&mut *desk, clock), course, trace, start).await;
                 line.pooled.is_done = !carried.is_clean || !endpoint_is_free(desk);
