@@ -16,6 +16,7 @@ mod hop;
 mod http;
 mod listener;
 mod messages;
+mod metadata;
 mod routes;
 mod tcp;
 mod tls;

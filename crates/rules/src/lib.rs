@@ -20,6 +20,7 @@ mod http;
 mod listener;
 mod matcher;
 mod metadata;
+mod metadata_match;
 mod names;
 mod route;
 mod runtime;
@@ -55,6 +56,7 @@ pub use listener::{
 };
 pub use matcher::{Case, Pattern, PatternError, StringMatcher, Substitution, Text};
 pub use metadata::{MetaFields, MetaValue, Metadata, fields_json};
+pub use metadata_match::{MetadataMatch, ValueMatch};
 pub use names::Names;
 pub use route::{
     Backoff, CookieMatch, DirectResponse, Forward, GrpcTimeout, HashCookie, HashPolicy, HashSource,

@@ -8,12 +8,13 @@ use std::{sync::Arc, time::Duration};
 
 use sluis_http1::{Framing, Known, Method, RequestHead, Upgrade, Version};
 use sluis_rules::{
-    Forward, HttpManager, Matched, NoRoute, RetryPolicy, RouteAction, RouteTable, Target,
+    Forward, HttpManager, Matched, Metadata, NoRoute, RetryPolicy, RouteAction, RouteTable, Target,
     Underscores, UpstreamProtocol, WeightedCluster,
 };
 
 use super::{
     edge::{self, Path, Site},
+    facts::Facts,
     filters,
     reply::Reply,
     rewrite,
@@ -211,9 +212,11 @@ pub(super) fn find<'c>(
     site: Site<'_>,
     table: Option<&'c RouteTable>,
     head: &RequestHead,
+    metadata: &Metadata,
 ) -> Found<'c> {
     let table = table.ok_or(Missing::Table)?;
-    table.route(&site.facts(head)).map_err(|none| match none {
+    let facts = Facts { metadata: Some(metadata), ..site.facts(head) };
+    table.route(&facts).map_err(|none| match none {
         NoRoute::HttpsRequired { .. } => Missing::Https,
         NoRoute::NoVirtualHost | NoRoute::NoRoute { .. } => Missing::Route,
     })

@@ -43,7 +43,7 @@ impl Site<'_> {
 
     /// The request as rules see it.
     pub(super) fn facts<'r>(&self, head: &'r RequestHead) -> Facts<'r> {
-        Facts { head, scheme: self.scheme(head), draw: self.draw }
+        Facts { head, scheme: self.scheme(head), draw: self.draw, metadata: None }
     }
 
     /// `https` when the client's TLS ends here, or when a proxy that we trust says so: what is not

@@ -3,7 +3,7 @@
 use std::str;
 
 use sluis_http1::{Known, RequestHead};
-use sluis_rules::{HeaderValues, RequestFacts};
+use sluis_rules::{HeaderValues, Metadata, RequestFacts};
 
 /// A request head with the scheme that it came by.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +12,8 @@ pub(super) struct Facts<'r> {
     pub(super) scheme: &'static str,
     /// The number that decides on shares of requests.
     pub(super) draw: u64,
+    /// What filters have found out.
+    pub(super) metadata: Option<&'r Metadata>,
 }
 
 /// The parser lets only ASCII through in method, target and authority.
@@ -38,6 +40,10 @@ impl RequestFacts for Facts<'_> {
 
     fn draw(&self) -> u64 {
         self.draw
+    }
+
+    fn metadata(&self) -> Option<&Metadata> {
+        self.metadata
     }
 
     fn header<'r>(&'r self, name: &str, values: &mut HeaderValues<'r>) {

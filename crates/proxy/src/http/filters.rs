@@ -165,7 +165,7 @@ pub(super) async fn on_request<'c>(
     desk: &mut Desk,
     trace: &mut Trace<'c>,
 ) -> Result<Found<'c>, Box<Reply<'c>>> {
-    let mut found = find(site, table, &desk.request);
+    let mut found = find(site, table, &desk.request, &trace.metadata);
     note(site, config, &found, desk, trace);
     for filter in &site.program.filters {
         let matched = found.as_ref().ok();
@@ -177,7 +177,7 @@ pub(super) async fn on_request<'c>(
         match &filter.kind {
             Kind::Lua(lua) => {
                 if lua.on_request(stage, desk)? {
-                    found = find(site, table, &desk.request);
+                    found = find(site, table, &desk.request, &trace.metadata);
                     note(site, config, &found, desk, trace);
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::hash::cookie_value;
-use crate::{Fraction, Pattern, StringMatcher, Text};
+use crate::{Fraction, Metadata, MetadataMatch, Pattern, StringMatcher, Text};
 
 /// All values of one header, in order.
 pub type HeaderValues<'r> = SmallVec<[&'r [u8]; 4]>;
@@ -39,6 +39,11 @@ pub trait RequestFacts {
         }
     }
 
+    /// What filters have found out of the request.
+    fn metadata(&self) -> Option<&Metadata> {
+        None
+    }
+
     /// Whether the request is one of gRPC, by its content type.
     fn is_grpc(&self) -> bool {
         let mut values = HeaderValues::new();
@@ -66,6 +71,8 @@ pub struct RouteMatch {
     pub query: Vec<QueryMatch>,
     /// The cookies.
     pub cookies: Vec<CookieMatch>,
+    /// What filters have found out.
+    pub metadata: Vec<MetadataMatch>,
     /// Only requests of gRPC.
     pub is_grpc: bool,
     /// Only this share of them.
@@ -132,6 +139,7 @@ impl RouteMatch {
             && (!self.is_grpc || request.is_grpc())
             && self.headers.iter().all(|header| header.matches(request))
             && self.cookies_hold(request)
+            && self.metadata.iter().all(|wanted| wanted.matches(request.metadata()))
             && (self.query.is_empty() || {
                 let query = query_of(request.path());
                 self.query.iter().all(|parameter| parameter.matches(query))

@@ -14,12 +14,12 @@ use crate::{
     Case, CookieMatch, HeaderMatch, PathMatch, QueryMatch, RouteMatch, StringMatcher, Text,
     compile::{
         at::{At, fields},
-        messages,
+        messages, metadata,
     },
     route::{HeaderTest, QueryTest},
 };
 
-pub(super) fn route_match(at: &At<'_>, value: Option<&PbMatch>) -> Option<RouteMatch> {
+pub(in crate::compile) fn route_match(at: &At<'_>, value: Option<&PbMatch>) -> Option<RouteMatch> {
     let Some(value) = value else {
         at.fault("is missing");
         return None;
@@ -27,10 +27,10 @@ pub(super) fn route_match(at: &At<'_>, value: Option<&PbMatch>) -> Option<RouteM
     fields!(at, value => PbMatch {
         use {
             case_sensitive, headers, query_parameters, path_specifier, runtime_fraction, cookies,
-            grpc,
+            grpc, dynamic_metadata,
         }
         accept {}
-        refuse { tls_context, dynamic_metadata, filter_state }
+        refuse { tls_context, filter_state }
     });
     let case =
         if messages::flag(case_sensitive.as_ref(), true) { Case::Sensitive } else { Case::Ignored };
@@ -73,7 +73,21 @@ pub(super) fn route_match(at: &At<'_>, value: Option<&PbMatch>) -> Option<RouteM
     let fraction = runtime_fraction
         .as_ref()
         .map(|share| messages::runtime_fraction(&at.field("runtime_fraction"), share));
-    Some(RouteMatch { path: path?, headers, query, cookies, is_grpc: grpc.is_some(), fraction })
+    let list = at.field("dynamic_metadata");
+    let metadata = dynamic_metadata
+        .iter()
+        .enumerate()
+        .filter_map(|(index, value)| metadata::matcher(&list.nth(index), value))
+        .collect();
+    Some(RouteMatch {
+        path: path?,
+        headers,
+        query,
+        cookies,
+        metadata,
+        is_grpc: grpc.is_some(),
+        fraction,
+    })
 }
 
 pub(in crate::compile) fn headers_of(at: &At<'_>, values: &[HeaderMatcher]) -> Vec<HeaderMatch> {
