@@ -4,7 +4,7 @@
 `run.py --bin-dir DIR [--only NAME] [--long]` runs every scenario against the programs in DIR and
 prints each as a sentence with `ok` or `FAILED` and how long it took; then one line, `N passed,
 N failed`. Exits 1 when one failed. Needs no root; what only root can try is left out otherwise.
-Two scenarios run at a time: the renewal of certificates, which is mostly waiting, and then the other examples, beside the rest.
+Two scenarios run at a time: the renewal of certificates, which is mostly waiting, and then the other examples and what workloads receive, beside the rest.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import commands
 import demos
 import edits
 import examples
+import inbound
 import kills
 import renewals
 from mesh import Failed
@@ -27,7 +28,7 @@ from stage.scene import SceneError
 # Each line of scenarios runs in order; the lines beside each other.
 LINES = [
     [*demos.ALL, *edits.ALL, *kills.ALL, *commands.ALL],
-    [*renewals.ALL, *examples.ALL],
+    [*renewals.ALL, *examples.ALL, *inbound.ALL],
 ]
 
 

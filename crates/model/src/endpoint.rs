@@ -32,6 +32,12 @@ const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 /// The annotation by which `sluis up` runs a proxy for a workload.
 const RUN_ANNOTATION: &str = "sluis.dev/run";
 
+/// The annotation by which that proxy runs in a network namespace, behind a packet filter.
+const NETNS_ANNOTATION: &str = "sluis.dev/netns";
+
+/// Istio's annotation that says whether a packet filter redirects connections to the sidecar.
+const INTERCEPTION_ANNOTATION: &str = "sidecar.istio.io/interceptionMode";
+
 /// One endpoint of one port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceEndpoint {
@@ -156,7 +162,7 @@ impl Snapshot {
             entry: workload.spec(),
             labels: workload.labels(),
             workload: workload.meta().name.clone(),
-            is_run_here: workload.meta().annotations.contains_key(RUN_ANNOTATION),
+            is_run_here: takes_nothing(workload),
         });
         let mut endpoints: Vec<ServiceEndpoint> = written
             .chain(selected)
@@ -235,6 +241,16 @@ impl Snapshot {
     pub fn node_of(&self, workload: &ObjectName) -> Arc<str> {
         self.pod_place(workload).map_or_else(|| "".into(), |(_, node)| node)
     }
+}
+
+/// Whether `sluis up` runs the workload's proxy and no packet filter sends it what is received.
+fn takes_nothing(workload: &Workload) -> bool {
+    let annotations = &workload.meta().annotations;
+    let is_filtered = match annotations.get(INTERCEPTION_ANNOTATION) {
+        Some(mode) => mode != "NONE",
+        None => annotations.contains_key(NETNS_ANNOTATION),
+    };
+    annotations.contains_key(RUN_ANNOTATION) && !is_filtered
 }
 
 /// A workload that may become an endpoint.

@@ -159,6 +159,13 @@ pub(crate) fn listener(input: &ListenerInput, mesh: &MeshInputs) -> Listener {
     // Behind the one for TLS, whose bytes it leaves alone.
     let http =
         || listener_filter("envoy.filters.listener.http_inspector", &HttpInspector::default());
+    let mut chains: Vec<FilterChain> =
+        input.chains.iter().map(|chain| filter_chain(chain, mesh)).collect();
+    // Envoy never comes back from a transport protocol that some chain names: beside one for plain
+    // HTTP, other plain bytes would find no chain. The default chain takes them.
+    let rest = chains.iter().position(|chain| chain.filter_chain_match.is_none());
+    let rest = rest.filter(|_| reads_http && input.fallback.is_none());
+    let rest = rest.map(|place| chains.remove(place));
     Listener {
         name: input.name.clone(),
         address: Some(match &input.pipe {
@@ -166,8 +173,8 @@ pub(crate) fn listener(input: &ListenerInput, mesh: &MeshInputs) -> Listener {
             None => wrap::socket(input.address, input.port),
         }),
         bind_to_port: if input.is_bound { None } else { wrap::boolean(false) },
-        filter_chains: input.chains.iter().map(|chain| filter_chain(chain, mesh)).collect(),
-        default_filter_chain: input.fallback.as_ref().map(|policy| fallback(policy, mesh)),
+        filter_chains: chains,
+        default_filter_chain: input.fallback.as_ref().map(|policy| fallback(policy, mesh)).or(rest),
         listener_filters: reads_names.then(tls).into_iter().chain(reads_http.then(http)).collect(),
         listener_filters_timeout: reads_http.then(|| wrap::duration(mesh.detection_timeout)),
         continue_on_listener_filters_timeout: reads_http,
