@@ -20,6 +20,7 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "Examples:
   sluis up -f examples/credential-egress          run the mesh that the folder describes
   sluis exec team-a/notebook -- python3 app.py    run a command with no way out but its sidecar
+  sluis status                                    how the mesh is, and what is refused
   sluis proxy-status                              which proxies are in sync
   sluis proxy-config routes egress/gateway -o yaml";
 
@@ -40,6 +41,10 @@ pub(crate) enum Verb {
     },
     /// Check YAML files without running anything
     Validate(ValidateOptions),
+    /// Show what users wrote, with its status: Gateway API conditions, and what is refused
+    Get(GetOptions),
+    /// Show how the mesh is, and everything that is refused
+    Status(ProxyStatusOptions),
     /// Show which proxies run, and whether they have the current configuration
     #[command(visible_alias = "ps")]
     ProxyStatus(ProxyStatusOptions),
@@ -203,7 +208,46 @@ pub(crate) struct ValidateOptions {
     pub output: Format,
 }
 
-/// `sluis proxy-status`.
+/// `sluis get`.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sluis get gateways,httproutes -A          which of them are accepted
+  sluis get httproute web -n shop -o yaml   one of them with its conditions
+  sluis get all -A -o wide -f mesh/         the same of files, without a running mesh")]
+pub(crate) struct GetOptions {
+    /// Kinds, separated by commas: plural, singular or short, as `vs`, `httproutes`,
+    /// `gateways.networking.istio.io`; `all` for every kind
+    #[arg(value_name = "KIND")]
+    pub kinds: String,
+
+    /// Names of objects [default: all]
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+
+    /// The namespace
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+
+    /// Every namespace
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+
+    /// Look at a file or folder of YAML instead of the running mesh; may be given several times
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub reading: ReadingOptions,
+
+    #[command(flatten)]
+    pub state: StateOption,
+
+    /// How to print; json and yaml show whole objects
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// `sluis proxy-status` and `sluis status`.
 #[derive(Args, Debug)]
 pub(crate) struct ProxyStatusOptions {
     #[command(flatten)]

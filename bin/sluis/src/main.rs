@@ -11,6 +11,7 @@ mod api;
 mod bootstrap;
 mod cli;
 mod debug;
+mod objects;
 mod output;
 mod plane;
 mod state;
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
         Verb::Exec(options) => verbs::exec::run(options),
         Verb::ExecJail { spec } => verbs::exec::run_in_jail(spec),
         Verb::Validate(options) => verbs::validate::run(&options),
+        Verb::Get(options) => verbs::get::run(&options),
+        Verb::Status(options) => verbs::status::run(&options),
         Verb::ProxyStatus(options) => verbs::proxy_status::run(&options),
         Verb::ProxyConfig(options) => verbs::proxy_config::run(&options),
         Verb::Proxy(options) => verbs::proxy::run(&options),

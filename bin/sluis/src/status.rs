@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sluis_envoy::Kind;
+use sluis_resources::Fault;
 
 use crate::output::Table;
 
@@ -25,6 +26,45 @@ pub(crate) struct Report {
     /// How many of them are errors; the others are warnings.
     #[serde(default)]
     pub errors: usize,
+    /// The same as `faults`, in parts.
+    #[serde(default)]
+    pub details: Vec<FaultReport>,
+}
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FaultReport {
+    /// `error` or `warning`.
+    pub level: String,
+    /// The file.
+    pub file: String,
+    /// The line, from 1; 0 where the whole file is meant.
+    pub line: u32,
+    /// The column, from 1; 0 where the whole line is meant.
+    pub column: u32,
+    /// The object, such as `Gateway egress/istio-egressgateway`.
+    pub resource: Option<String>,
+    /// The field; empty for the whole object.
+    pub field: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+}
+
+impl From<&Fault> for FaultReport {
+    fn from(fault: &Fault) -> Self {
+        Self {
+            level: fault.level.to_string(),
+            file: fault.at.file.to_string(),
+            line: fault.at.line,
+            column: fault.at.column,
+            resource: fault.resource.clone(),
+            field: fault.path.clone(),
+            message: fault.message.clone(),
+            help: fault.help.clone(),
+        }
+    }
 }
 
 /// One proxy.

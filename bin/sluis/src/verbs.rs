@@ -3,10 +3,12 @@
 pub(crate) mod completion;
 pub(crate) mod control_plane;
 pub(crate) mod exec;
+pub(crate) mod get;
 pub(crate) mod logs;
 pub(crate) mod proxy;
 pub(crate) mod proxy_config;
 pub(crate) mod proxy_status;
+pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod validate;
 

@@ -8,17 +8,18 @@ use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use axum::{
     Json, Router,
-    extract::{Path as Segments, State},
+    extract::{Path as Segments, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
 };
+use serde::Deserialize;
 use serde_json::Value;
 use sluis_nouns::ObjectName;
 use tokio::net::UnixListener;
 
 use super::JailPlan;
-use crate::status::Report;
+use crate::{objects::ObjectReport, status::Report};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,12 @@ pub(crate) enum Denial {
 pub(crate) trait Answers: Send + Sync + 'static {
     /// What runs, and whether it is in sync.
     fn report(&self) -> Report;
+    /// The objects of some kinds that users wrote; with `is_whole`, as they are written.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial::NotFound`] for an unknown kind.
+    fn objects(&self, kinds: &str, is_whole: bool) -> Result<Vec<ObjectReport>, Denial>;
     /// The resources of one kind that a workload's proxy should have, as JSON.
     ///
     /// # Errors
@@ -83,6 +90,7 @@ pub(crate) async fn serve(socket: &Path, answers: Arc<dyn Answers>) -> io::Resul
     fs::set_permissions(socket, fs::Permissions::from_mode(0o600))?;
     let router = Router::new()
         .route("/v1/status", get(report))
+        .route("/v1/objects", get(objects))
         .route("/v1/workloads/{namespace}/{name}/config/{kind}", get(resources))
         .route("/v1/workloads/{namespace}/{name}/bootstrap", get(bootstrap))
         .route("/v1/workloads/{namespace}/{name}/jail", get(jail))
@@ -92,6 +100,23 @@ pub(crate) async fn serve(socket: &Path, answers: Arc<dyn Answers>) -> io::Resul
 
 async fn report(State(answers): Known) -> Json<Report> {
     Json(answers.report())
+}
+
+/// Which objects are asked for.
+#[derive(Deserialize)]
+struct Wanted {
+    /// Kinds, separated by commas.
+    kinds: String,
+    /// Whether they are shown as they are written.
+    whole: bool,
+}
+
+async fn objects(
+    State(answers): Known,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Vec<ObjectReport>>, Denial> {
+    // Reads files, which may take a while on a slow disk.
+    tokio::task::block_in_place(|| answers.objects(&wanted.kinds, wanted.whole)).map(Json)
 }
 
 async fn resources(

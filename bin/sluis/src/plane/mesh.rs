@@ -25,6 +25,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     api::{Answers, Denial, JailPlan, kind_named},
     bootstrap::{self, ControlPlane, Engine},
+    objects::{self, ObjectReport, UnknownKind},
     state::StateDir,
     status::{ProxyReport, Report, SyncReport},
     supervise::{Phase, Status, Statuses},
@@ -70,7 +71,8 @@ impl Mesh {
     /// All faults, of files and of the translation, each once, in the order of their places.
     pub(crate) fn faults(&self) -> Vec<Fault> {
         let mut faults = self.local().faults;
-        for fault in self.control.faults() {
+        let of_conditions = objects::condition_faults(&self.control.snapshot());
+        for fault in self.control.faults().into_iter().chain(of_conditions) {
             if !faults.contains(&fault) {
                 faults.push(fault);
             }
@@ -163,8 +165,16 @@ impl Answers for Mesh {
                 })
                 .collect(),
             errors: faults.iter().filter(|fault| fault.is_error()).count(),
+            details: faults.iter().map(Into::into).collect(),
             faults: faults.iter().map(ToString::to_string).collect(),
         }
+    }
+
+    fn objects(&self, kinds: &str, is_whole: bool) -> Result<Vec<ObjectReport>, Denial> {
+        let kinds = objects::kinds_named(kinds).map_err(|UnknownKind(kind)| {
+            Denial::NotFound(format!("no objects of kind {kind:?}"))
+        })?;
+        Ok(objects::list(&self.control.snapshot(), &self.faults(), &kinds, is_whole))
     }
 
     fn resources(&self, name: &ObjectName, kind: &str) -> Result<Value, Denial> {

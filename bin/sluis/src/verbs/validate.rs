@@ -6,7 +6,7 @@
 
 mod proxies;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use serde_json::json;
@@ -16,13 +16,15 @@ use sluis_nouns::TrustDomain;
 use sluis_resources::Fault;
 
 use crate::{
-    cli::ValidateOptions,
+    cli::{ReadingOptions, ValidateOptions},
+    objects::condition_faults,
     output::{self, Format},
+    status::FaultReport,
     workload,
 };
 
 /// `EX_DATAERR` of sysexits.
-const EXIT_FAULTS: u8 = 65;
+pub(crate) const EXIT_FAULTS: u8 = 65;
 
 /// Prints the faults.
 ///
@@ -30,9 +32,9 @@ const EXIT_FAULTS: u8 = 65;
 ///
 /// When a path cannot be read.
 pub(crate) fn run(options: &ValidateOptions) -> Result<ExitCode> {
-    let (resources, faults) = check(options)?;
+    let Checked { count, faults, .. } = check(&options.files, options.reading)?;
     if matches!(options.output, Format::Json | Format::Yaml) {
-        let all: Vec<_> = faults.iter().map(as_json).collect();
+        let all: Vec<FaultReport> = faults.iter().map(Into::into).collect();
         output::print_value(&json!(all), options.output)?;
     } else {
         let errors = faults.iter().filter(|fault| fault.is_error()).count();
@@ -40,19 +42,33 @@ pub(crate) fn run(options: &ValidateOptions) -> Result<ExitCode> {
             output::print(&format!("{fault}\n"))?;
         }
         let warnings = faults.len() - errors;
-        output::print(&format!("{resources} resources, {errors} errors, {warnings} warnings\n"))?;
+        output::print(&format!("{count} resources, {errors} errors, {warnings} warnings\n"))?;
     }
     let has_errors = faults.iter().any(Fault::is_error);
     Ok(if has_errors { ExitCode::from(EXIT_FAULTS) } else { ExitCode::SUCCESS })
 }
 
-/// How many resources are good, and every fault: of the files, of the workloads' annotations, and of
-/// what each proxy would be told.
-fn check(options: &ValidateOptions) -> Result<(usize, Vec<Fault>)> {
-    for root in &options.files {
+/// What files say.
+pub(crate) struct Checked {
+    /// How many resources are good.
+    count: usize,
+    /// A control plane of them.
+    pub control: Control,
+    /// Every fault: of the files, of the workloads' annotations, of the objects' conditions, and of what
+    /// each proxy would be told.
+    pub faults: Vec<Fault>,
+}
+
+/// Reads files, without running anything.
+///
+/// # Errors
+///
+/// When a path cannot be read.
+pub(crate) fn check(files: &[PathBuf], reading: ReadingOptions) -> Result<Checked> {
+    for root in files {
         std::fs::metadata(root).with_context(|| format!("cannot read {}", root.display()))?;
     }
-    let loaded = sluis_sources::load(&options.files, &options.reading.options());
+    let loaded = sluis_sources::load(files, &reading.options());
     let mut faults = loaded.all_faults();
     let resources: Vec<_> =
         loaded.files.into_iter().flat_map(|(_, parsed)| parsed.resources).collect();
@@ -66,24 +82,12 @@ fn check(options: &ValidateOptions) -> Result<(usize, Vec<Fault>)> {
         }
     }
     let met = proxies::faults(&control.snapshot(), control.trust_domain());
-    for fault in control.faults().into_iter().chain(met) {
+    let of_conditions = condition_faults(&control.snapshot());
+    for fault in control.faults().into_iter().chain(met).chain(of_conditions) {
         if !faults.contains(&fault) {
             faults.push(fault);
         }
     }
     faults.sort_by(|a, b| a.at.cmp(&b.at));
-    Ok((count, faults))
-}
-
-fn as_json(fault: &Fault) -> serde_json::Value {
-    json!({
-        "level": fault.level.to_string(),
-        "file": *fault.at.file,
-        "line": fault.at.line,
-        "column": fault.at.column,
-        "resource": fault.resource,
-        "field": fault.path,
-        "message": fault.message,
-        "help": fault.help,
-    })
+    Ok(Checked { count, control, faults })
 }
