@@ -40,6 +40,7 @@ mod netlink;
 mod network;
 mod nft;
 mod outer;
+mod report;
 mod signals;
 
 use std::ffi::OsString;
@@ -53,7 +54,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 pub use mounts::DOORS;
-pub use network::{CAPTURE_PORT, DNS_PORT};
+pub use nft::{CAPTURE_PORT, DNS_PORT};
 
 /// What to run, where, and what it may not see.
 #[derive(Clone, Debug, Serialize, Deserialize)]

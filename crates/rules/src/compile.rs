@@ -18,6 +18,7 @@ mod listener;
 mod messages;
 mod metadata;
 mod routes;
+mod sockets;
 mod tcp;
 mod tls;
 

@@ -1,6 +1,8 @@
 //! Reads a query strictly (RFC 1035 §4.1, RFC 6891 §6.1).
 
-use super::reply::{FORMERR, NOTIMP};
+/// The codes with which a query that cannot be read is refused (RFC 1035 §4.1.1).
+pub(super) const FORMERR: u16 = 1;
+pub(super) const NOTIMP: u16 = 4;
 
 pub(super) const TYPE_A: u16 = 1;
 pub(super) const TYPE_AAAA: u16 = 28;

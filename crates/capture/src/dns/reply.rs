@@ -5,10 +5,8 @@ use std::net::IpAddr;
 use super::TTL_SECONDS;
 use super::query::{CLASS_IN, Header, Question, TYPE_A, TYPE_AAAA};
 
-pub(super) const FORMERR: u16 = 1;
 pub(super) const SERVFAIL: u16 = 2;
 pub(super) const NXDOMAIN: u16 = 3;
-pub(super) const NOTIMP: u16 = 4;
 pub(super) const REFUSED: u16 = 5;
 pub(super) const BADVERS: u16 = 16;
 const NOERROR: u16 = 0;

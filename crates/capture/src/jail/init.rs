@@ -15,7 +15,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::outer::{Report, Word};
+use super::report::{Report, Word};
 use super::{JailError, Spec, confine, mounts, namespaces, network, signals};
 use crate::{sys, wire};
 

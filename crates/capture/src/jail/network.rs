@@ -5,14 +5,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::nft::{CAPTURE_PORT, DNS_PORT};
 use super::{JailError, netlink, nft};
 use crate::handoff::Sockets;
-
-/// Where all TCP of the jail arrives; Istio's own number for it.
-pub const CAPTURE_PORT: u16 = 15001;
-
-/// Where all DNS of the jail arrives; Istio's own number for it.
-pub const DNS_PORT: u16 = 15053;
 
 /// Connections that may wait while the sidecar restarts.
 const BACKLOG: i32 = 1024;

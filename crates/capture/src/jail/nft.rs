@@ -19,7 +19,12 @@ use std::io;
 use nix::sys::socket::SockProtocol;
 
 use super::netlink::{ACK, APPEND, Attributes, CREATE, Message, Netlink};
-use super::network::{CAPTURE_PORT, DNS_PORT};
+
+/// Where all TCP of the jail arrives; Istio's own number for it.
+pub const CAPTURE_PORT: u16 = 15001;
+
+/// Where all DNS of the jail arrives; Istio's own number for it.
+pub const DNS_PORT: u16 = 15053;
 
 const TABLE: &str = "sluis";
 const CHAIN: &str = "output";

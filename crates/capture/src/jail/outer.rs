@@ -15,31 +15,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::{ForkResult, Pid};
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
+use super::report::{Report, Word};
 use super::{JailError, Sidecar, Spec, init, namespaces, signals};
 use crate::handoff::{self, Sockets};
 use crate::{relay, sys, wire};
 
 /// How long to wait before offering the sockets to a restarted sidecar again.
 const OFFER_AGAIN_AFTER: Duration = Duration::from_millis(200);
-
-/// What init says.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Report {
-    /// The jail is made; its sockets follow.
-    Ready,
-    /// It is not, or the command could not be started.
-    Failed(JailError),
-}
-
-/// What init is told.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Word {
-    /// The sidecar serves the sockets: start the command.
-    Start,
-}
 
 /// Makes the jail and waits for its command.
 pub(super) fn run(spec: &Spec) -> Result<u8, JailError> {

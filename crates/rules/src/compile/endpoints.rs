@@ -15,9 +15,8 @@ use envoy_types::pb::{
 
 use super::{
     at::{At, fields},
-    balance, checks,
-    cluster::Sockets,
-    messages,
+    balance, checks, messages,
+    sockets::Sockets,
 };
 use crate::{Endpoint, Endpoints, Health};
 

@@ -8,7 +8,10 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use xxhash_rust::xxh64::xxh64;
 
-use super::{HeaderValues, RequestFacts, predicate::query_value};
+use super::{
+    HeaderValues, RequestFacts,
+    predicate::{cookie_value, query_value},
+};
 use crate::{Pattern, Substitution};
 
 /// What a request's hash is made of.
@@ -132,17 +135,4 @@ fn cookie(
     text.push_str("; HttpOnly");
     made.push(text);
     Some(xxh64(value.as_bytes(), 0))
-}
-
-/// A cookie's value: not empty, and without the quotes around it, as Envoy reads it.
-pub(crate) fn cookie_value<'v>(values: &[&'v [u8]], name: &str) -> Option<&'v [u8]> {
-    let pairs = values.iter().flat_map(|value| value.split(|byte| *byte == b';'));
-    let found = pairs.filter_map(|pair| {
-        let pair = pair.trim_ascii();
-        let equals = memchr::memchr(b'=', pair)?;
-        let (key, value) = (&pair[..equals], &pair[equals + 1..]);
-        let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-        (key == name.as_bytes()).then_some(inner.unwrap_or(value))
-    });
-    found.into_iter().next().filter(|value| !value.is_empty())
 }

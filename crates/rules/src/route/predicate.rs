@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::hash::cookie_value;
 use crate::{Fraction, Metadata, MetadataMatch, Pattern, StringMatcher, Text};
 
 /// All values of one header, in order.
@@ -263,4 +262,17 @@ fn value_in<'q>(query: &'q str, name: &str) -> Option<&'q str> {
         let (found, value) = pair.split_once('=').unwrap_or((pair, ""));
         (found == name).then_some(value)
     })
+}
+
+/// A cookie's value: not empty, and without the quotes around it, as Envoy reads it.
+pub(crate) fn cookie_value<'v>(values: &[&'v [u8]], name: &str) -> Option<&'v [u8]> {
+    let pairs = values.iter().flat_map(|value| value.split(|byte| *byte == b';'));
+    let found = pairs.filter_map(|pair| {
+        let pair = pair.trim_ascii();
+        let equals = memchr::memchr(b'=', pair)?;
+        let (key, value) = (&pair[..equals], &pair[equals + 1..]);
+        let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        (key == name.as_bytes()).then_some(inner.unwrap_or(value))
+    });
+    found.into_iter().next().filter(|value| !value.is_empty())
 }
