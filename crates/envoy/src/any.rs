@@ -3,6 +3,8 @@
 use envoy_types::pb::google::protobuf::Any;
 use prost::Name;
 
+use crate::canonical;
+
 /// Why a message could not be taken out of an `Any`.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
@@ -34,7 +36,12 @@ pub fn type_url<M: Name>() -> String {
 /// Packs a message under its own type URL.
 #[must_use]
 pub fn pack<M: Name>(message: &M) -> Any {
-    Any { type_url: type_url::<M>(), value: message.encode_to_vec() }
+    let bytes = message.encode_to_vec();
+    let value = match canonical::of_filter(&M::full_name()) {
+        [] => bytes,
+        maps => canonical::sorted(bytes, maps),
+    };
+    Any { type_url: type_url::<M>(), value }
 }
 
 /// Takes a message out, when the `Any` says that it holds one of this type.

@@ -68,6 +68,20 @@ pub(crate) static ROUTES: [Field; 3] =
 pub(crate) static LISTENER: [Field; 3] =
     [message(3, &FILTER_CHAIN), message(5, &METADATA), message(25, &FILTER_CHAIN)];
 
+static RBAC: [Field; 1] = [map(2, &[])];
+static RBAC_FILTER: [Field; 2] = [message(1, &RBAC), message(2, &RBAC)];
+static RBAC_ROUTE: [Field; 1] = [message(2, &RBAC_FILTER)];
+
+/// The maps of a filter's configuration, by the full name of its message.
+pub(crate) fn of_filter(message: &str) -> &'static [Field] {
+    match message {
+        "envoy.extensions.filters.http.rbac.v3.RBAC"
+        | "envoy.extensions.filters.network.rbac.v3.RBAC" => &RBAC_FILTER,
+        "envoy.extensions.filters.http.rbac.v3.RBACPerRoute" => &RBAC_ROUTE,
+        _ => &[],
+    }
+}
+
 /// Sorts the maps of an encoded message. What is not a well-formed message is left as it is.
 pub(crate) fn sorted(bytes: Vec<u8>, fields: &'static [Field]) -> Vec<u8> {
     match rewritten(&bytes, fields) {

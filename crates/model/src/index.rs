@@ -12,7 +12,7 @@ use std::{
 
 use sluis_nouns::{HostPattern, Labels, ObjectName};
 use sluis_resources::{
-    EndpointSlice, EnvoyFilter, ExportTo, Gateway, Key, Kind, MeshConfig, Meta, PeerAuthentication,
+    AuthorizationPolicy, EndpointSlice, EnvoyFilter, ExportTo, Gateway, Key, Kind, MeshConfig, Meta, PeerAuthentication,
     Pod, Resource, ServiceEntryVisibility, Sidecar, Spec, VirtualService, Visibility,
     WorkloadEntry,
 };
@@ -83,6 +83,8 @@ pub(crate) struct Index {
     pub(crate) sidecars: ByNamespace<Sidecar>,
     /// By namespace, the oldest first.
     pub(crate) peer_authentications: ByNamespace<PeerAuthentication>,
+    /// By namespace, the oldest first.
+    pub(crate) authorization_policies: ByNamespace<AuthorizationPolicy>,
     pub(crate) scopes: Arc<ScopeMemo>,
     /// What the resources of the Gateway API mean.
     converted: Arc<Converted>,
@@ -167,6 +169,12 @@ impl Index {
             })
             .unwrap_or_else(|| {
                 Arc::new(by_namespace(all(Kind::PeerAuthentication), peer_authentication))
+            }),
+            authorization_policies: kept(before, &[Kind::AuthorizationPolicy], |index| {
+                &index.authorization_policies
+            })
+            .unwrap_or_else(|| {
+                Arc::new(by_namespace(all(Kind::AuthorizationPolicy), authorization_policy))
             }),
             scopes: kept(before, &SCOPE_KINDS, |index| &index.scopes).unwrap_or_default(),
             endpoint_memo: Arc::default(),
@@ -447,6 +455,10 @@ fn sidecar(spec: &Spec) -> Option<&Sidecar> {
 
 fn peer_authentication(spec: &Spec) -> Option<&PeerAuthentication> {
     if let Spec::PeerAuthentication(value) = spec { Some(value) } else { None }
+}
+
+fn authorization_policy(spec: &Spec) -> Option<&AuthorizationPolicy> {
+    if let Spec::AuthorizationPolicy(value) = spec { Some(value) } else { None }
 }
 
 fn workload(spec: &Spec) -> Option<&WorkloadEntry> {

@@ -9,6 +9,7 @@
 //! endpoints a host has) is here.
 
 mod address;
+mod authorization;
 mod endpoint;
 mod export;
 mod gateway_api;

@@ -17,7 +17,7 @@ use std::{
 
 use sluis_model::{EndpointAddress, Locality, ServiceSource, Snapshot};
 use sluis_nouns::{Labels, ObjectName, WorkloadId};
-use sluis_resources::{LoadBalancer, Resource, Spec, TrafficDistribution, TrafficPolicy};
+use sluis_resources::{AuthorizationPolicy, ConditionKey, LoadBalancer, Resource, Spec, TrafficDistribution, TrafficPolicy};
 
 use crate::{NodeFacts, ProxyView, Role, select::NEAR};
 
@@ -40,6 +40,10 @@ pub struct Readers {
     /// Addresses at which clients of headless services ask for one endpoint: a proxy has no listener
     /// for its own.
     headless: BTreeSet<IpAddr>,
+    /// Some policy on an external host looks at the client's identity.
+    reads_identity: bool,
+    /// Some policy on an external host looks at the client's address.
+    reads_address: bool,
 }
 
 impl Readers {
@@ -59,6 +63,9 @@ impl Readers {
             if distribution != TrafficDistribution::Any {
                 readers.labels.extend(NEAR.map(str::to_owned));
             }
+        }
+        for (policy, _) in snapshot.guards() {
+            readers.add_guard(policy.spec());
         }
         let headless = snapshot
             .all_services()
@@ -87,8 +94,7 @@ impl Readers {
         let metadata = &view.node.metadata;
         ProxyView {
             name: ObjectName::new(namespace.clone(), ANYONE),
-            id: WorkloadId::new(view.id.trust_domain().clone(), namespace, ANYONE)
-                .unwrap_or_else(|_| view.id.clone()),
+            id: self.id(view),
             address: self.address(view),
             labels,
             role: view.role,
@@ -105,7 +111,11 @@ impl Readers {
                 network: view.node.network.clone(),
                 locality: locality.to_string(),
                 node_name: if self.reads_nodes { node_name(view, snapshot) } else { String::new() },
-                instance_ips: families(view),
+                instance_ips: if self.reads_address {
+                    view.node.instance_ips.clone()
+                } else {
+                    families(view)
+                },
                 http_proxy_port: view.node.http_proxy_port,
                 metadata: metadata
                     .iter()
@@ -118,7 +128,7 @@ impl Readers {
 
     /// The address as far as it matters: its family, and itself where a headless service has it.
     fn address(&self, view: &ProxyView) -> IpAddr {
-        if self.headless.contains(&view.address) {
+        if self.reads_address || self.headless.contains(&view.address) {
             return view.address;
         }
         let mut all = view.node.instance_ips.iter().chain([&view.address]);
@@ -126,6 +136,38 @@ impl Readers {
             IpAddr::V6(Ipv6Addr::UNSPECIFIED)
         } else {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        }
+    }
+
+    /// The identity, as far as a policy looks at it.
+    fn id(&self, view: &ProxyView) -> WorkloadId {
+        if self.reads_identity {
+            return view.id.clone();
+        }
+        WorkloadId::new(view.id.trust_domain().clone(), &view.name.namespace, ANYONE)
+            .unwrap_or_else(|_| view.id.clone())
+    }
+
+    fn add_guard(&mut self, policy: &AuthorizationPolicy) {
+        for rule in &policy.rules {
+            for source in &rule.from {
+                self.reads_identity |= !(source.principals.is_empty()
+                    && source.service_accounts.is_empty()
+                    && source.namespaces.is_empty()
+                    && source.trust_domains.is_empty());
+                self.reads_address |=
+                    !(source.ip_blocks.is_empty() && source.remote_ip_blocks.is_empty());
+            }
+            for condition in &rule.when {
+                match condition.key {
+                    ConditionKey::SourcePrincipal
+                    | ConditionKey::SourceServiceAccount
+                    | ConditionKey::SourceNamespace
+                    | ConditionKey::SourceTrustDomain => self.reads_identity = true,
+                    ConditionKey::SourceIp | ConditionKey::RemoteIp => self.reads_address = true,
+                    _ => {}
+                }
+            }
         }
     }
 

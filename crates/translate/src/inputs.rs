@@ -6,6 +6,7 @@
 //!
 //! Start at [`Inputs`].
 
+mod authorization;
 mod cluster;
 mod inbound;
 mod listener;
@@ -15,6 +16,7 @@ mod route;
 mod secret;
 mod tls;
 
+pub use authorization::*;
 pub use cluster::*;
 pub use inbound::*;
 pub use listener::*;

@@ -7,6 +7,7 @@
 //! Start at [`select`]. A sidecar's listeners are in `outbound`, a gateway's in `gateway`; both take
 //! HTTP routes from `http` and destinations from `destination`.
 
+mod authorization;
 mod cluster;
 mod delegate;
 mod destination;
@@ -15,6 +16,7 @@ mod envoy_filter;
 mod gateway;
 mod gateway_bytes;
 mod gateway_http;
+mod guard;
 mod hash;
 mod http;
 mod inbound;
@@ -31,6 +33,7 @@ mod sni_dnat;
 mod speakers;
 mod tls;
 
+pub(crate) use self::authorization::{CUSTOM_RULE, written};
 pub(crate) use self::cluster::NEAR;
 
 pub use destination::CLIENT_TLS;
@@ -47,7 +50,7 @@ use sluis_resources::{
 };
 
 use crate::{
-    AccessLogInput, Fault, Inputs, MeshInputs, Normalization, OutboundInputs, OutboundPolicy,
+    AccessLogInput, AuthorizationInput, Fault, Inputs, MeshInputs, Normalization, OutboundInputs, OutboundPolicy,
     ProxyView, Role,
 };
 
@@ -87,9 +90,10 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
         services,
         client_tls_clusters: Vec::new(),
         askers: BTreeMap::new(),
+        authorization: None,
         faults: Vec::new(),
     };
-    let (outbound, (listeners, routes)) = match view.role {
+    let (outbound, (mut listeners, mut routes)) = match view.role {
         _ if part == Part::Inbound => (None, Default::default()),
         Role::Sidecar => {
             let policy = selection.policy();
@@ -104,6 +108,7 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
         }
         Role::Gateway => (None, gateway::select(&mut selection)),
     };
+    guard::apply(&mut selection, &mut listeners, &mut routes);
     let inbound = match view.role {
         _ if part == Part::Outbound => None,
         Role::Sidecar => inbound::select(&mut selection),
@@ -154,6 +159,7 @@ pub fn select_clusters(
         services,
         client_tls_clusters: Vec::new(),
         askers: BTreeMap::new(),
+        authorization: None,
         faults: Vec::new(),
     };
     let clusters = cluster::select(&mut selection);
@@ -184,6 +190,8 @@ struct Selection<'a> {
     client_tls_clusters: Vec<destination::ClusterKey>,
     /// Who asked for which secret first, by its SDS name.
     askers: BTreeMap<String, secrets::Asker>,
+    /// The policies that hold for the proxy's workload, once asked for.
+    authorization: Option<Arc<AuthorizationInput>>,
     faults: Vec<Fault>,
 }
 

@@ -199,13 +199,6 @@ pub enum ConditionKey {
     DestinationPort,
     /// `connection.sni`.
     ConnectionSni,
-    /// `experimental.envoy.filters.FILTER[KEY]`: metadata of a filter.
-    Metadata {
-        /// The filter's name, with `envoy.filters.` in front.
-        filter: String,
-        /// The key.
-        key: String,
-    },
 }
 
 /// What a condition compares with.

@@ -40,7 +40,7 @@ pub enum ProviderKind {
 }
 
 /// Where a provider is reached.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ProviderAddress {
     /// `service`: a host of the registry, as `host` or `namespace/host`.
     pub service: String,
@@ -49,7 +49,7 @@ pub struct ProviderAddress {
 }
 
 /// `envoyExtAuthzHttp` and `envoyExtAuthzGrpc`; fields of the first only are empty in the second.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ExtAuthz {
     /// `service` and `port`.
     pub address: ProviderAddress,
@@ -78,7 +78,7 @@ pub struct ExtAuthz {
 }
 
 /// `includeRequestBodyInCheck`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RequestBody {
     /// `maxRequestBytes`.
     pub max_bytes: u32,

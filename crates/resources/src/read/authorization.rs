@@ -107,9 +107,12 @@ fn spec(fields: &mut Fields<'_, '_>) -> Option<Spec> {
     } else if let Some(value) = fields.get("provider") {
         value.fault::<()>("a provider is possible only with action CUSTOM");
     }
-    if action == Action::Deny {
-        warn_of_tcp(fields, &rules);
+    match action {
+        Action::Deny => warn_of_tcp(fields, &rules),
+        Action::Allow => warn_of_other_paths(fields),
+        Action::Audit | Action::Custom => {}
     }
+    check_targets(fields, action);
     let action = match action {
         Action::Allow => AuthorizationAction::Allow,
         Action::Deny => AuthorizationAction::Deny,
@@ -117,6 +120,47 @@ fn spec(fields: &mut Fields<'_, '_>) -> Option<Spec> {
         Action::Custom => AuthorizationAction::Custom(provider.map(|Provider(name)| name)?),
     };
     Some(Spec(AuthorizationPolicy { target, action, rules, dry_run: false }))
+}
+
+/// Refuses targets that nothing enforces: Istio's waypoints alone look at Services and classes, and
+/// what guards an external host decides for itself.
+fn check_targets(fields: &mut Fields<'_, '_>, action: Action) {
+    let check = |target: &Value<'_>| {
+        let kind = entry(target, "kind").and_then(|kind| kind.read::<String>());
+        match kind.as_deref() {
+            Some("Service" | "GatewayClass") => {
+                target.fault::<()>(
+                    "only waypoints enforce such a policy, and there are none: use a selector, a \
+                     Gateway or a ServiceEntry",
+                );
+            }
+            Some("ServiceEntry") if action == Action::Custom => {
+                target.fault::<()>("a ServiceEntry cannot be guarded with action CUSTOM");
+            }
+            _ => {}
+        }
+    };
+    if let Some(target) = fields.get("targetRef").filter(Value::is_set) {
+        check(&target);
+    }
+    for target in fields.get("targetRefs").and_then(|value| value.items()).unwrap_or_default() {
+        check(&target);
+    }
+}
+
+/// Tells of ALLOW with `notPaths`: a path in a spelling that nobody thought of is let through.
+fn warn_of_other_paths(fields: &mut Fields<'_, '_>) {
+    for rule in fields.get("rules").and_then(|value| value.items()).unwrap_or_default() {
+        for to in entry(&rule, "to").and_then(|value| value.items()).unwrap_or_default() {
+            let Some(operation) = entry(&to, "operation") else { continue };
+            if let Some(value) = entry(&operation, "notPaths").filter(Value::is_set) {
+                value.warn(
+                    "this lets every other spelling of the path through: list the paths that are \
+                     allowed",
+                );
+            }
+        }
+    }
 }
 
 struct Provider(String);
@@ -415,14 +459,8 @@ fn map_key(text: &str) -> Result<ConditionKey, String> {
         return path
             .map(|path| ConditionKey::RequestClaim(path.split("][").map(str::to_owned).collect()));
     }
-    if let Some(rest) = text.strip_prefix("experimental.envoy.filters.") {
-        let (filter, key) =
-            rest.strip_suffix(']').and_then(|rest| rest.split_once('[')).ok_or_else(form)?;
-        if filter.is_empty() || key.is_empty() {
-            return Err(form());
-        }
-        let filter = format!("envoy.filters.{filter}");
-        return Ok(ConditionKey::Metadata { filter, key: key.to_owned() });
+    if text.starts_with("experimental.envoy.filters.") {
+        return Err(format!("{text:?}: metadata of other filters cannot be looked at here"));
     }
     Err(format!("{text:?} is not a key that conditions know"))
 }

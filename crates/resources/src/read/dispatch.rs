@@ -149,7 +149,6 @@ pub(super) const READERS: &[KindReader] = &[
 /// of one is an error, so that a policy that nobody enforces never looks enforced. Whoever carries a
 /// kind out deletes its line.
 pub(super) const NOT_CARRIED_OUT: &[Kind] = &[
-    Kind::AuthorizationPolicy,
     Kind::ProxyConfig,
     Kind::RequestAuthentication,
     Kind::Telemetry,

@@ -1,8 +1,8 @@
 //! What a sidecar does with connections that its workload receives.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use super::{EndpointInput, ServerTls};
+use super::{AuthorizationInput, EndpointInput, ServerTls};
 
 /// The inbound side of a sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +30,8 @@ pub struct InboundListener {
     pub detection_timeout: Duration,
     /// The chains, in order.
     pub chains: Vec<InboundChain>,
+    /// The policies that every chain holds to.
+    pub authorization: Arc<AuthorizationInput>,
 }
 
 /// One filter chain of an inbound listener.

@@ -1,10 +1,10 @@
 //! Listeners and their filter chains, and what is done with the bytes.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use sluis_nouns::Cidr;
 
-use super::{DnsFamily, HeaderChanges, ServerTls};
+use super::{AuthorizationInput, DnsFamily, HeaderChanges, ServerTls};
 use crate::view::Capture;
 
 /// What a sidecar does with connections that no listener of their own claims.
@@ -72,6 +72,10 @@ pub struct ChainInput {
     pub handler: Handler,
     /// The user's resource that asked for it, as Istio's `config` metadata names it.
     pub config: Option<String>,
+    /// The policies that it holds to, each by itself: what one refuses is refused.
+    pub authorization: Vec<Arc<AuthorizationInput>>,
+    /// Whether a route of its table leads to a guarded host.
+    pub has_guards: bool,
 }
 
 /// What a chain does with the bytes.

@@ -1,10 +1,10 @@
 //! Route tables: which requests go where, and what is changed on them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sluis_nouns::Percent;
 
-use super::{OutboundPolicy, Target};
+use super::{AuthorizationInput, OutboundPolicy, Target};
 
 /// One route table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -57,6 +57,8 @@ pub struct RouteInput {
     pub fault: Option<FaultInput>,
     /// Which pages of other origins may read the answers.
     pub cors: Option<CorsInput>,
+    /// The policies of the guarded host that it leads to.
+    pub guard: Option<Arc<AuthorizationInput>>,
 }
 
 /// Which requests a route claims. All parts must hold.

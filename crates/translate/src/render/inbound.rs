@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -58,12 +59,12 @@ use envoy_types::pb::{
 use sluis_envoy::pack;
 
 use super::{
-    access_log, cluster,
+    access_log, authorization, cluster,
     listener::{self, BLACK_HOLE},
     server_tls, wrap,
 };
 use crate::{
-    InboundChain, InboundCluster, InboundHandler, InboundListener, InboundPool, InboundProtocol,
+    AuthorizationInput, InboundChain, InboundCluster, InboundHandler, InboundListener, InboundPool, InboundProtocol,
     MeshInputs, Transport,
 };
 
@@ -87,7 +88,7 @@ pub(crate) fn listener(input: &InboundListener, mesh: &MeshInputs) -> Listener {
         transparent: if input.is_transparent { wrap::yes() } else { None },
         access_log: access_log::listener_loggers(mesh.access_log.as_ref()),
         listener_filters: listener_filters(input),
-        filter_chains: input.chains.iter().map(|chain| filter_chain(chain, mesh)).collect(),
+        filter_chains: input.chains.iter().map(|chain| filter_chain(chain, &input.authorization, mesh)).collect(),
         ..Listener::default()
     }
 }
@@ -173,7 +174,11 @@ fn any_of(ports: &[u16]) -> Option<ListenerFilterChainMatchPredicate> {
     }
 }
 
-fn filter_chain(input: &InboundChain, mesh: &MeshInputs) -> FilterChain {
+fn filter_chain(
+    input: &InboundChain,
+    policies: &Arc<AuthorizationInput>,
+    mesh: &MeshInputs,
+) -> FilterChain {
     let transport = match input.transport {
         Transport::Any => "",
         Transport::Tls => "tls",
@@ -185,33 +190,43 @@ fn filter_chain(input: &InboundChain, mesh: &MeshInputs) -> FilterChain {
         application_protocols: input.alpn.clone(),
         ..FilterChainMatch::default()
     };
-    let filter = match &input.handler {
-        InboundHandler::Http { .. } => connection_manager(&input.handler, mesh),
+    let filters = match &input.handler {
+        InboundHandler::Http { .. } => vec![connection_manager(&input.handler, policies, mesh)],
         InboundHandler::Tcp { cluster, stat_prefix } => {
-            listener::tcp_proxy(&[listener::whole(cluster)], stat_prefix, mesh)
+            let mut filters = authorization::network(policies);
+            filters.push(listener::tcp_proxy(&[listener::whole(cluster)], stat_prefix, mesh));
+            filters
         }
         InboundHandler::Refuse => {
-            listener::tcp_proxy(&[listener::whole(BLACK_HOLE)], BLACK_HOLE, mesh)
+            vec![listener::tcp_proxy(&[listener::whole(BLACK_HOLE)], BLACK_HOLE, mesh)]
         }
     };
     FilterChain {
         name: input.name.clone(),
         filter_chain_match: (claims != FilterChainMatch::default()).then_some(claims),
-        filters: vec![filter],
+        filters,
         transport_socket: input.tls.as_ref().map(server_tls::downstream),
         metadata: wrap::metadata(input.config.as_deref()),
         ..FilterChain::default()
     }
 }
 
-fn connection_manager(handler: &InboundHandler, mesh: &MeshInputs) -> Filter {
+fn connection_manager(
+    handler: &InboundHandler,
+    policies: &Arc<AuthorizationInput>,
+    mesh: &MeshInputs,
+) -> Filter {
     let InboundHandler::Http { stat_prefix, is_http2, .. } = handler else {
         return listener::tcp_proxy(&[listener::whole(BLACK_HOLE)], BLACK_HOLE, mesh);
     };
     let mut manager = HttpConnectionManager {
         stat_prefix: stat_prefix.clone(),
         route_specifier: route_table(handler).map(RouteSpecifier::RouteConfig),
-        http_filters: listener::http_filters(),
+        http_filters: listener::guarded(
+            listener::http_filters(),
+            std::slice::from_ref(policies),
+            false,
+        ),
         server_name: "istio-envoy".to_owned(),
         // Zero is "no limit": Istio leaves long polls and watches alone.
         stream_idle_timeout: Some(wrap::duration(Duration::ZERO)),

@@ -1,6 +1,6 @@
 //! Listeners, their chains, and the connection managers and TCP proxies in them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use envoy_types::pb::{
     envoy::{
@@ -53,12 +53,12 @@ use prost::Name;
 use sluis_envoy::pack;
 
 use super::{
-    access_log, dynamic,
+    access_log, authorization, dynamic,
     route::{self, PASSTHROUGH},
     route_policy, server_tls, wrap,
 };
 use crate::{
-    Capture, ChainInput, Handler, HeaderChanges, ListenerInput, MeshInputs, Normalization,
+    AuthorizationInput, Capture, ChainInput, Handler, HeaderChanges, ListenerInput, MeshInputs, Normalization,
     OutboundInputs, OutboundPolicy, Target, TcpOptions,
 };
 
@@ -133,7 +133,7 @@ fn any_http(policy: &OutboundPolicy, mesh: &MeshInputs) -> FilterChain {
             application_protocols: PLAIN_HTTP.map(ToOwned::to_owned).to_vec(),
             ..FilterChainMatch::default()
         }),
-        filters: vec![connection_manager(routes, stat_prefix, false, mesh)],
+        filters: vec![connection_manager(routes, stat_prefix, false, http_filters(), mesh)],
         ..FilterChain::default()
     }
 }
@@ -222,13 +222,20 @@ fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
         }),
         Handler::Http { .. } => None,
     };
+    let policies: Vec<Filter> = match &input.handler {
+        Handler::Tcp { .. } => {
+            input.authorization.iter().flat_map(|policies| authorization::network(policies)).collect()
+        }
+        Handler::Http { .. } => Vec::new(),
+    };
     let filter = match &input.handler {
         Handler::Http { routes, stat_prefix, is_edge } => {
             let routes = RouteSpecifier::Rds(Rds {
                 config_source: Some(wrap::ads()),
                 route_config_name: routes.clone(),
             });
-            connection_manager(routes, stat_prefix, *is_edge, mesh)
+            let filters = guarded(http_filters(), &input.authorization, input.has_guards);
+            connection_manager(routes, stat_prefix, *is_edge, filters, mesh)
         }
         Handler::Tcp { targets, stat_prefix, options } => {
             tcp_proxy_with(targets, stat_prefix, options, mesh)
@@ -237,7 +244,7 @@ fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
     FilterChain {
         name: input.name.clone(),
         filter_chain_match: (claims != FilterChainMatch::default()).then_some(claims),
-        filters: dynamic.into_iter().chain([filter]).collect(),
+        filters: policies.into_iter().chain(dynamic).chain([filter]).collect(),
         transport_socket: input.tls.as_ref().map(server_tls::downstream),
         metadata: wrap::metadata(input.config.as_deref()),
         ..FilterChain::default()
@@ -248,12 +255,13 @@ fn connection_manager(
     routes: RouteSpecifier,
     stat_prefix: &str,
     is_edge: bool,
+    filters: Vec<HttpFilter>,
     mesh: &MeshInputs,
 ) -> Filter {
     let mut manager = HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
         route_specifier: Some(routes),
-        http_filters: with_dynamic_dns(http_filters(), mesh),
+        http_filters: with_dynamic_dns(filters, mesh),
         // Zero is "no limit": Istio leaves long polls and watches alone.
         stream_idle_timeout: Some(wrap::duration(Duration::ZERO)),
         upgrade_configs: vec![UpgradeConfig {
@@ -298,6 +306,19 @@ pub(super) fn http_filters() -> Vec<HttpFilter> {
     ]
 }
 
+/// Puts the filters of policies before all others: those of the proxy, then those that wait for a
+/// route to a guarded host.
+pub(super) fn guarded(
+    filters: Vec<HttpFilter>,
+    policies: &[Arc<AuthorizationInput>],
+    has_guards: bool,
+) -> Vec<HttpFilter> {
+    let custom = policies.iter().flat_map(|policies| authorization::custom_http(policies));
+    let local = policies.iter().flat_map(|policies| authorization::http(policies));
+    let guards = authorization::guards().filter(|_| has_guards);
+    custom.chain(local).chain(guards).chain(filters).collect()
+}
+
 /// Puts the filter that resolves the Host of requests before the router, where a cluster needs it.
 fn with_dynamic_dns(mut filters: Vec<HttpFilter>, mesh: &MeshInputs) -> Vec<HttpFilter> {
     if let Some(family) = mesh.dynamic_dns {
@@ -308,7 +329,7 @@ fn with_dynamic_dns(mut filters: Vec<HttpFilter>, mesh: &MeshInputs) -> Vec<Http
     filters
 }
 
-fn http_filter<M: Name>(name: &str, config: &M) -> HttpFilter {
+pub(super) fn http_filter<M: Name>(name: &str, config: &M) -> HttpFilter {
     HttpFilter {
         name: name.to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(pack(config))),

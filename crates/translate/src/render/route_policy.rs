@@ -28,7 +28,7 @@ use envoy_types::pb::{
 use sluis_envoy::pack;
 use sluis_nouns::Percent;
 
-use super::{route::string, wrap};
+use super::{authorization, route::string, wrap};
 use crate::{AbortStatus, CorsInput, FaultInput, HashInput, MirrorInput, RouteInput};
 
 /// The names of the filters that look at what a route says of them.
@@ -39,7 +39,8 @@ pub(crate) const CORS: &str = "envoy.filters.http.cors";
 pub(super) fn per_filter(input: &RouteInput) -> HashMap<String, Any> {
     let fault = input.fault.as_ref().map(|input| (FAULT.to_owned(), pack(&fault(input))));
     let cors = input.cors.as_ref().map(|input| (CORS.to_owned(), pack(&cors(input))));
-    fault.into_iter().chain(cors).collect()
+    let guard = input.guard.iter().flat_map(|guard| authorization::per_route(guard));
+    fault.into_iter().chain(cors).chain(guard).collect()
 }
 
 fn fault(input: &FaultInput) -> HttpFault {

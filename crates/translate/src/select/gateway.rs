@@ -212,7 +212,10 @@ fn serve(
         Treatment::Passthrough => gateway_bytes::passthrough(selection, serving),
         Treatment::AutoPassthrough => gateway_bytes::automatic(selection, serving),
     };
-    for chain in chains {
+    for mut chain in chains {
+        // As in Istio: what only passes through is not looked into.
+        let own = (treatment != Treatment::AutoPassthrough).then(|| selection.authorization());
+        chain.authorization.extend(own.filter(|own| !own.is_empty()));
         for (name, _) in listeners.add(serving.address, serving.port, "", true, chain) {
             let what = if name.is_empty() { "connections".to_owned() } else { name };
             let message = format!("{what} are claimed by an older route, which keeps them");
@@ -270,6 +273,8 @@ fn http_chain(
         tls,
         handler: Handler::Http { routes, stat_prefix, is_edge: true },
         config: Some(config_path("gateway", serving.gateway.meta())),
+        authorization: Vec::new(),
+        has_guards: false,
     }
 }
 

@@ -121,6 +121,8 @@ pub(super) fn automatic(selection: &mut Selection<'_>, serving: &Serving<'_>) ->
             tls: None,
             handler,
             config: Some(config_path("gateway", serving.gateway.meta())),
+            authorization: Vec::new(),
+            has_guards: false,
         });
     }
     chains
@@ -146,6 +148,8 @@ fn tcp_chain(
         tls: None,
         handler,
         config: Some(config_path("virtual-service", meta)),
+        authorization: Vec::new(),
+        has_guards: false,
     };
     put_targets(&mut chain, targets, meta);
     chain

@@ -67,6 +67,7 @@ pub(super) fn routes(
                 stat_prefix: wanted.and_then(|wanted| wanted.stat_prefix.clone()),
                 fault: fault.clone(),
                 cors: cors.clone(),
+                guard: None,
             };
             let is_last = is_catch_all(&made);
             routes.push(made);
@@ -121,6 +122,7 @@ pub(super) fn default_route(selection: &Selection<'_>, key: &ClusterKey) -> Rout
         stat_prefix: None,
         fault: None,
         cors: None,
+        guard: None,
     }
 }
 

@@ -115,6 +115,7 @@ pub(super) fn select(selection: &mut Selection<'_>) -> Option<InboundInputs> {
         is_transparent: mesh.default_config.interception_mode == InterceptionMode::Tproxy,
         detection_timeout: mesh.protocol_detection_timeout,
         chains,
+        authorization: selection.authorization(),
     };
     if is_captured {
         listeners.insert(0, listener);

@@ -63,6 +63,7 @@ pub(super) fn select(
                 is_transparent: false,
                 detection_timeout: selection.snapshot.mesh().protocol_detection_timeout,
                 chains,
+                authorization: selection.authorization(),
             });
         } else {
             made.chains.extend(chains);

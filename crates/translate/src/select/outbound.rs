@@ -182,6 +182,8 @@ pub(super) fn chain(name: String, handler: Handler) -> ChainInput {
         tls: None,
         handler,
         config: None,
+        authorization: Vec::new(),
+        has_guards: false,
     }
 }
 

@@ -25,14 +25,13 @@ spec:
     - {key: 'request.headers[X-A]', values: [v]}
     - {key: 'request.auth.claims[a][b]', notValues: [v]}
     - {key: source.ip, values: [10.0.0.1]}
-    - {key: 'experimental.envoy.filters.http.a[k]', values: [v]}
 ";
     let Spec::AuthorizationPolicy(policy) = spec(SECURITY, "AuthorizationPolicy", text) else {
         panic!()
     };
     assert_eq!(policy.action, AuthorizationAction::Deny);
     let PolicyTarget::Objects(targets) = &policy.target else { panic!() };
-    assert_eq!((targets[0].kind, targets[1].kind), (TargetKind::Service, TargetKind::Gateway));
+    assert_eq!((targets[0].kind, targets[1].kind), (TargetKind::ServiceEntry, TargetKind::Gateway));
     let rule = &policy.rules[0];
     assert_eq!(rule.from[0].principals.any, [TextPattern::Present]);
     assert_eq!(rule.from[0].namespaces.none, [TextPattern::Prefix("a-".to_owned())]);
@@ -43,8 +42,6 @@ spec:
     let keys: Vec<_> = rule.when.iter().map(|condition| condition.key.clone()).collect();
     assert_eq!(keys[0], ConditionKey::RequestHeader("X-A".to_owned()));
     assert_eq!(keys[1], ConditionKey::RequestClaim(vec!["a".to_owned(), "b".to_owned()]));
-    let ConditionKey::Metadata { filter, key } = &keys[3] else { panic!() };
-    assert_eq!((filter.as_str(), key.as_str()), ("envoy.filters.http.a", "k"));
     assert!(matches!(rule.when[2].values.any[0], ConditionValue::Ip(_)));
 
     for nothing in ["", "spec:", "spec: {}"] {
@@ -92,6 +89,11 @@ fn what_istio_refuses_of_an_authorization_policy_is_refused() {
     check(&rule("when: [{key: source.ip, values: [a]}]"), "values[0]");
     check(&rule("when: [{key: a, values: [a]}]"), "not a key that conditions know");
     check(&rule("when: [{key: 'request.headers[]', values: [a]}]"), "must have the form a[b]");
+    let metadata = "when: [{key: 'experimental.envoy.filters.a[k]', values: [v]}]";
+    check(&rule(metadata), "metadata of other filters cannot be looked at");
+    check("targetRef: {kind: Service, name: a}", "only waypoints enforce such a policy");
+    let entry = "targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: a}]";
+    check(&format!("{}, {entry}", custom("")), "cannot be guarded with action CUSTOM");
     check("targetRef: {kind: Deployment, name: a}", "targetRef.kind: a policy is attached to");
     check("targetRef: {kind: Gateway, name: a}", "has the group \"gateway.networking.k8s.io\"");
     check("selector: {}, targetRef: {kind: Service, name: a}", "only one of");
@@ -116,6 +118,16 @@ fn a_policy_may_only_tell_its_verdict() {
     let gateway = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: x\n  \
                    annotations: {istio.io/dry-run: 'true'}\nspec: {host: a}\n";
     assert!(super::faults(gateway)[0].contains("only an AuthorizationPolicy has this annotation"));
+}
+
+#[test]
+fn allowing_all_paths_but_some_is_told() {
+    let text = "spec: {rules: [{to: [{operation: {notPaths: [/admin]}}]}]}";
+    let (resource, faults) = read(SECURITY, "AuthorizationPolicy", text);
+    assert!(resource.is_some() && faults.len() == 1, "{faults:?}");
+    assert!(faults[0].contains("every other spelling"), "{faults:?}");
+    let deny = "spec: {action: DENY, rules: [{to: [{operation: {notPaths: [/a], ports: ['80']}}]}]}";
+    assert_eq!(read(SECURITY, "AuthorizationPolicy", deny).1, [""; 0]);
 }
 
 #[test]

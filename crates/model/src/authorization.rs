@@ -1,0 +1,64 @@
+//! Which `AuthorizationPolicy` objects hold for a workload, and which guard an external host.
+//!
+//! In:    the policies of the root namespace and of the workload's own.
+//! Out:   those that select it, as Istio attaches policies.
+//! Never: applies a policy of another namespace to a workload.
+
+use sluis_nouns::{HostPattern, Labels, ObjectName};
+use sluis_resources::{AuthorizationPolicy, Key, Kind, PolicyTarget, Spec, TargetKind};
+
+use crate::{GATEWAY_NAME_LABEL, Owned, SERVICE_DOMAIN, Snapshot};
+
+impl Snapshot {
+    /// The policies that hold for a workload: those of the root namespace, then of its own, the oldest
+    /// first.
+    ///
+    /// A policy with `targetRefs` holds for the gateways of the Gateway API that it names, and for no
+    /// other workload; one that names a `ServiceEntry` is asked for by [`Snapshot::guards`].
+    pub fn authorization_policies<'a>(
+        &'a self,
+        namespace: &'a str,
+        labels: &'a Labels,
+    ) -> impl Iterator<Item = &'a Owned<AuthorizationPolicy>> {
+        let root = self.mesh().root_namespace.as_str();
+        let wide = (root != namespace).then_some(root);
+        let all = wide.into_iter().chain([namespace]).flat_map(|home| {
+            self.index().authorization_policies.get(home).into_iter().flatten()
+        });
+        all.filter(move |policy| match &policy.spec().target {
+            PolicyTarget::Namespace => true,
+            PolicyTarget::Labels(wanted) => labels.matches(wanted),
+            PolicyTarget::Objects(targets) => {
+                let gateway = labels.get(GATEWAY_NAME_LABEL);
+                &*policy.meta().name.namespace == namespace
+                    && targets.iter().any(|target| {
+                        target.kind == TargetKind::Gateway && gateway == Some(target.name.as_str())
+                    })
+            }
+        })
+    }
+
+    /// The policies that guard external hosts, the oldest first within a namespace: each with the
+    /// hosts of the `ServiceEntry` objects that it names.
+    pub fn guards(
+        &self,
+    ) -> impl Iterator<Item = (&Owned<AuthorizationPolicy>, Vec<HostPattern>)> {
+        self.index().authorization_policies.values().flatten().filter_map(|policy| {
+            let PolicyTarget::Objects(targets) = &policy.spec().target else { return None };
+            let namespace = &policy.meta().name.namespace;
+            let mut hosts = Vec::new();
+            for target in targets.iter().filter(|target| target.kind == TargetKind::ServiceEntry) {
+                let name = ObjectName::new(namespace.clone(), target.name.as_str());
+                let entry = self.get(&Key { kind: Kind::ServiceEntry, name });
+                if let Some(Spec::ServiceEntry(entry)) = entry.map(|found| &found.spec) {
+                    let all = entry.hosts.iter();
+                    hosts.extend(all.map(|host| host.qualified(namespace, SERVICE_DOMAIN)));
+                }
+            }
+            (!hosts.is_empty()).then_some((policy, hosts))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
