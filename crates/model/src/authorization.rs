@@ -22,9 +22,10 @@ impl Snapshot {
     ) -> impl Iterator<Item = &'a Owned<AuthorizationPolicy>> {
         let root = self.mesh().root_namespace.as_str();
         let wide = (root != namespace).then_some(root);
-        let all = wide.into_iter().chain([namespace]).flat_map(|home| {
-            self.index().authorization_policies.get(home).into_iter().flatten()
-        });
+        let all = wide
+            .into_iter()
+            .chain([namespace])
+            .flat_map(|home| self.index().authorization_policies.get(home).into_iter().flatten());
         all.filter(move |policy| match &policy.spec().target {
             PolicyTarget::Namespace => true,
             PolicyTarget::Labels(wanted) => labels.matches(wanted),
@@ -40,9 +41,7 @@ impl Snapshot {
 
     /// The policies that guard external hosts, the oldest first within a namespace: each with the
     /// hosts of the `ServiceEntry` objects that it names.
-    pub fn guards(
-        &self,
-    ) -> impl Iterator<Item = (&Owned<AuthorizationPolicy>, Vec<HostPattern>)> {
+    pub fn guards(&self) -> impl Iterator<Item = (&Owned<AuthorizationPolicy>, Vec<HostPattern>)> {
         self.index().authorization_policies.values().flatten().filter_map(|policy| {
             let PolicyTarget::Objects(targets) = &policy.spec().target else { return None };
             let namespace = &policy.meta().name.namespace;

@@ -12,9 +12,9 @@ use std::{
 
 use sluis_nouns::{HostPattern, Labels, ObjectName};
 use sluis_resources::{
-    AuthorizationPolicy, EndpointSlice, EnvoyFilter, ExportTo, Gateway, Key, Kind, MeshConfig, Meta, PeerAuthentication,
-    Pod, Resource, ServiceEntryVisibility, Sidecar, Spec, VirtualService, Visibility,
-    WorkloadEntry,
+    AuthorizationPolicy, EndpointSlice, EnvoyFilter, ExportTo, Gateway, Key, Kind, MeshConfig,
+    Meta, PeerAuthentication, Pod, Resource, ServiceEntryVisibility, Sidecar, Spec, VirtualService,
+    Visibility, WorkloadEntry,
 };
 
 use crate::{

@@ -17,7 +17,10 @@ use std::{
 
 use sluis_model::{EndpointAddress, Locality, ServiceSource, Snapshot};
 use sluis_nouns::{Labels, ObjectName, WorkloadId};
-use sluis_resources::{AuthorizationPolicy, ConditionKey, LoadBalancer, Resource, Spec, TrafficDistribution, TrafficPolicy};
+use sluis_resources::{
+    AuthorizationPolicy, ConditionKey, LoadBalancer, Resource, Spec, TrafficDistribution,
+    TrafficPolicy,
+};
 
 use crate::{NodeFacts, ProxyView, Role, select::NEAR};
 

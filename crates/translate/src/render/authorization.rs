@@ -20,9 +20,7 @@ use envoy_types::pb::{
         },
         extensions::filters::{
             http::rbac::v3::{Rbac as HttpRbac, RbacPerRoute},
-            network::{
-                http_connection_manager::v3::HttpFilter, rbac::v3::Rbac as NetworkRbac,
-            },
+            network::{http_connection_manager::v3::HttpFilter, rbac::v3::Rbac as NetworkRbac},
         },
     },
     google::protobuf::Any,
@@ -106,7 +104,8 @@ pub(super) fn custom_http(input: &AuthorizationInput) -> Vec<HttpFilter> {
     for custom in &input.custom {
         match &custom.backend {
             None => {
-                let rbac = HttpRbac { rules: Some(refusing(custom, Layer::Http)), ..HttpRbac::default() };
+                let rbac =
+                    HttpRbac { rules: Some(refusing(custom, Layer::Http)), ..HttpRbac::default() };
                 filters.push(http_filter(HTTP_RBAC, &rbac));
             }
             Some(backend) => {

@@ -64,8 +64,8 @@ use super::{
     server_tls, wrap,
 };
 use crate::{
-    AuthorizationInput, InboundChain, InboundCluster, InboundHandler, InboundListener, InboundPool, InboundProtocol,
-    MeshInputs, Transport,
+    AuthorizationInput, InboundChain, InboundCluster, InboundHandler, InboundListener, InboundPool,
+    InboundProtocol, MeshInputs, Transport,
 };
 
 /// The mark of packets that carry the client's own address (Istio's figure, as its packet filter has).
@@ -88,7 +88,11 @@ pub(crate) fn listener(input: &InboundListener, mesh: &MeshInputs) -> Listener {
         transparent: if input.is_transparent { wrap::yes() } else { None },
         access_log: access_log::listener_loggers(mesh.access_log.as_ref()),
         listener_filters: listener_filters(input),
-        filter_chains: input.chains.iter().map(|chain| filter_chain(chain, &input.authorization, mesh)).collect(),
+        filter_chains: input
+            .chains
+            .iter()
+            .map(|chain| filter_chain(chain, &input.authorization, mesh))
+            .collect(),
         ..Listener::default()
     }
 }

@@ -58,8 +58,8 @@ use super::{
     route_policy, server_tls, wrap,
 };
 use crate::{
-    AuthorizationInput, Capture, ChainInput, Handler, HeaderChanges, ListenerInput, MeshInputs, Normalization,
-    OutboundInputs, OutboundPolicy, Target, TcpOptions,
+    AuthorizationInput, Capture, ChainInput, Handler, HeaderChanges, ListenerInput, MeshInputs,
+    Normalization, OutboundInputs, OutboundPolicy, Target, TcpOptions,
 };
 
 /// What the inspector calls plain HTTP.
@@ -223,9 +223,11 @@ fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
         Handler::Http { .. } => None,
     };
     let policies: Vec<Filter> = match &input.handler {
-        Handler::Tcp { .. } => {
-            input.authorization.iter().flat_map(|policies| authorization::network(policies)).collect()
-        }
+        Handler::Tcp { .. } => input
+            .authorization
+            .iter()
+            .flat_map(|policies| authorization::network(policies))
+            .collect(),
         Handler::Http { .. } => Vec::new(),
     };
     let filter = match &input.handler {

@@ -143,8 +143,7 @@ impl Selection<'_> {
         prefix: &str,
     ) -> Vec<RuleInput> {
         let (namespace, name) = (&policy.meta().name.namespace, &policy.meta().name.name);
-        let id =
-            |index: usize| format!("{prefix}ns[{namespace}]-policy[{name}]-rule[{index}]");
+        let id = |index: usize| format!("{prefix}ns[{namespace}]-policy[{name}]-rule[{index}]");
         let written = &policy.spec().rules;
         if written.is_empty() {
             return vec![RuleInput { id: id(0), matches: None }];
@@ -199,9 +198,7 @@ fn matches(rule: &AuthorizationRule, domains: &[&str]) -> RuleMatch {
 fn is_of_what_is_asked(key: &ConditionKey) -> bool {
     matches!(
         key,
-        ConditionKey::DestinationIp
-            | ConditionKey::DestinationPort
-            | ConditionKey::ConnectionSni
+        ConditionKey::DestinationIp | ConditionKey::DestinationPort | ConditionKey::ConnectionSni
     )
 }
 
@@ -222,9 +219,8 @@ fn of_source(source: &Source) -> Vec<Clause> {
     let mut add = |key, values| push(&mut list, Attribute::Key(key), values);
     add(ConditionKey::SourcePrincipal, each(&source.principals, text));
     add(ConditionKey::RequestPrincipal, each(&source.request_principals, text));
-    let accounts = each(&source.service_accounts, |account| {
-        ConditionValue::ServiceAccount(account.clone())
-    });
+    let accounts =
+        each(&source.service_accounts, |account| ConditionValue::ServiceAccount(account.clone()));
     add(ConditionKey::SourceServiceAccount, accounts);
     add(ConditionKey::SourceTrustDomain, each(&source.trust_domains, text));
     add(ConditionKey::SourceNamespace, each(&source.namespaces, text));

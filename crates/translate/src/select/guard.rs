@@ -172,8 +172,7 @@ impl Guarding<'_> {
         }
         let (mut has_any, is_gateway) = (false, table.gateway.is_some());
         for host in &mut table.hosts {
-            let own = of_name(&host.name)
-                .map(|(host, port)| (host, (!is_gateway).then_some(port)));
+            let own = of_name(&host.name).map(|(host, port)| (host, (!is_gateway).then_some(port)));
             let domains = host.domains.iter().filter(|_| is_gateway);
             let domains = domains.filter_map(|domain| domain.parse().ok());
             let names: Vec<Led> = own.into_iter().chain(domains.map(|host| (host, None))).collect();
@@ -198,7 +197,11 @@ impl Guarding<'_> {
             let port = host.name.rsplit_once(':').map_or("", |(_, port)| port);
             for domain in &host.domains {
                 let name = format!("{domain}:{port}");
-                hosts.push(VirtualHostInput { name, domains: vec![domain.clone()], ..host.clone() });
+                hosts.push(VirtualHostInput {
+                    name,
+                    domains: vec![domain.clone()],
+                    ..host.clone()
+                });
             }
         }
         table.hosts = hosts;
@@ -223,7 +226,8 @@ impl Guarding<'_> {
             return false;
         }
         if selection.view.node.is_grpc {
-            let reason = "a gRPC library enforces no policy on what it sends: it sends nothing there";
+            let reason =
+                "a gRPC library enforces no policy on what it sends: it sends nothing there";
             self.refuse(selection, &found, reason);
             route.action = RouteAction::Respond { status: FORBIDDEN, body: None };
             return false;
@@ -287,7 +291,10 @@ impl Guarding<'_> {
 }
 
 /// Policies that all hold; and whether nothing had to be refused for want of a way to say so.
-fn merged(first: &AuthorizationInput, others: &[Arc<AuthorizationInput>]) -> (AuthorizationInput, bool) {
+fn merged(
+    first: &AuthorizationInput,
+    others: &[Arc<AuthorizationInput>],
+) -> (AuthorizationInput, bool) {
     let (mut all, mut is_exact) = (first.clone(), true);
     let join = |into: &mut Option<Vec<RuleInput>>, from: &Option<Vec<RuleInput>>| {
         if let Some(from) = from {
@@ -424,9 +431,10 @@ fn is_own_identity(view: &ProxyView, key: &ConditionKey, value: &ConditionValue)
         }
         (ConditionKey::SourceNamespace, ConditionValue::Text(pattern)) => holds(pattern, namespace),
         (ConditionKey::SourceTrustDomain, ConditionValue::Text(pattern)) => holds(pattern, domain),
-        (_, ConditionValue::ServiceAccount(ServiceAccountRef { namespace: home, account: name })) => {
-            home == namespace && name == account
-        }
+        (
+            _,
+            ConditionValue::ServiceAccount(ServiceAccountRef { namespace: home, account: name }),
+        ) => home == namespace && name == account,
         _ => false,
     }
 }

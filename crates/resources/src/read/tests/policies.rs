@@ -13,7 +13,7 @@ const SECURITY: &str = "security.istio.io/v1";
 fn an_authorization_policy_is_read_whole() {
     let text = "
 spec:
-  targetRefs: [{kind: Service, name: a}, {group: gateway.networking.k8s.io, kind: Gateway, name: g}]
+  targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: a}, {group: gateway.networking.k8s.io, kind: Gateway, name: g}]
   action: DENY
   rules:
   - from:
@@ -126,7 +126,8 @@ fn allowing_all_paths_but_some_is_told() {
     let (resource, faults) = read(SECURITY, "AuthorizationPolicy", text);
     assert!(resource.is_some() && faults.len() == 1, "{faults:?}");
     assert!(faults[0].contains("every other spelling"), "{faults:?}");
-    let deny = "spec: {action: DENY, rules: [{to: [{operation: {notPaths: [/a], ports: ['80']}}]}]}";
+    let deny =
+        "spec: {action: DENY, rules: [{to: [{operation: {notPaths: [/a], ports: ['80']}}]}]}";
     assert_eq!(read(SECURITY, "AuthorizationPolicy", deny).1, [""; 0]);
 }
 

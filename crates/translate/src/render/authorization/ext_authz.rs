@@ -48,9 +48,7 @@ pub(super) fn http(provider: &str, input: &ExtAuthzInput) -> ExtAuthz {
         transport_api_version: ApiVersion::V3.into(),
         failure_mode_allow: settings.fail_open,
         clear_route_cache: settings.clear_route_cache,
-        status_on_error: settings
-            .status_on_error
-            .map(|code| HttpStatus { code: i32::from(code) }),
+        status_on_error: settings.status_on_error.map(|code| HttpStatus { code: i32::from(code) }),
         with_request_body: settings.request_body.map(|body| BufferSettings {
             max_request_bytes: body.max_bytes,
             allow_partial_message: body.allow_partial,
@@ -101,10 +99,8 @@ fn http_service(input: &ExtAuthzInput) -> HttpService {
         ..HeaderValue::default()
     });
     let added: Vec<HeaderValue> = added.collect();
-    let request = (!added.is_empty()).then(|| AuthorizationRequest {
-        headers_to_add: added,
-        ..AuthorizationRequest::default()
-    });
+    let request = (!added.is_empty())
+        .then(|| AuthorizationRequest { headers_to_add: added, ..AuthorizationRequest::default() });
     let response = AuthorizationResponse {
         allowed_upstream_headers: headers(&settings.headers_to_upstream_on_allow),
         allowed_client_headers: headers(&settings.headers_to_downstream_on_deny),

@@ -7,7 +7,9 @@ use envoy_types::pb::envoy::{
         ValueMatcher,
         list_matcher::MatchPattern as ListPattern,
         metadata_matcher::{PathSegment, path_segment::Segment},
-        path_matcher, string_matcher::MatchPattern, value_matcher,
+        path_matcher,
+        string_matcher::MatchPattern,
+        value_matcher,
     },
 };
 use sluis_resources::TextPattern;
@@ -29,7 +31,10 @@ pub(super) fn suffix(text: impl Into<String>) -> StringMatcher {
 }
 
 pub(super) fn regex(regex: impl Into<String>) -> StringMatcher {
-    matcher(MatchPattern::SafeRegex(RegexMatcher { regex: regex.into(), ..RegexMatcher::default() }))
+    matcher(MatchPattern::SafeRegex(RegexMatcher {
+        regex: regex.into(),
+        ..RegexMatcher::default()
+    }))
 }
 
 /// Any text but none.

@@ -305,9 +305,7 @@ fn request_principal(pattern: &TextPattern) -> Principal {
 }
 
 #[expect(deprecated, reason = "Istio uses this field, and not the newer one with a source")]
-fn metadata(
-    wanted: envoy_types::pb::envoy::r#type::matcher::v3::MetadataMatcher,
-) -> Identifier {
+fn metadata(wanted: envoy_types::pb::envoy::r#type::matcher::v3::MetadataMatcher) -> Identifier {
     Identifier::Metadata(wanted)
 }
 
