@@ -120,7 +120,7 @@ impl<'r> Record<'r> {
             upstream_attempts: 0,
             route_name: "",
             route_origin: None,
-            metadata: None,
+            metadata: Some(&connection.metadata),
         }
     }
 }

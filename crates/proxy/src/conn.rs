@@ -15,7 +15,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use sluis_rules::Address;
+use sluis_rules::{Address, Metadata};
 use sluis_tls::{PeerIdentity, TlsSession};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -383,6 +383,8 @@ pub struct ConnectionFacts {
     pub local: Address,
     /// The client's side: from the socket or from the PROXY header.
     pub remote: Address,
+    /// The other end of the socket, whatever a PROXY header says.
+    pub direct_remote: Address,
     /// The address the client dialled before it was redirected to us.
     pub original_dst: Option<SocketAddr>,
     /// The server name of the client's hello, lower case.
@@ -404,4 +406,6 @@ pub struct ConnectionFacts {
     pub start: Instant,
     /// The same moment on the calendar.
     pub start_time: SystemTime,
+    /// What network filters have found out.
+    pub metadata: Metadata,
 }

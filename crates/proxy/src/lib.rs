@@ -23,6 +23,7 @@ mod inspect;
 pub mod log_sink;
 pub mod names;
 pub mod random;
+mod rbac;
 mod run;
 mod serve;
 pub mod sniff;

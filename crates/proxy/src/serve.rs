@@ -7,7 +7,7 @@
 use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use sluis_rules::{Address, FilterChain, Listener, Network};
+use sluis_rules::{Address, FilterChain, Listener, Metadata, Network};
 use sluis_tls::{PeerIdentity, TlsSession, peer_identity};
 use tokio::time::Instant;
 use tokio_rustls::TlsStream;
@@ -18,6 +18,7 @@ use crate::{
     conn::{ConnectionFacts, Downstream, Io, Prefixed, Socket},
     http,
     inspect::{InspectError, Inspection},
+    rbac,
     stats::Counter,
     tcp,
     worker::Worker,
@@ -79,7 +80,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         let terminated = terminate(&worker, &config, &chain, socket, ahead, facts).await;
         // A connection that lives long must not keep an old configuration alive.
         drop(config);
-        let Some((io, prefix, facts)) = terminated else { return };
+        let Some((io, prefix, mut facts)) = terminated else { return };
+        if let Err(details) = rbac::admit(worker.stats(), &chain.rbac, &mut facts).await {
+            if let Network::Tcp(proxy) = &chain.network {
+                tcp::log_denied(&worker, proxy, &logs, &facts, details);
+            }
+            return;
+        }
         let downstream = Downstream { io, prefix, facts: Arc::new(facts), gate: gate.clone() };
         match &chain.network {
             Network::Tcp(proxy) => {
@@ -134,6 +141,7 @@ fn facts(
         chain: "".into(),
         local: seen.local.map_or_else(|| listener.address.clone(), Address::Socket),
         remote: seen.remote.map_or_else(unix, Address::Socket),
+        direct_remote: seen.direct_remote.map_or_else(unix, Address::Socket),
         original_dst: seen.original_dst,
         sni: seen.sni.as_deref().map(Arc::from),
         application_protocols: seen.protocols.clone(),
@@ -144,6 +152,7 @@ fn facts(
         peer: None,
         start,
         start_time,
+        metadata: Metadata::default(),
     }
 }
 

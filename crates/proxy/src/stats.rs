@@ -5,9 +5,10 @@
 //! Never: locks or uses a read-modify-write instruction on a request's way.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -92,11 +93,28 @@ counters! {
 #[derive(Debug)]
 pub struct Shard {
     slots: Box<[AtomicU64]>,
+    /// Counters whose names come with the configuration.
+    named: Mutex<BTreeMap<String, Tally>>,
+}
+
+/// A counter whose name comes with the configuration. Only the worker of its shard writes.
+#[derive(Clone, Debug, Default)]
+pub struct Tally(Arc<AtomicU64>);
+
+impl Tally {
+    /// Counts one more. Must only be called by the owning thread.
+    #[inline]
+    pub fn inc(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
 }
 
 impl Default for Shard {
     fn default() -> Self {
-        Self { slots: Counter::ALL.iter().map(|_| AtomicU64::new(0)).collect() }
+        Self {
+            slots: Counter::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            named: Mutex::default(),
+        }
     }
 }
 
@@ -118,6 +136,16 @@ impl Shard {
     #[inline]
     pub fn dec(&self, counter: Counter) {
         self.add(counter, u64::MAX);
+    }
+
+    /// The counter of a name: for when a filter is made, not for a request's way.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Tally {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tally) = named.get(name) {
+            return tally.clone();
+        }
+        named.entry(name.to_owned()).or_default().clone()
     }
 
     fn get(&self, counter: Counter) -> u64 {
@@ -150,6 +178,19 @@ impl Stats {
         self.shards.iter().fold(0_u64, |sum, shard| sum.wrapping_add(shard.get(counter)))
     }
 
+    /// The sums of the counters whose names come with the configuration.
+    fn named(&self) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for shard in self.shards.iter() {
+            let named = shard.named.lock().unwrap_or_else(PoisonError::into_inner);
+            for (name, tally) in named.iter() {
+                let sum: &mut u64 = sums.entry(name.clone()).or_default();
+                *sum = sum.wrapping_add(tally.0.load(Ordering::Relaxed));
+            }
+        }
+        sums
+    }
+
     /// `name: value` lines, sorted.
     #[must_use]
     pub fn text(&self, gauges: &[(String, u64)]) -> String {
@@ -157,6 +198,7 @@ impl Stats {
             .iter()
             .map(|counter| format!("{}: {}", counter.name(), self.total(*counter)))
             .chain(gauges.iter().map(|(name, value)| format!("{name}: {value}")))
+            .chain(self.named().into_iter().map(|(name, value)| format!("{name}: {value}")))
             .collect();
         lines.sort_unstable();
         lines.push(String::new());
@@ -174,6 +216,11 @@ impl Stats {
             let _ = writeln!(text, "# TYPE {name} {}", counter.kind());
             let _ = writeln!(text, "{name} {}", self.total(*counter));
         }
+        for (name, value) in self.named() {
+            let name = metric_name(&name);
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "# TYPE {name} counter\n{name} {value}");
+        }
         for (name, value) in gauges {
             let name = metric_name(name);
             let _ = writeln!(text, "# TYPE {name} gauge\n{name} {value}");
@@ -183,7 +230,10 @@ impl Stats {
 }
 
 fn metric_name(name: &str) -> String {
-    format!("sluis_{}", name.replace(['.', '-'], "_"))
+    // A name may hold a policy's name, which may hold anything.
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    format!("sluis_{plain}")
 }
 
 #[cfg(test)]

@@ -80,6 +80,20 @@ pub(crate) fn log_unmatched(
     write_log(worker, logs, facts, &outcome);
 }
 
+/// Logs a connection that policies did not let pass.
+pub(crate) fn log_denied(
+    worker: &Worker,
+    proxy: &TcpProxy,
+    logs: &Logs,
+    facts: &ConnectionFacts,
+    details: String,
+) {
+    worker.stats().inc(Counter::TcpTotal);
+    let cluster = Some(Arc::clone(proxy.target.pick(worker.random().next())));
+    let termination = Some(details.into());
+    write_log(worker, logs, facts, &Outcome { cluster, termination, ..Outcome::default() });
+}
+
 async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worker>) -> Outcome {
     let mut outcome = Outcome::default();
     let name = proxy.target.pick(worker.random().next());

@@ -17,6 +17,7 @@ mod http;
 mod listener;
 mod messages;
 mod metadata;
+mod rbac;
 mod routes;
 mod sockets;
 mod tcp;

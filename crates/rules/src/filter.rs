@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{Fraction, HeaderEdit, HeaderMatch, StringMatcher};
+use crate::{Fraction, HeaderEdit, HeaderMatch, RbacFilter, StringMatcher};
 
 /// What a route, virtual host or table says of one HTTP filter, by the filter's name.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ pub enum FilterSetting {
     RateLimit(Arc<LocalRateLimit>),
     /// Header mutations, besides the filter's own.
     Mutation(Arc<MutationFilter>),
+    /// Other policies of who may do what.
+    Rbac(Arc<RbacFilter>),
 }
 
 /// Which origins a browser may let read responses (Envoy's CORS filter). What is absent is taken

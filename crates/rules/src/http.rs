@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    AccessLog, Cidr, FaultFilter, HealthCheckFilter, LocalRateLimit, MutationFilter, RouteTable,
+    AccessLog, Cidr, FaultFilter, HealthCheckFilter, LocalRateLimit, MutationFilter, RbacFilter,
+    RouteTable,
 };
 
 /// What serves HTTP on a connection (Envoy's HTTP connection manager).
@@ -125,6 +126,8 @@ pub enum HttpFilterKind {
     RateLimit(Arc<LocalRateLimit>),
     /// Changes headers.
     Mutation(Arc<MutationFilter>),
+    /// Decides who may do what.
+    Rbac(Arc<RbacFilter>),
     /// Answers health checks.
     HealthCheck(Arc<HealthCheckFilter>),
     /// Offers endpoints other protocols in TLS than the cluster does (Istio's ALPN filter).

@@ -22,6 +22,7 @@ mod matcher;
 mod metadata;
 mod metadata_match;
 mod names;
+mod rbac;
 mod route;
 mod runtime;
 mod tls;
@@ -58,6 +59,7 @@ pub use matcher::{Case, Pattern, PatternError, StringMatcher, Substitution, Text
 pub use metadata::{MetaFields, MetaValue, Metadata, fields_json};
 pub use metadata_match::{MetadataMatch, ValueMatch};
 pub use names::Names;
+pub use rbac::{NetworkRbac, PeerFacts, Rbac, RbacAction, RbacFacts, RbacFilter, Verdict};
 pub use route::{
     Backoff, CookieMatch, DirectResponse, Forward, GrpcTimeout, HashCookie, HashPolicy, HashSource,
     HeaderAction, HeaderEdit, HeaderMatch, HeaderMutations, HeaderText, HeaderValues, HostRewrite,

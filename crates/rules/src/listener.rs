@@ -15,7 +15,8 @@ pub(crate) use chains::{ChainMatch, ChainTable, Overlap, SourceType};
 pub use ports::PortPredicate;
 
 use crate::{
-    AccessLog, Address, DownstreamTls, HttpManager, Labels, TcpKeepalive, WeightedClusters,
+    AccessLog, Address, DownstreamTls, HttpManager, Labels, NetworkRbac, TcpKeepalive,
+    WeightedClusters,
 };
 
 /// A listener: an address and what is done with connections to it.
@@ -97,7 +98,7 @@ pub enum ListenerFilterKind {
     },
 }
 
-/// What is done with the connections that match: TLS, then one network filter.
+/// What is done with the connections that match: TLS, then who may pass, then what serves it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FilterChain {
     /// The chain's name; may be empty.
@@ -106,6 +107,8 @@ pub struct FilterChain {
     pub tls: Option<Arc<DownstreamTls>>,
     /// Longest time for the TLS handshake; `None` has no limit of its own.
     pub handshake_timeout: Option<Duration>,
+    /// What decides whether the connection may pass, in order.
+    pub rbac: Vec<Arc<NetworkRbac>>,
     /// What serves the connection.
     pub network: Network,
 }

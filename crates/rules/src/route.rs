@@ -27,7 +27,7 @@ pub use predicate::{
     CookieMatch, HeaderMatch, HeaderValues, PathMatch, QueryMatch, RequestFacts, RouteMatch,
     is_grpc_type,
 };
-pub(crate) use predicate::{HeaderTest, QueryTest};
+pub(crate) use predicate::{HeaderTest, QueryTest, path_of};
 pub use retry::{Backoff, RateLimitedBackoff, ResetFormat, RetryNames, RetryOn, RetryPolicy};
 
 use crate::{CorsPolicy, FilterOverride, FilterSetting};

@@ -170,7 +170,7 @@ impl Operator {
                 Some(client) => of_socket(client, *part),
                 None => of_address(&connection.remote, *part),
             },
-            Kind::DownstreamDirectRemote(part) => of_address(&connection.remote, *part),
+            Kind::DownstreamDirectRemote(part) => of_address(&connection.direct_remote, *part),
             Kind::DownstreamPeer => {
                 let uris = connection.peer.as_ref().map_or(&[][..], |peer| &peer.uris);
                 match uris {

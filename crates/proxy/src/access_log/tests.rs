@@ -19,6 +19,7 @@ fn facts() -> ConnectionFacts {
         chain: "c".into(),
         local: at("10.0.0.1:443"),
         remote: at("10.0.0.2:5000"),
+        direct_remote: at("10.0.0.2:5000"),
         original_dst: None,
         sni: Some("api.data.local".into()),
         application_protocols: Vec::new(),
@@ -29,6 +30,7 @@ fn facts() -> ConnectionFacts {
         peer: Some(PeerIdentity { uris: vec![PEER.to_owned()], ..PeerIdentity::default() }),
         start: Instant::now(),
         start_time: UNIX_EPOCH,
+        metadata: Metadata::default(),
     }
 }
 
@@ -158,7 +160,7 @@ fn dates_are_those_of_http() {
 #[test]
 fn dynamic_metadata_is_logged_by_its_path() {
     let facts = facts();
-    let mut metadata = sluis_rules::Metadata::default();
+    let mut metadata = Metadata::default();
     let text = sluis_rules::MetaValue::text;
     let inner = sluis_rules::MetaFields::from([("iss".into(), text("me"))]);
     metadata.set("jwt", "payload", sluis_rules::MetaValue::Fields(inner));

@@ -9,6 +9,7 @@ mod fault;
 mod lua;
 mod mutation;
 mod rate_limit;
+mod rbac;
 
 use std::{fs, io, sync::Arc};
 
@@ -31,6 +32,7 @@ use crate::{access_log::Flag, config::Config, stats::Counter, worker::Worker};
 use fault::Fault;
 use lua::Lua;
 use rate_limit::RateLimit;
+use rbac::Rbac;
 
 /// Longest script that is read from a file.
 const SCRIPT_BYTES_MAX: u64 = 1024 * 1024;
@@ -69,13 +71,14 @@ enum Kind {
     RateLimit(Box<RateLimit>),
     Mutation(Arc<MutationFilter>),
     HealthCheck(Arc<HealthCheckFilter>),
+    Rbac(Box<Rbac>),
     /// It cannot run: every request that it should see is answered 500.
     Failed,
 }
 
 impl Filter {
     /// Makes a filter ready; `None` for the router, which is no filter here.
-    pub(super) fn new(worker: &Worker, filter: &HttpFilter) -> Option<Self> {
+    pub(super) fn new(worker: &Worker, manager: &str, filter: &HttpFilter) -> Option<Self> {
         let kind = match &filter.kind {
             // It is asked when a connection is opened.
             HttpFilterKind::Router(_) | HttpFilterKind::Alpn(_) => return None,
@@ -84,6 +87,9 @@ impl Filter {
             HttpFilterKind::Fault(own) => Kind::Fault(Box::new(Fault::new(own))),
             HttpFilterKind::RateLimit(own) => Kind::RateLimit(Box::new(RateLimit::new(own))),
             HttpFilterKind::Mutation(own) => Kind::Mutation(Arc::clone(own)),
+            HttpFilterKind::Rbac(own) => {
+                Kind::Rbac(Box::new(Rbac::new(own, manager, &filter.name)))
+            }
             HttpFilterKind::HealthCheck(own) => Kind::HealthCheck(Arc::clone(own)),
         };
         Some(Self { name: Arc::clone(&filter.name), is_disabled: filter.disabled, kind })
@@ -191,6 +197,7 @@ pub(super) async fn on_request<'c>(
             }
             Kind::RateLimit(limit) => limit.on_request(name, stage, desk)?,
             Kind::Mutation(own) => mutation::on_request(own, name, stage, desk)?,
+            Kind::Rbac(rbac) => rbac.on_request(name, site, matched, desk, trace)?,
             Kind::HealthCheck(own) => {
                 let facts = site.facts(&desk.request);
                 if own.headers.iter().all(|header| header.matches(&facts)) {
@@ -235,7 +242,7 @@ pub(super) fn on_response(stage: Stage<'_, '_>, desk: &mut Desk) -> Result<(), U
         match &filter.kind {
             Kind::Lua(lua) => lua.on_response(stage, desk)?,
             Kind::Cors => cors::on_response(desk)?,
-            Kind::Fault(_) | Kind::HealthCheck(_) => {}
+            Kind::Fault(_) | Kind::HealthCheck(_) | Kind::Rbac(_) => {}
             Kind::RateLimit(_) => RateLimit::on_response(stage, desk)?,
             Kind::Mutation(own) => mutation::on_response(own, &filter.name, stage, desk)?,
             Kind::Failed => return Err(Unsent::Fault),

@@ -49,7 +49,7 @@ impl Program {
                 hides_envoy = options.suppress_envoy_headers;
                 respects_expected_timeout = options.respects_expected_timeout;
             }
-            filters.extend(Filter::new(worker, filter));
+            filters.extend(Filter::new(worker, &manager.stat_prefix, filter));
         }
         Ok(Self {
             manager: Arc::clone(manager),

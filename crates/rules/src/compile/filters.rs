@@ -29,7 +29,7 @@ use prost::Message;
 
 use super::{
     at::{At, fields, message_of},
-    messages,
+    messages, rbac,
     routes::matches,
 };
 use crate::{
@@ -105,6 +105,9 @@ fn setting(at: &At<'_>, any: &Any, may_wrap: bool) -> Option<FilterSetting> {
             let own = at.unpack::<HeaderMutationPerRoute>(any)?;
             let filter = mutations(&at.field("mutations"), own.mutations.as_ref());
             Some(FilterSetting::Mutation(Arc::new(filter)))
+        }
+        "envoy.extensions.filters.http.rbac.v3.RBACPerRoute" => {
+            Some(FilterSetting::Rbac(Arc::new(rbac::per_route(at, any)?)))
         }
         other => {
             at.fault(format!("{other} is not supported"));

@@ -29,7 +29,7 @@ use envoy_types::pb::{
 use super::{
     access_log::access_logs,
     at::{At, fields, message_of},
-    dns, filters, messages, routes,
+    dns, filters, messages, rbac, routes,
 };
 use crate::{
     ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
@@ -57,6 +57,7 @@ const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
 const RATE_LIMIT: &str = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
 const MUTATION: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
 const ALPN: &str = "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
+const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
 const HEALTH_CHECK: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
 
 /// Filters that change nothing on the wire, so that leaving them out changes nothing but
@@ -494,6 +495,7 @@ fn http_filter(at: &At<'_>, filter: &PbFilter) -> Option<HttpFilter> {
         MUTATION => HttpFilterKind::Mutation(Arc::new(filters::mutation(at, any)?)),
         ALPN => HttpFilterKind::Alpn(Arc::new(filters::alpn(at, any)?)),
         HEALTH_CHECK => HttpFilterKind::HealthCheck(Arc::new(filters::health_check(at, any)?)),
+        RBAC => HttpFilterKind::Rbac(Arc::new(rbac::http_filter(at, any)?)),
         // The cluster resolves names itself, by the settings of its own.
         DYNAMIC_FORWARD => {
             dns::http_filter(at, any);

@@ -23,13 +23,13 @@ use envoy_types::pb::{
 use super::{
     access_log::access_logs,
     at::{At, fields, message_of, refuse},
-    http, messages,
+    http, messages, rbac,
     tcp::{sni_forward, tcp_proxy},
     tls,
 };
 use crate::{
-    Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, PortPredicate,
-    TcpProxy,
+    Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, NetworkRbac,
+    PortPredicate, TcpProxy,
     listener::{ChainMatch, ChainTable, Overlap, SourceType},
 };
 
@@ -136,7 +136,7 @@ fn chain(at: &At<'_>, value: &PbChain) -> Option<FilterChain> {
         at.field("use_proxy_proto").unsupported();
     }
     let tls = tls::downstream(&at.field("transport_socket"), transport_socket.as_ref());
-    let network = network(&at.field("filters"), filters);
+    let (rbac, network) = network(&at.field("filters"), filters);
     let handshake_timeout = messages::limit(
         &at.field("transport_socket_connect_timeout"),
         transport_socket_connect_timeout.as_ref(),
@@ -146,6 +146,7 @@ fn chain(at: &At<'_>, value: &PbChain) -> Option<FilterChain> {
         name: name.as_str().into(),
         tls: tls?,
         handshake_timeout,
+        rbac,
         network: network?,
     })
 }
@@ -305,8 +306,9 @@ fn ports(
     })
 }
 
-/// The network filters of a chain: exactly one, and one that we have.
-fn network(at: &At<'_>, filters: &[Filter]) -> Option<Network> {
+/// The network filters of a chain: what decides, then exactly one that serves the connection.
+fn network(at: &At<'_>, filters: &[Filter]) -> (Vec<Arc<NetworkRbac>>, Option<Network>) {
+    let mut rbac = Vec::new();
     let mut network = None;
     let mut sni_port = None;
     for (index, filter) in filters.iter().enumerate() {
@@ -338,6 +340,13 @@ fn network(at: &At<'_>, filters: &[Filter]) -> Option<Network> {
                 }
                 continue;
             }
+            "envoy.extensions.filters.network.rbac.v3.RBAC" => {
+                rbac.extend(rbac::network_filter(&at, any).map(Arc::new));
+                if index + 1 == filters.len() {
+                    place.fault("serves nothing by itself");
+                }
+                continue;
+            }
             other => {
                 at.fault(format!("network filter {other} is not supported"));
                 None
@@ -351,5 +360,5 @@ fn network(at: &At<'_>, filters: &[Filter]) -> Option<Network> {
     if filters.is_empty() {
         at.fault("is empty");
     }
-    network
+    (rbac, network)
 }

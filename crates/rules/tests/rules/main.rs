@@ -5,6 +5,7 @@
 mod chains;
 mod compiling;
 mod page;
+mod rbac;
 mod routing;
 mod support;
 mod total;

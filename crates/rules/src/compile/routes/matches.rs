@@ -96,7 +96,7 @@ pub(in crate::compile) fn headers_of(at: &At<'_>, values: &[HeaderMatcher]) -> V
     headers.collect()
 }
 
-fn header(at: &At<'_>, value: &HeaderMatcher) -> Option<HeaderMatch> {
+pub(in crate::compile) fn header(at: &At<'_>, value: &HeaderMatcher) -> Option<HeaderMatch> {
     fields!(at, value => HeaderMatcher {
         use { name, invert_match, treat_missing_header_as_empty, header_match_specifier }
         accept {}

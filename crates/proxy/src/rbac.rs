@@ -1,0 +1,221 @@
+//! Carries out role-based access control on connections and requests: decides, counts, tells.
+//!
+//! In:    a compiled filter and what is known of the peer and the request.
+//! Out:   whether it may pass; counters and dynamic metadata under Envoy's names.
+//! Never: lets pass what the policies do not allow.
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+
+use sluis_rules::{
+    Address, MetaValue, Metadata, NetworkRbac, PeerFacts, RbacFacts, RbacFilter, Verdict,
+};
+use tracing::debug;
+
+use crate::{
+    conn::ConnectionFacts,
+    stats::{Shard, Tally},
+};
+
+/// Where a filter that logs says that a request is to be logged.
+const COMMON: &str = "envoy.common";
+
+/// Under which name the network filter tells what it would have done.
+const NETWORK: &str = "envoy.filters.network.rbac";
+
+/// A value of dynamic metadata: its namespace and key.
+pub(crate) type Told = (Arc<str>, String, MetaValue);
+
+/// One of the filters that Envoy calls RBAC, with its counters.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    /// The start of the names of its counters, up to `rbac.`.
+    stats: String,
+    /// Under which name it tells what it has found.
+    namespace: Arc<str>,
+    /// By the prefixes that a filter or a route says.
+    tallies: RefCell<HashMap<(Arc<str>, Arc<str>), Rc<Tallies>>>,
+}
+
+#[derive(Debug)]
+struct Tallies {
+    prefix: String,
+    shadow_prefix: String,
+    allowed: Tally,
+    denied: Tally,
+    shadow_allowed: Tally,
+    shadow_denied: Tally,
+    logged: Tally,
+    not_logged: Tally,
+}
+
+impl Tallies {
+    fn new(shard: &Shard, stats: &str, filter: &RbacFilter) -> Self {
+        let prefix = format!("{stats}{}", dotted(&filter.prefix));
+        let shadow_prefix = format!("{stats}{}", dotted(&filter.shadow_prefix));
+        Self {
+            allowed: shard.named(&format!("{prefix}allowed")),
+            denied: shard.named(&format!("{prefix}denied")),
+            shadow_allowed: shard.named(&format!("{shadow_prefix}shadow_allowed")),
+            shadow_denied: shard.named(&format!("{shadow_prefix}shadow_denied")),
+            logged: shard.named(&format!("{prefix}logged")),
+            not_logged: shard.named(&format!("{prefix}not_logged")),
+            prefix,
+            shadow_prefix,
+        }
+    }
+}
+
+/// As Envoy joins prefixes: with one dot.
+fn dotted(prefix: &str) -> String {
+    if prefix.is_empty() || prefix.ends_with('.') {
+        prefix.to_owned()
+    } else {
+        format!("{prefix}.")
+    }
+}
+
+impl Guard {
+    /// The HTTP filter of a manager.
+    pub(crate) fn http(manager: &str, name: &Arc<str>) -> Self {
+        Self::new(format!("http.{manager}.rbac."), Arc::clone(name))
+    }
+
+    fn new(stats: String, namespace: Arc<str>) -> Self {
+        Self { stats, namespace, tallies: RefCell::default() }
+    }
+
+    fn tallies(&self, shard: &Shard, filter: &RbacFilter) -> Rc<Tallies> {
+        let key = (Arc::clone(&filter.prefix), Arc::clone(&filter.shadow_prefix));
+        let mut kept = self.tallies.borrow_mut();
+        let tallies =
+            kept.entry(key).or_insert_with(|| Rc::new(Tallies::new(shard, &self.stats, filter)));
+        Rc::clone(tallies)
+    }
+
+    /// Decides by a filter's policies. What is found is put into `told`, for the dynamic metadata.
+    ///
+    /// # Errors
+    ///
+    /// Why the request or connection may not pass, in Envoy's words.
+    pub(crate) fn decide(
+        &self,
+        shard: &Shard,
+        filter: &RbacFilter,
+        facts: &RbacFacts<'_>,
+        told: &mut Vec<Told>,
+    ) -> Result<(), String> {
+        let tallies = self.tallies(shard, filter);
+        if let Some(rules) = &filter.shadow {
+            let verdict = rules.decide(facts);
+            let tally =
+                if verdict.is_allowed { &tallies.shadow_allowed } else { &tallies.shadow_denied };
+            tally.inc();
+            if filter.counts_policies {
+                count(shard, &tallies.shadow_prefix, "shadow_", verdict);
+            }
+            self.tell(&format!("{}shadow_", filter.shadow_prefix), verdict, told);
+        }
+        let Some(rules) = &filter.rules else { return Ok(()) };
+        let verdict = rules.decide(facts);
+        self.tell(&format!("{}enforced_", filter.prefix), verdict, told);
+        if let Some(logs) = verdict.logs {
+            (if logs { &tallies.logged } else { &tallies.not_logged }).inc();
+            told.push((COMMON.into(), "access_log_hint".to_owned(), MetaValue::Bool(logs)));
+        }
+        if filter.counts_policies {
+            count(shard, &tallies.prefix, "", verdict);
+        }
+        if verdict.is_allowed {
+            tallies.allowed.inc();
+            return Ok(());
+        }
+        tallies.denied.inc();
+        Err(verdict.details())
+    }
+
+    fn tell(&self, prefix: &str, verdict: Verdict<'_>, told: &mut Vec<Told>) {
+        let result = if verdict.is_allowed { "allowed" } else { "denied" };
+        let mut set = |key: &str, value: &str| {
+            let namespace = Arc::clone(&self.namespace);
+            told.push((namespace, format!("{prefix}{key}"), MetaValue::text(value)));
+        };
+        set("engine_result", result);
+        if let Some(policy) = verdict.policy {
+            set("effective_policy_id", policy);
+        }
+    }
+}
+
+/// Counts a policy by its name.
+fn count(shard: &Shard, prefix: &str, kind: &str, verdict: Verdict<'_>) {
+    let Some(policy) = verdict.policy else { return };
+    let result = if verdict.is_allowed { "allowed" } else { "denied" };
+    shard.named(&format!("{prefix}policy.{policy}.{kind}{result}")).inc();
+}
+
+/// Puts what was found into the dynamic metadata.
+pub(crate) fn tell(metadata: &mut Metadata, told: Vec<Told>) {
+    for (namespace, key, value) in told {
+        metadata.set(&namespace, &key, value);
+    }
+}
+
+/// What policies may ask of a connection. `client` is who is trusted to be the client of a request.
+pub(crate) fn peer_facts<'f>(
+    connection: &'f ConnectionFacts,
+    client: Option<std::net::SocketAddr>,
+) -> PeerFacts<'f> {
+    let socket = |address: &Address| match address {
+        Address::Socket(address) => Some(*address),
+        Address::Pipe(_) => None,
+    };
+    let peer = connection.peer.as_ref();
+    let source = socket(&connection.remote).map(|address| address.ip());
+    PeerFacts {
+        is_tls: connection.tls_terminated,
+        uris: peer.map_or(&[], |peer| &peer.uris),
+        dns_names: peer.map_or(&[], |peer| &peer.dns_names),
+        subject: peer.map_or("", |peer| &peer.subject),
+        server_name: connection.sni.as_deref().unwrap_or_default(),
+        local: socket(&connection.local),
+        direct_remote: socket(&connection.direct_remote).map(|address| address.ip()),
+        source,
+        remote: client.map(|client| client.ip()).or(source),
+    }
+}
+
+/// Decides whether a connection may pass, by each of a chain's filters in order.
+///
+/// Envoy decides when the first byte comes. Nothing that is asked changes until then, so that it is
+/// decided at once here: who is denied is never connected anywhere, and sees no byte of a server
+/// that speaks first.
+///
+/// # Errors
+///
+/// Why it is to be closed.
+pub(crate) async fn admit(
+    shard: &Shard,
+    filters: &[Arc<NetworkRbac>],
+    connection: &mut ConnectionFacts,
+) -> Result<(), String> {
+    for filter in filters {
+        let stats = format!("{}rbac.", dotted(&filter.stat_prefix));
+        let guard = Guard::new(stats, NETWORK.into());
+        let mut told = Vec::new();
+        let facts = RbacFacts {
+            peer: peer_facts(connection, None),
+            request: None,
+            metadata: &connection.metadata,
+        };
+        let decided = guard.decide(shard, &filter.filter, &facts, &mut told);
+        tell(&mut connection.metadata, told);
+        if let Err(details) = decided {
+            debug!(remote = %connection.remote, local = %connection.local, sni = ?connection.sni, details, "RBAC: connection denied");
+            if let Some(delay) = filter.delay {
+                tokio::time::sleep(delay).await;
+            }
+            return Err(details);
+        }
+    }
+    Ok(())
+}

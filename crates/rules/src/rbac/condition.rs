@@ -1,0 +1,275 @@
+//! Conditions of policies: permissions and principals in one form.
+//!
+//! In:    a condition and the facts.
+//! Out:   yes, no, or that it cannot be said ([`Holds`]), by the logic of three values.
+//! Never: takes "cannot be said" for an answer.
+
+use std::{net::IpAddr, str, sync::Arc};
+
+use super::{
+    facts::RbacFacts,
+    lookup::{self, Lookup, Ranges},
+};
+use crate::{
+    Cidr, HeaderMatch, HeaderValues, MetaValue, Pattern, StringMatcher, route::HeaderTest,
+};
+
+/// What must be so.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Condition {
+    Always,
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
+    Header(HeaderMatch),
+    /// The path without query and fragment.
+    Path(StringMatcher),
+    Template(Pattern),
+    ServerName(StringMatcher),
+    /// Our own address.
+    Destination(Cidr),
+    /// Our own port, from the first (included) to the second (excluded).
+    Port(u32, u32),
+    /// Any of the client's names; `None`: that TLS was terminated.
+    Authenticated(Option<StringMatcher>),
+    Source(Cidr),
+    DirectRemote(Cidr),
+    Remote(Cidr),
+    Metadata(MetadataMatch),
+    /// Many comparisons with one subject, of which one must hold.
+    Lookup(Subject, Lookup),
+    /// The same of addresses.
+    Ranges(AddressOf, Ranges),
+}
+
+/// What a lookup looks at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    Principal,
+    Path,
+    ServerName,
+    Header(Arc<str>),
+}
+
+/// Whose address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum AddressOf {
+    Destination,
+    Source,
+    DirectRemote,
+    Remote,
+}
+
+/// What a value that another filter has found out must be like.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MetadataMatch {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) path: Vec<Arc<str>>,
+    pub(crate) value: ValueMatch,
+    pub(crate) invert: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ValueMatch {
+    Null,
+    Number(f64),
+    /// From the first (included) to the second (excluded).
+    Range(f64, f64),
+    Text(StringMatcher),
+    Bool(bool),
+    Present(bool),
+    /// An element of a list.
+    OneOf(Box<Self>),
+    Any(Vec<Self>),
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    Yes,
+    No,
+    /// It cannot be said.
+    Unknown,
+}
+
+impl From<bool> for Holds {
+    fn from(holds: bool) -> Self {
+        if holds { Self::Yes } else { Self::No }
+    }
+}
+
+impl Condition {
+    /// Whether the condition holds.
+    pub(super) fn holds(&self, facts: &RbacFacts<'_>) -> Holds {
+        let ip = |range: &Cidr, of: AddressOf| of.of(facts).is_some_and(|ip| range.contains(ip));
+        match self {
+            Self::Always => Holds::Yes,
+            Self::All(all) => all_of(all, facts),
+            Self::Any(any) => any_of(any, facts),
+            Self::Not(inner) => match inner.holds(facts) {
+                Holds::Yes => Holds::No,
+                Holds::No => Holds::Yes,
+                Holds::Unknown => Holds::Unknown,
+            },
+            Self::Header(header) => of_header(header, facts),
+            Self::Path(matcher) => {
+                facts.path().map_or(Holds::No, |path| of_text(matcher, path.as_bytes()))
+            }
+            Self::Template(pattern) => {
+                facts.path().is_some_and(|path| pattern.matches(path.as_bytes())).into()
+            }
+            Self::ServerName(matcher) => of_text(matcher, facts.peer.server_name.as_bytes()),
+            Self::Port(start, end) => {
+                let port = facts.peer.local.map(|local| u32::from(local.port()));
+                port.is_some_and(|port| (*start..*end).contains(&port)).into()
+            }
+            Self::Authenticated(None) => facts.peer.is_tls.into(),
+            Self::Authenticated(Some(matcher)) => {
+                any(facts.peer.names().map(|name| of_name(matcher, name)))
+            }
+            Self::Destination(range) => ip(range, AddressOf::Destination).into(),
+            Self::Source(range) => ip(range, AddressOf::Source).into(),
+            Self::DirectRemote(range) => ip(range, AddressOf::DirectRemote).into(),
+            Self::Remote(range) => ip(range, AddressOf::Remote).into(),
+            Self::Metadata(matcher) => {
+                let value = facts.metadata.get(&matcher.namespace, &matcher.path);
+                (matcher.value.matches(value) != matcher.invert).into()
+            }
+            Self::Lookup(subject, lookup) => {
+                let mut found = false;
+                subject.each(facts, |value| found = found || lookup.has(value));
+                found.into()
+            }
+            Self::Ranges(of, ranges) => of.of(facts).is_some_and(|ip| ranges.contain(ip)).into(),
+        }
+    }
+
+    /// The same condition, with many comparisons of one subject made one lookup.
+    pub(super) fn grouped(self) -> Self {
+        match self {
+            Self::All(all) => Self::All(all.into_iter().map(Self::grouped).collect()),
+            Self::Any(any) => {
+                let mut flat = Vec::with_capacity(any.len());
+                for each in any {
+                    match each.grouped() {
+                        Self::Any(inner) => flat.extend(inner),
+                        other => flat.push(other),
+                    }
+                }
+                Self::Any(lookup::group(flat))
+            }
+            Self::Not(inner) => Self::Not(Box::new(inner.grouped())),
+            other => other,
+        }
+    }
+}
+
+fn all_of(all: &[Condition], facts: &RbacFacts<'_>) -> Holds {
+    let mut result = Holds::Yes;
+    for each in all {
+        match each.holds(facts) {
+            Holds::No => return Holds::No,
+            Holds::Unknown => result = Holds::Unknown,
+            Holds::Yes => {}
+        }
+    }
+    result
+}
+
+fn any_of(all: &[Condition], facts: &RbacFacts<'_>) -> Holds {
+    any(all.iter().map(|each| each.holds(facts)))
+}
+
+fn any(all: impl Iterator<Item = Holds>) -> Holds {
+    let mut result = Holds::No;
+    for holds in all {
+        match holds {
+            Holds::Yes => return Holds::Yes,
+            Holds::Unknown => result = Holds::Unknown,
+            Holds::No => {}
+        }
+    }
+    result
+}
+
+/// An expression over bytes that are no text has no answer (CVE-2026-73552).
+fn of_text(matcher: &StringMatcher, value: &[u8]) -> Holds {
+    match matcher {
+        StringMatcher::Regex(_) if str::from_utf8(value).is_err() => Holds::Unknown,
+        matcher => matcher.matches(value).into(),
+    }
+}
+
+/// A name with a line break in it is nobody's: what expressions make of it differs.
+fn of_name(matcher: &StringMatcher, name: &str) -> Holds {
+    match matcher {
+        StringMatcher::Regex(_) | StringMatcher::Contains(_) if name.contains('\n') => {
+            Holds::Unknown
+        }
+        matcher => matcher.matches(name.as_bytes()).into(),
+    }
+}
+
+fn of_header(header: &HeaderMatch, facts: &RbacFacts<'_>) -> Holds {
+    let mut values = HeaderValues::new();
+    if let Some(request) = facts.request {
+        request.any_header(&header.name, &mut values);
+    }
+    if let HeaderTest::String(StringMatcher::Regex(_)) = &header.test
+        && values.iter().any(|value| str::from_utf8(value).is_err())
+    {
+        return Holds::Unknown;
+    }
+    header.matches_values(&values).into()
+}
+
+impl Subject {
+    /// Calls for each value that the subject has.
+    pub(super) fn each<'f>(&self, facts: &RbacFacts<'f>, mut call: impl FnMut(&'f [u8])) {
+        match self {
+            Self::Principal => facts.peer.names().for_each(|name| call(name.as_bytes())),
+            Self::Path => facts.path().into_iter().for_each(|path| call(path.as_bytes())),
+            Self::ServerName => call(facts.peer.server_name.as_bytes()),
+            Self::Header(name) => {
+                let mut values = HeaderValues::new();
+                if let Some(request) = facts.request {
+                    request.any_header(name, &mut values);
+                }
+                values.into_iter().for_each(call);
+            }
+        }
+    }
+}
+
+impl AddressOf {
+    fn of(self, facts: &RbacFacts<'_>) -> Option<IpAddr> {
+        match self {
+            Self::Destination => facts.peer.local.map(|local| local.ip()),
+            Self::Source => facts.peer.source,
+            Self::DirectRemote => facts.peer.direct_remote,
+            Self::Remote => facts.peer.remote,
+        }
+    }
+}
+
+impl ValueMatch {
+    /// Whether a value matches; `None` is a value that is not there.
+    fn matches(&self, value: Option<&MetaValue>) -> bool {
+        match (self, value) {
+            (Self::Null, Some(MetaValue::Null)) => true,
+            (Self::Number(wanted), Some(MetaValue::Number(number))) => wanted == number,
+            (Self::Range(start, end), Some(MetaValue::Number(number))) => {
+                (*start..*end).contains(number)
+            }
+            (Self::Text(matcher), Some(MetaValue::Text(text))) => matcher.matches(text.as_bytes()),
+            (Self::Bool(wanted), Some(MetaValue::Bool(flag))) => wanted == flag,
+            // As Envoy: asking for absence matches nothing.
+            (Self::Present(wanted), value) => *wanted && value.is_some(),
+            (Self::OneOf(inner), Some(MetaValue::List(list))) => {
+                list.iter().any(|element| inner.matches(Some(element)))
+            }
+            (Self::Any(any), value) => any.iter().any(|each| each.matches(value)),
+            _ => false,
+        }
+    }
+}
