@@ -4,10 +4,11 @@
 `run.py --bin-dir DIR [--only NAME] [--long]` runs every scenario against the programs in DIR and
 prints each as a sentence with `ok` or `FAILED` and how long it took; then one line, `N passed,
 N failed`. Exits 1 when one failed. Needs no root; what only root can try is left out otherwise.
-Two scenarios run at a time: the renewal of certificates, which is mostly waiting, and then the other examples and what workloads receive, beside the rest.
+Two scenarios run at a time: the renewal of certificates, which is mostly waiting, and then the other examples and what workloads receive, beside the rest; as root, those of several hosts beside both.
 """
 
 import argparse
+import os
 import pathlib
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import commands
 import demos
 import edits
 import examples
+import hosts
 import inbound
 import kills
 import renewals
@@ -29,6 +31,7 @@ from stage.scene import SceneError
 LINES = [
     [*demos.ALL, *edits.ALL, *kills.ALL, *commands.ALL],
     [*renewals.ALL, *examples.ALL, *inbound.ALL],
+    hosts.ALL if os.geteuid() == 0 else [],
 ]
 
 

@@ -43,7 +43,6 @@ sys.path.insert(0, str(ROOT / "examples"))
 
 from onebox.scene import Scene, SceneError, python  # noqa: E402
 
-PROXY_GROUP = 1337  # as which sidecars run: the packet filter lets their own connections pass
 NOBODY = 65534
 CONTROL_PORT = 15012
 GATEWAY_PORT = 8443
@@ -159,30 +158,13 @@ class Host:
 
     # -- capture
 
-    def capture(self):
+    def capture(self, *options):
         """Has a packet filter bring this host's connections and name queries to its sidecar."""
-        self.do("nft", "-f", "-", text_in=CAPTURE)
+        self.do(self.topology.sluis, "capture", "apply", *options)
 
-
-# Istio's rules, as far as this topology needs them.
-CAPTURE = f"""
-table inet sluis_capture {{
-  chain output {{
-    type nat hook output priority -100; policy accept;
-    meta skgid {PROXY_GROUP} accept
-    meta skuid {PROXY_GROUP} accept
-    udp dport 53 redirect to :15053
-    tcp dport 53 redirect to :15053
-    oifname "lo" accept
-    meta l4proto tcp redirect to :15001
-  }}
-  chain prerouting {{
-    type nat hook prerouting priority -100; policy accept;
-    tcp dport {{ 15008, 15020, 15021, 15090 }} accept
-    meta l4proto tcp redirect to :15006
-  }}
-}}
-"""
+    def release(self):
+        """Takes the packet filter away."""
+        self.do(self.topology.sluis, "capture", "remove")
 
 
 class Topology(Scene):

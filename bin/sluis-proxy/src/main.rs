@@ -4,6 +4,7 @@
 //! Out:   a running data plane; log lines on stderr; exit 0 after an orderly end.
 //! Never: prints a key; lets a debugger of the same user into its memory.
 
+mod init;
 mod logs;
 mod process;
 
@@ -43,6 +44,8 @@ enum Command {
     Run(Run),
     /// Gets and renews the workload's certificate for a real Envoy, and serves it by SDS.
     Agent(AgentArguments),
+    /// Loads the packet filter that brings a pod's connections to its sidecar, as Istio's init container does.
+    Init(Box<init::Init>),
 }
 
 #[derive(Args)]
@@ -88,6 +91,7 @@ fn main() -> ExitCode {
         match arguments.command {
             Command::Run(run) => run.run(descriptors, started),
             Command::Agent(agent) => agent.run(),
+            Command::Init(init) => init.run(),
         }
     });
     match done {

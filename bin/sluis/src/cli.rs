@@ -39,6 +39,8 @@ pub(crate) enum Verb {
         /// The descriptor of the memory file that says what to run.
         spec: i32,
     },
+    /// Bring a host's connections to its sidecar by a packet filter
+    Capture(crate::verbs::capture::CaptureOptions),
     /// Check YAML files without running anything
     Validate(ValidateOptions),
     /// Show what users wrote, with its status: Gateway API conditions, and what is refused

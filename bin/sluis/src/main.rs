@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Verb::ControlPlane(options) => verbs::control_plane::run(options),
         Verb::Exec(options) => verbs::exec::run(options),
         Verb::ExecJail { spec } => verbs::exec::run_in_jail(spec),
+        Verb::Capture(options) => verbs::capture::run(&options),
         Verb::Validate(options) => verbs::validate::run(&options),
         Verb::Get(options) => verbs::get::run(&options),
         Verb::Status(options) => verbs::status::run(&options),

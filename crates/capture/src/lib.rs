@@ -8,6 +8,7 @@
 //! Start at [`jail`]: who runs where, and in which order.
 
 pub mod dns;
+pub mod filter;
 pub mod handoff;
 pub mod jail;
 pub mod netns;

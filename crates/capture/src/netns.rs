@@ -23,6 +23,22 @@ pub fn enter(path: &Path) -> io::Result<()> {
     Ok(setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?)
 }
 
+/// Does some work in the network namespace at `path`, on a thread of its own; the caller stays.
+///
+/// # Errors
+/// What open(2) and setns(2) say; then the work is not done.
+pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let namespace = File::open(path)?;
+    let visit = move || -> io::Result<T> {
+        setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        Ok(work())
+    };
+    std::thread::scope(|scope| {
+        let visitor = scope.spawn(visit);
+        visitor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// Makes `group` the only group of this process.
 ///
 /// # Errors

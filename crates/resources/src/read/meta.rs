@@ -37,6 +37,21 @@ const OWN: &str = "sluis.dev/";
 /// The annotation by which a policy only tells its verdict.
 pub(super) const DRY_RUN: &str = "istio.io/dry-run";
 
+/// The annotations by which a pod or WorkloadEntry says what a packet filter brings to its sidecar.
+const CAPTURE: [&str; 11] = [
+    "sidecar.istio.io/interceptionMode",
+    "traffic.sidecar.istio.io/includeInboundPorts",
+    "traffic.sidecar.istio.io/excludeInboundPorts",
+    "traffic.sidecar.istio.io/includeOutboundPorts",
+    "traffic.sidecar.istio.io/excludeOutboundPorts",
+    "traffic.sidecar.istio.io/includeOutboundIPRanges",
+    "traffic.sidecar.istio.io/excludeOutboundIPRanges",
+    "traffic.sidecar.istio.io/excludeInterfaces",
+    "traffic.sidecar.istio.io/kubevirtInterfaces",
+    "istio.io/reroute-virtual-interfaces",
+    "status.sidecar.istio.io/port",
+];
+
 /// The annotations that are read of a kind.
 pub(super) fn known_annotations(kind: Kind) -> &'static [&'static str] {
     match kind {
@@ -48,7 +63,6 @@ pub(super) fn known_annotations(kind: Kind) -> &'static [&'static str] {
             "sluis.dev/hide",
             "sluis.dev/netns",
             "proxy.istio.io/config",
-            "sidecar.istio.io/interceptionMode",
         ],
         Kind::AuthorizationPolicy => &[DRY_RUN],
         Kind::EnvoyFilter => &["sluis.dev/lua-globals"],
@@ -68,7 +82,9 @@ pub(super) fn check_annotations(kind: Kind, fields: &mut Fields<'_, '_>) {
     });
     for (key, value) in annotations.and_then(|value| value.entries()).unwrap_or_default() {
         let domain = key.split_once('/').map_or("", |(domain, _)| domain);
-        if known.contains(&key) {
+        let says_capture =
+            matches!(kind, Kind::Pod | Kind::WorkloadEntry) && CAPTURE.contains(&key);
+        if known.contains(&key) || says_capture {
             continue;
         }
         if key == DRY_RUN {
