@@ -1,8 +1,8 @@
 //! The interface between a running `sluis up` and the other verbs: JSON over HTTP on a Unix socket.
 //!
-//! In:    GET requests of the same user; the socket is 0600 in a 0700 directory.
-//! Out:   reports, resources, bootstraps, and what a jail needs.
-//! Never: a key, a token or a secret's value; or a change to the mesh: it only answers.
+//! In:    requests of the same user; the socket is 0600 in a 0700 directory.
+//! Out:   reports, resources, bootstraps, what a jail needs, the state of the authority.
+//! Never: a key, a token or a secret's value; or a change, but for the steps of a change of the root.
 
 mod client;
 mod server;
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use client::{NotRunning, get, get_from};
+pub(crate) use client::{NotRunning, get, get_from, post};
 pub(crate) use server::{Answers, Denial, serve};
 
 /// What `sluis exec` needs to know of a workload.
@@ -27,6 +27,17 @@ pub(crate) struct JailPlan {
     pub hidden: Vec<PathBuf>,
     /// Variables that gateways get as secrets, and that the jail must not inherit.
     pub secret_variables: Vec<String>,
+}
+
+/// An order of `sluis ca rotate`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RotateOrder {
+    /// The step; none for the one that follows.
+    pub step: Option<sluis_ca::Step>,
+    /// Do not wait.
+    pub force: bool,
+    /// The folder of the operator's next authority.
+    pub ca_dir: Option<PathBuf>,
 }
 
 /// The kinds of resource that can be asked for, by the name in the path.

@@ -17,6 +17,9 @@ use crate::{state::WorkloadDir, workload::Workload};
 /// The name in the control plane's certificate, as Istio's agents expect it.
 pub(crate) const CONTROL_PLANE_NAME: &str = "istiod.istio-system.svc";
 
+/// Istio's `proxyMetadata` for RSA keys of so many bits; without it keys are ECDSA P-256.
+const RSA_KEY_SIZE: &str = "WORKLOAD_RSA_KEY_SIZE";
+
 /// Which program the bootstrap is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
@@ -94,6 +97,9 @@ fn metadata(
     set("CA_ROOT_CA", control.roots.display().to_string());
     set("SLUIS_JOIN_TOKEN", files.join_token().display().to_string());
     set("SLUIS_TRUST_DOMAIN", id.trust_domain().to_string());
+    if let Some(bits) = workload.environment.get(RSA_KEY_SIZE) {
+        set(RSA_KEY_SIZE, bits.clone());
+    }
     if let Some(path) = &workload.lua_path {
         set("SLUIS_LUA_PATH", path.display().to_string());
     }

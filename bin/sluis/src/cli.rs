@@ -57,6 +57,8 @@ pub(crate) enum Verb {
     Proxy(ProxyOptions),
     /// Print the log of a workload's proxy: access log and events
     Logs(LogsOptions),
+    /// Show the certificate authority, change its root, read its log
+    Ca(CaOptions),
     /// Print a completion script for a shell
     Completion {
         /// The shell.
@@ -128,9 +130,14 @@ pub(crate) struct UpOptions {
     #[arg(long, value_name = "ADDRESS")]
     pub debug: Option<SocketAddr>,
 
-    /// How long a workload's certificate lives; it is renewed at half life
+    /// How long a workload's certificate lives; it is renewed around half life
     #[arg(long, default_value = "24h", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub certificate_life: std::time::Duration,
+
+    /// Your own certificate authority, as Istio's `cacerts`: ca-cert.pem, ca-key.pem, root-cert.pem,
+    /// cert-chain.pem [default: the Secret istio-system/cacerts in the YAML, else one made here]
+    #[arg(long, value_name = "DIR")]
+    pub ca_dir: Option<PathBuf>,
 
     /// The sluis-proxy program [default: beside this one]
     #[arg(long, value_name = "FILE")]
@@ -164,9 +171,14 @@ pub(crate) struct ControlPlaneOptions {
     #[arg(long, value_name = "ADDRESS")]
     pub debug: Option<SocketAddr>,
 
-    /// How long a workload's certificate lives; it is renewed at half life
+    /// How long a workload's certificate lives; it is renewed around half life
     #[arg(long, default_value = "24h", value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub certificate_life: std::time::Duration,
+
+    /// Your own certificate authority, as Istio's `cacerts`: ca-cert.pem, ca-key.pem, root-cert.pem,
+    /// cert-chain.pem [default: the Secret istio-system/cacerts in the YAML, else one made here]
+    #[arg(long, value_name = "DIR")]
+    pub ca_dir: Option<PathBuf>,
 }
 
 /// `sluis exec`.
@@ -343,4 +355,87 @@ pub(crate) struct LogsOptions {
     /// Go on printing what is added
     #[arg(short, long)]
     pub follow: bool,
+}
+
+/// `sluis ca`.
+#[derive(Args, Debug)]
+pub(crate) struct CaOptions {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: CaVerb,
+
+    #[command(flatten)]
+    pub state: StateOption,
+}
+
+/// What `sluis ca` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CaVerb {
+    /// Show what signs, what is trusted, and how far a change of the root has come
+    Status {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Take the next step of a change of the root: begin, switch, finish
+    #[command(after_help = ROTATE_HELP)]
+    Rotate(RotateOptions),
+    /// Print the trusted roots
+    Bundle {
+        /// In which form
+        #[arg(long, value_enum, default_value_t)]
+        format: BundleFormat,
+    },
+    /// Print the log of issued certificates, and check that nobody has changed it
+    Log {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+}
+
+const ROTATE_HELP: &str = "Steps:
+  begin    a new root is trusted and given out beside the old one, whose authority still signs
+  switch   the new authority signs; waits until every workload knows both roots
+  finish   the old root is trusted no longer; waits until no certificate in use is signed under it
+  cancel   give up what has begun, before the switch
+Each survives a restart. No request fails, unless --force cuts somebody off.";
+
+/// `sluis ca rotate`.
+#[derive(Args, Debug)]
+pub(crate) struct RotateOptions {
+    /// The step [default: the one that follows]
+    #[arg(value_enum)]
+    pub step: Option<RotateStep>,
+
+    /// Do not wait for certificates that the step before has not reached: they are cut off
+    #[arg(long)]
+    pub force: bool,
+
+    /// With `begin`: the next authority is this one of yours, laid out as Istio's `cacerts`
+    #[arg(long, value_name = "DIR")]
+    pub ca_dir: Option<PathBuf>,
+}
+
+/// A step of `sluis ca rotate`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RotateStep {
+    /// Trust a new root beside the old one
+    Begin,
+    /// Sign under the new root
+    Switch,
+    /// Trust the old root no longer
+    Finish,
+    /// Give up
+    Cancel,
+}
+
+/// The form of `sluis ca bundle`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BundleFormat {
+    /// Certificates in PEM
+    #[default]
+    Pem,
+    /// SPIFFE's bundle document: a JWK set
+    Spiffe,
 }

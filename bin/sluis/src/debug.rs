@@ -185,6 +185,11 @@ impl Debug {
         ] {
             text.single(&format!("citadel_server_{name}"), "counter", help, value);
         }
+        let help = "Certificates that were refused, by reason.";
+        text.family("sluis_ca_refusals_total", "counter", help);
+        for (reason, count) in &counts.refusals {
+            text.sample("sluis_ca_refusals_total", &[("reason", reason)], count);
+        }
         let ends = self.authority.root_ends();
         let since_epoch = ends.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
         let left = ends.duration_since(std::time::SystemTime::now()).unwrap_or_default().as_secs();

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Verb::ProxyConfig(options) => verbs::proxy_config::run(&options),
         Verb::Proxy(options) => verbs::proxy::run(&options),
         Verb::Logs(options) => verbs::logs::run(&options),
+        Verb::Ca(options) => verbs::ca::run(&options),
         Verb::Completion { shell } => verbs::completion::run(shell),
     };
     match answer {

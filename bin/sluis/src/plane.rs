@@ -20,7 +20,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail};
-use sluis_ca::{Authority, AuthorityConfig, Desk, JoinTokens, ServerCertificate};
+use sluis_ca::{Authority, AuthorityConfig, CaFiles, Desk, JoinTokens, ServerCertificate};
 use sluis_control::Control;
 use sluis_identity::CertificateService;
 use sluis_resources::Options;
@@ -61,6 +61,8 @@ pub(crate) struct PlaneOptions {
     pub debug: Option<SocketAddr>,
     /// How long certificates live.
     pub certificate_life: Duration,
+    /// The folder of the operator's own authority.
+    pub ca_dir: Option<PathBuf>,
 }
 
 /// What else follows when the workloads of this machine change.
@@ -118,9 +120,14 @@ impl Plane {
         let clock = Clock::system();
         let config = AuthorityConfig {
             trust_domain: trust_domain.clone(),
+            aliases: files.trust_domain_aliases(),
             lifetime_max: options.certificate_life,
         };
-        let authority = Arc::new(Authority::open(&state.ca(), config, clock.clone())?);
+        let plugin = match &options.ca_dir {
+            Some(dir) => Some(CaFiles::from_dir(dir)?),
+            None => files.plugin_ca()?,
+        };
+        let authority = Arc::new(Authority::open_with(&state.ca(), config, clock.clone(), plugin)?);
         let tokens = Arc::new(JoinTokens::new(clock.clone()));
         let control = Control::new(trust_domain);
 

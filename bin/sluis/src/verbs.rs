@@ -1,5 +1,6 @@
 //! What `sluis` can do, one file for each verb.
 
+pub(crate) mod ca;
 pub(crate) mod capture;
 pub(crate) mod completion;
 pub(crate) mod control_plane;

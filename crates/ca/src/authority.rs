@@ -1,39 +1,47 @@
-//! The authority: its root, and the certificates that it signs.
+//! The authority: its root and intermediate, and the certificates that it signs.
 //!
-//! In:    a state directory; an identity that has been proven; a request that has been checked.
-//! Out:   chains, leaf first and root last; a line in the log for each.
+//! In:    a state directory, perhaps an operator's own authority; an identity that has been proven; a
+//!        request that has been checked.
+//! Out:   chains, leaf first and trusted roots last; a line in the log for each.
 //! Never: takes a name from a request. The proven identity is the only name.
+//!
+//! Start at [`Authority::open`]; the change of the root is in [`rotation`].
+
+mod opening;
+mod rotation;
+mod status;
 
 use std::{
     fmt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, SystemTime},
 };
 
-use aws_lc_rs::digest::{SHA256, digest};
-use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair as SigningKey, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
-};
+use rcgen::{KeyPair as SigningKey, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber};
+use rustls_pki_types::CertificateDer;
+use serde_json::Value;
 use sluis_nouns::{TrustDomain, WorkloadId};
-use sluis_tls::{Clock, KeyPair, Leaf, Roots, SecretError};
+use sluis_tls::{Clock, KeyPair, Roots, SecretError, certificate_pem};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::sync::watch;
+
+pub use opening::OpenError;
+pub use rotation::{RotateError, Step};
+pub use status::{AuthorityStatus, IssuerStatus, Pending, RootStatus};
 
 use crate::{
-    Entry, FileError, Proof, SigningRequest,
-    files::{self, Access},
+    Entry, Grounds, Proof, SigningRequest, bundle,
     log::IssueLog,
+    own::CLOCK_SKEW_MAX,
+    record::Record,
+    signer::{Signer, leaf_params},
 };
 
-const KEY_FILE: &str = "root-key.pem";
-const CERT_FILE: &str = "root-cert.pem";
+/// The file of the trusted roots.
+const BUNDLE_FILE: &str = "root-cert.pem";
 const LOG_FILE: &str = "issued.jsonl";
 
-/// As Istio's self-signed root.
-const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// How far another machine's clock may be behind, as Istio allows.
-const CLOCK_SKEW_MAX: Duration = Duration::from_secs(120);
 /// Random, positive, and below the 20 bytes of RFC 5280 §4.1.2.2.
 const SERIAL_BYTES: usize = 16;
 
@@ -42,65 +50,45 @@ const SERIAL_BYTES: usize = 16;
 pub struct AuthorityConfig {
     /// The trust domain of its identities.
     pub trust_domain: TrustDomain,
+    /// Other names of the trust domain, as in Istio's `trustDomainAliases`: who proves an identity of
+    /// one of them is the same workload, and gets a certificate of the trust domain itself.
+    pub aliases: Vec<TrustDomain>,
     /// Longest life of a certificate, and the life of one for which none was asked. Default 24 h.
     pub lifetime_max: Duration,
 }
 
-/// A certificate authority with its root in a directory.
+/// A certificate authority with its state in a directory.
 pub struct Authority {
     config: AuthorityConfig,
     clock: Clock,
-    issuer: Issuer<'static, SigningKey>,
-    root_pem: String,
-    root_path: PathBuf,
-    root: Leaf,
+    dir: PathBuf,
+    current: RwLock<Arc<Current>>,
+    /// One change at a time.
+    changing: Mutex<()>,
+    changes: watch::Sender<u64>,
     log: IssueLog,
+    /// The serial number of the server's own certificate.
+    own: Mutex<Option<String>>,
+}
+
+/// What signs, and what is trusted.
+struct Current {
+    record: Record,
+    signer: Signer,
+    /// The trusted roots, each once, the oldest first, with the generation that brought it.
+    roots: Vec<(u32, CertificateDer<'static>)>,
+    bundle: String,
 }
 
 /// A signed certificate.
 #[derive(Clone, Debug)]
 pub struct Issued {
-    /// PEM texts: the leaf, then the root.
+    /// PEM texts: the leaf, the intermediates, and last all trusted roots in one text.
     pub chain: Vec<String>,
     /// The serial number, lower-case hexadecimal.
     pub serial: String,
     /// Until when it is valid.
     pub not_after: SystemTime,
-}
-
-/// Why there is no authority.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A file cannot be used.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// There is a root certificate, and its key is gone.
-    #[error(
-        "{cert} is there and its key {key} is not: restore the key, or move both away for a new root"
-    )]
-    NoKey {
-        /// The certificate.
-        cert: PathBuf,
-        /// Where the key should be.
-        key: PathBuf,
-    },
-    /// Key and certificate do not fit, or cannot be read.
-    #[error("{path}: {source}")]
-    Root {
-        /// The certificate.
-        path: PathBuf,
-        /// Why.
-        source: SecretError,
-    },
-    /// The root is no longer, or not yet, valid.
-    #[error("{path}: the root certificate is not valid at this time")]
-    Validity {
-        /// The certificate.
-        path: PathBuf,
-    },
-    /// The root could not be made or read.
-    #[error("root: {0}")]
-    Sign(#[from] rcgen::Error),
 }
 
 /// Why a certificate was not issued.
@@ -114,8 +102,10 @@ pub enum IssueError {
         /// The authority's own.
         domain: TrustDomain,
     },
-    /// The root has expired.
-    #[error("the root certificate has expired")]
+    /// The root, or what signs under it, has expired.
+    #[error(
+        "the root certificate has expired, or the intermediate and the root's key is not there"
+    )]
     RootExpired,
     /// Signing failed.
     #[error("signing: {0}")]
@@ -134,73 +124,56 @@ pub enum IssueError {
 impl Default for AuthorityConfig {
     fn default() -> Self {
         let day = Duration::from_secs(24 * 3600);
-        Self { trust_domain: TrustDomain::default(), lifetime_max: day }
+        Self { trust_domain: TrustDomain::default(), aliases: Vec::new(), lifetime_max: day }
+    }
+}
+
+impl AuthorityConfig {
+    /// The identity under the trust domain itself; `None` for one of a foreign trust domain.
+    #[must_use]
+    pub fn canonical(&self, id: &WorkloadId) -> Option<WorkloadId> {
+        let domain = id.trust_domain();
+        if *domain == self.trust_domain {
+            return Some(id.clone());
+        }
+        let is_alias = self.aliases.contains(domain);
+        let own = self.trust_domain.clone();
+        is_alias.then(|| WorkloadId::new(own, id.namespace(), id.service_account()).ok()).flatten()
     }
 }
 
 impl Authority {
-    /// Opens the authority of a directory, and makes its root at the first start.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`]. A root that cannot be used is never replaced by a new one.
-    pub fn open(dir: &Path, config: AuthorityConfig, clock: Clock) -> Result<Self, OpenError> {
-        files::make_dir(dir)?;
-        let (key_path, cert_path) = (dir.join(KEY_FILE), dir.join(CERT_FILE));
-        let key_pem = files::read(&key_path, Access::Private)?;
-        let cert_pem = files::read(&cert_path, Access::Public)?;
-        let (key, root_pem) = match (key_pem, cert_pem) {
-            (Some(key_pem), Some(cert_pem)) => (SigningKey::from_pem(&key_pem)?, cert_pem),
-            // A first start that was cut off between the two files.
-            (Some(key_pem), None) => {
-                let key = SigningKey::from_pem(&key_pem)?;
-                let cert_pem = make_root(&key, &config.trust_domain, &clock)?;
-                files::write(&cert_path, &cert_pem, Access::Public)?;
-                (key, cert_pem)
-            }
-            (None, Some(_)) => return Err(OpenError::NoKey { cert: cert_path, key: key_path }),
-            (None, None) => {
-                let key = SigningKey::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-                let cert_pem = make_root(&key, &config.trust_domain, &clock)?;
-                files::write(&key_path, &key.serialize_pem(), Access::Private)?;
-                files::write(&cert_path, &cert_pem, Access::Public)?;
-                (key, cert_pem)
-            }
-        };
-        let pair = KeyPair::from_pem(root_pem.as_bytes(), key.serialize_pem().as_bytes())
-            .map_err(|source| OpenError::Root { path: cert_path.clone(), source })?;
-        let root = pair.leaf().clone();
-        let now = clock.now();
-        if now < root.not_before || now >= root.not_after {
-            return Err(OpenError::Validity { path: cert_path });
-        }
-        Ok(Self {
-            issuer: Issuer::from_ca_cert_pem(&root_pem, key)?,
-            log: IssueLog::open(&dir.join(LOG_FILE))?,
-            root_path: cert_path,
-            root_pem,
-            root,
-            config,
-            clock,
-        })
-    }
-
-    /// The root certificate, PEM.
+    /// The trusted roots, PEM.
     #[must_use]
-    pub fn root_pem(&self) -> &str {
-        &self.root_pem
+    pub fn roots_pem(&self) -> String {
+        self.current().bundle.clone()
     }
 
-    /// The file of the root certificate: what workloads recognise the authority by.
+    /// The trusted roots as SPIFFE's bundle document.
     #[must_use]
-    pub fn root_path(&self) -> &Path {
-        &self.root_path
+    pub fn spiffe_bundle(&self) -> Value {
+        let current = self.current();
+        let roots: Vec<_> = current.roots.iter().map(|(_, der)| der.clone()).collect();
+        bundle::spiffe(&roots, current.record.epoch)
     }
 
-    /// Until when the root is valid.
+    /// The file of the trusted roots: what workloads recognise the authority by. It is replaced when
+    /// they change.
+    #[must_use]
+    pub fn root_path(&self) -> PathBuf {
+        self.dir.join(BUNDLE_FILE)
+    }
+
+    /// The file of the issue log.
+    #[must_use]
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join(LOG_FILE)
+    }
+
+    /// Until when the root of the authority that signs is valid.
     #[must_use]
     pub fn root_ends(&self) -> SystemTime {
-        self.root.not_after
+        self.current().signer.root_ends()
     }
 
     /// What the authority may sign.
@@ -209,8 +182,18 @@ impl Authority {
         &self.config
     }
 
+    /// Sees each change of the roots and of what signs.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    fn current(&self) -> Arc<Current> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Signs a certificate for a workload that has shown who it is.
@@ -226,16 +209,22 @@ impl Authority {
         id: &WorkloadId,
         request: &SigningRequest,
         wish: Option<Duration>,
-        proof: Proof,
+        grounds: impl Into<Grounds>,
     ) -> Result<Issued, IssueError> {
-        if *id.trust_domain() != self.config.trust_domain {
-            let domain = self.config.trust_domain.clone();
-            return Err(IssueError::TrustDomain { id: id.clone(), domain });
-        }
+        let id = self.config.canonical(id).ok_or_else(|| IssueError::TrustDomain {
+            id: id.clone(),
+            domain: self.config.trust_domain.clone(),
+        })?;
         let uri = SanType::URI(id.to_string().try_into()?);
         let max = self.config.lifetime_max;
-        let lifetime = wish.map_or(max, |wish| wish.min(max));
-        self.sign(vec![uri], &id.to_string(), request.key(), lifetime, proof)
+        let order = Order {
+            names: vec![uri],
+            identity: id.to_string(),
+            algorithm: request.algorithm(),
+            lifetime: wish.map_or(max, |wish| wish.min(max)),
+            grounds: grounds.into(),
+        };
+        self.sign(order, request.key())
     }
 
     /// Until when the newest certificate of an identity is valid; `None` when none was ever issued
@@ -256,80 +245,94 @@ impl Authority {
             .iter()
             .map(|name| Ok(SanType::DnsName(name.as_str().try_into()?)))
             .collect::<Result<_, rcgen::Error>>()?;
-        let identity = format!("dns:{}", names.join(","));
-        let issued = self.sign(sans, &identity, &key, self.config.lifetime_max, Proof::Own)?;
-        let pair = KeyPair::from_pem(issued.chain[0].as_bytes(), key.serialize_pem().as_bytes())?;
-        Ok((pair, Roots::from_pem(self.root_pem.as_bytes())?))
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let order = Order {
+            names: sans,
+            identity: format!("dns:{}", names.join(",")),
+            algorithm: "ECDSA P-256",
+            lifetime: self.config.lifetime_max,
+            grounds: Grounds { proof: Proof::Own, replaces: own.take() },
+        };
+        let issued = self.sign(order, &key)?;
+        *own = Some(issued.serial);
+        let (roots, chain) = issued.chain.split_last().ok_or(IssueError::RootExpired)?;
+        let pair = KeyPair::from_pem(chain.concat().as_bytes(), key.serialize_pem().as_bytes())?;
+        Ok((pair, Roots::from_pem(roots.as_bytes())?))
     }
 
-    fn sign(
-        &self,
-        sans: Vec<SanType>,
-        identity: &str,
-        key: &impl PublicKeyData,
-        lifetime: Duration,
-        proof: Proof,
-    ) -> Result<Issued, IssueError> {
+    fn sign(&self, order: Order, key: &impl PublicKeyData) -> Result<Issued, IssueError> {
         let now = self.clock.now();
-        let not_after = (now + lifetime).min(self.root.not_after);
+        let mut current = self.current();
+        if current.signer.ends() < now + order.lifetime {
+            self.renew_intermediate();
+            current = self.current();
+        }
+        let signer = &current.signer;
+        let not_after = (now + order.lifetime).min(signer.ends());
         if not_after <= now {
             return Err(IssueError::RootExpired);
         }
-        let mut serial = [0; SERIAL_BYTES];
-        aws_lc_rs::rand::fill(&mut serial).map_err(|_| IssueError::NoRandom)?;
-        // Positive, and of a fixed length in DER.
-        serial[0] = serial[0] & 0x7f | 0x40;
-        let mut params = CertificateParams::default();
-        params.not_before = (now - CLOCK_SKEW_MAX).max(self.root.not_before).into();
+        let serial_bytes = serial()?;
+        let mut params = leaf_params(order.names);
+        params.not_before = (now - CLOCK_SKEW_MAX).max(signer.starts()).into();
         params.not_after = not_after.into();
-        params.serial_number = Some(SerialNumber::from_slice(&serial));
-        // Without a subject the names become critical (RFC 5280 §4.1.2.6), as in Istio.
-        params.distinguished_name = DistinguishedName::new();
-        params.subject_alt_names = sans;
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages =
-            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.use_authority_key_identifier_extension = true;
-        let leaf: Certificate = params.signed_by(key, &self.issuer)?;
-        let serial: String = serial.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.log.append(&Entry {
+        params.serial_number = Some(SerialNumber::from_slice(&serial_bytes));
+        let leaf = signer.sign(&params, key)?;
+        let serial: String = serial_bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let (identity, proof) = (order.identity, order.grounds.proof);
+        let entry = Entry {
             time: rfc3339(now),
             serial: serial.clone(),
-            identity: identity.to_owned(),
+            identity: identity.clone(),
             not_after: rfc3339(not_after),
             proof,
-        })?;
+            key: order.algorithm.to_owned(),
+            issuer: signer.cert().serial.clone(),
+            epoch: current.record.epoch,
+            replaces: order.grounds.replaces,
+            previous: String::new(),
+        };
+        self.log.append(entry, now)?;
         tracing::info!(identity, serial, ?proof, "certificate issued");
-        Ok(Issued { chain: vec![leaf.pem(), self.root_pem.clone()], serial, not_after })
+        let between = signer.chain().iter().cloned();
+        let chain = std::iter::once(leaf).chain(between).chain([current.bundle.clone()]).collect();
+        Ok(Issued { chain, serial, not_after })
+    }
+}
+
+/// What is to be signed, but for the key.
+struct Order {
+    names: Vec<SanType>,
+    identity: String,
+    algorithm: &'static str,
+    lifetime: Duration,
+    grounds: Grounds,
+}
+
+impl Current {
+    fn new(record: Record, signer: Signer, roots: Vec<(u32, CertificateDer<'static>)>) -> Self {
+        let bundle = roots.iter().map(|(_, der)| certificate_pem(der)).collect();
+        Self { record, signer, roots, bundle }
     }
 }
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let current = self.current();
         f.debug_struct("Authority")
             .field("config", &self.config)
-            .field("root_serial", &self.root.serial)
+            .field("signer", &current.signer)
+            .field("record", &current.record)
             .finish_non_exhaustive()
     }
 }
 
-/// A self-signed root for a key.
-fn make_root(key: &SigningKey, domain: &TrustDomain, clock: &Clock) -> Result<String, OpenError> {
-    let now = clock.now();
-    let mut params = CertificateParams::default();
-    params.not_before = (now - CLOCK_SKEW_MAX).into();
-    params.not_after = (now + ROOT_LIFETIME).into();
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::OrganizationName, domain.as_str());
-    // Two roots must not have one name: a peer of the other would look like a forgery.
-    let digest = digest(&SHA256, key.public_key_raw());
-    let mark: String = digest.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-    params.distinguished_name.push(DnType::CommonName, format!("Sluis mesh root {mark}"));
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(params.self_signed(key)?.pem())
+fn serial() -> Result<[u8; SERIAL_BYTES], IssueError> {
+    let mut serial = [0; SERIAL_BYTES];
+    aws_lc_rs::rand::fill(&mut serial).map_err(|_| IssueError::NoRandom)?;
+    // Positive, and of a fixed length in DER.
+    serial[0] = serial[0] & 0x7f | 0x40;
+    Ok(serial)
 }
 
 /// The time in whole seconds, as certificates have it.
@@ -338,5 +341,12 @@ fn rfc3339(time: SystemTime) -> String {
     time.replace_nanosecond(0).unwrap_or(time).format(&Rfc3339).unwrap_or_default()
 }
 
+/// The folder of one generation.
+fn generation_dir(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("generation-{number}"))
+}
+
+#[cfg(test)]
+mod rotation_tests;
 #[cfg(test)]
 mod tests;

@@ -66,12 +66,17 @@ impl ServerCertificate {
     }
 
     async fn renew_forever(&self) {
+        let mut changes = self.authority.changes();
         loop {
             let renew_at = self.status.borrow().renew_at;
             while let Ok(left) = renew_at.duration_since(self.authority.clock().now())
                 && !left.is_zero()
             {
-                tokio::time::sleep(left.min(NAP_MAX)).await;
+                tokio::select! {
+                    () = tokio::time::sleep(left.min(NAP_MAX)) => {}
+                    // Other roots are trusted, or another authority signs: at once.
+                    _ = changes.changed() => break,
+                }
             }
             match renew(&self.authority, &self.store, &self.names) {
                 Ok(status) => drop(self.status.send_replace(status)),

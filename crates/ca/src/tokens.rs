@@ -37,14 +37,19 @@ struct Waiting {
     hash: [u8; SHA256_OUTPUT_LEN],
     id: WorkloadId,
     expires: SystemTime,
+    /// Kept until it expires, so that a replay is known as one.
+    is_used: bool,
 }
 
 /// Why there is no token, or why one is not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Never made, used already, or malformed: no difference is shown.
+    /// Never made, or malformed.
     #[error("the join token is unknown or used")]
     Unknown,
+    /// Used already: the caller is shown no difference to an unknown one, the log is.
+    #[error("the join token is unknown or used")]
+    Used,
     /// It was not used in time.
     #[error("the join token has expired")]
     Expired,
@@ -82,7 +87,10 @@ impl JoinTokens {
             return Err(TokenError::TooMany);
         }
         let token = JoinToken(format!("{handle}.{secret}"));
-        waiting.insert(handle, Waiting { hash: hash(&secret), id, expires: now + life });
+        waiting.insert(
+            handle,
+            Waiting { hash: hash(&secret), id, expires: now + life, is_used: false },
+        );
         Ok(token)
     }
 
@@ -90,12 +98,15 @@ impl JoinTokens {
     ///
     /// # Errors
     ///
-    /// [`TokenError::Unknown`], [`TokenError::Expired`].
+    /// [`TokenError::Unknown`], [`TokenError::Used`], [`TokenError::Expired`].
     pub fn check(&self, token: &str) -> Result<WorkloadId, TokenError> {
         let (handle, secret) = token.split_once('.').ok_or(TokenError::Unknown)?;
         let waiting = self.waiting();
         let found = waiting.get(handle).ok_or(TokenError::Unknown)?;
         verify_slices_are_equal(&found.hash, &hash(secret)).map_err(|_| TokenError::Unknown)?;
+        if found.is_used {
+            return Err(TokenError::Used);
+        }
         if found.expires <= self.clock.now() {
             return Err(TokenError::Expired);
         }
@@ -106,11 +117,16 @@ impl JoinTokens {
     ///
     /// # Errors
     ///
-    /// [`TokenError::Unknown`], [`TokenError::Expired`].
+    /// [`TokenError::Unknown`], [`TokenError::Used`], [`TokenError::Expired`].
     pub fn redeem(&self, token: &str) -> Result<WorkloadId, TokenError> {
         self.check(token)?;
         let handle = token.split('.').next().unwrap_or_default();
-        self.waiting().remove(handle).map(|used| used.id).ok_or(TokenError::Unknown)
+        let mut waiting = self.waiting();
+        let found = waiting.get_mut(handle).ok_or(TokenError::Unknown)?;
+        if std::mem::replace(&mut found.is_used, true) {
+            return Err(TokenError::Used);
+        }
+        Ok(found.id.clone())
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
@@ -173,8 +189,15 @@ mod tests {
         let token = tokens.create(notebook(), LIFE).unwrap();
         assert_eq!(tokens.check(token.reveal()), Ok(notebook()));
         assert_eq!(tokens.redeem(token.reveal()), Ok(notebook()));
-        assert_eq!(tokens.redeem(token.reveal()), Err(TokenError::Unknown));
-        assert_eq!(tokens.check(token.reveal()), Err(TokenError::Unknown));
+        assert_eq!(tokens.redeem(token.reveal()), Err(TokenError::Used));
+        assert_eq!(tokens.check(token.reveal()), Err(TokenError::Used));
+        let (handle, _) = token.reveal().split_once('.').unwrap();
+        let guessed = tokens.check(&format!("{handle}.00"));
+        assert_eq!(
+            guessed,
+            Err(TokenError::Unknown),
+            "who does not know the secret learns nothing"
+        );
     }
 
     #[test]

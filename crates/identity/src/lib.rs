@@ -13,7 +13,7 @@ mod service;
 mod wire;
 
 pub use agent::Agent;
-pub use renewal::{CertificateStatus, Renewal, RenewalConfig, RenewalError, Status};
+pub use renewal::{CertificateStatus, KeyKind, Renewal, RenewalConfig, RenewalError, Status};
 pub use sds::{SdsError, SdsServer};
 pub use service::{Caller, CertificateAuthority, CertificateClient, CertificateService};
 pub use wire::{IstioCertificateRequest, IstioCertificateResponse};

@@ -7,23 +7,27 @@
 //! Start at [`Renewal::run`]. When to renew is decided in [`schedule`].
 
 mod schedule;
+mod trust;
 
 use std::{
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use hyper_util::rt::TokioIo;
-use rcgen::{CertificateParams, KeyPair as SigningKey, PKCS_ECDSA_P256_SHA256};
+use rcgen::{
+    CertificateParams, KeyPair as SigningKey, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, RsaKeySize,
+};
 use sluis_nouns::WorkloadId;
 use sluis_tls::{
-    ClientTls, Clock, KeyPair, LeafError, Roots, SecretError, SecretStore, SettingsError,
+    ClientTls, Clock, KeyPair, LeafError, Roots, SecretError, SecretStore, SettingsError, Slot,
     WORKLOAD_CERTIFICATE,
 };
 use tokio::{net::TcpStream, sync::watch};
 use tonic::transport::Endpoint;
 
-use self::schedule::Backoff;
+use self::{schedule::Backoff, trust::Trust};
 use crate::{CertificateClient, IstioCertificateRequest};
 
 /// Longest attempt: connecting, the handshake and the answer together.
@@ -48,6 +52,45 @@ pub struct RenewalConfig {
     pub token: PathBuf,
     /// How long certificates should be valid; `None` leaves it to the authority.
     pub lifetime: Option<Duration>,
+    /// The kind of the workload's key.
+    pub key: KeyKind,
+}
+
+/// The kind of a workload's key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyKind {
+    /// ECDSA on the curve P-256.
+    #[default]
+    EcdsaP256,
+    /// RSA with 2048 bits, for peers that know nothing else.
+    Rsa2048,
+    /// RSA with 3072 bits.
+    Rsa3072,
+    /// RSA with 4096 bits.
+    Rsa4096,
+}
+
+impl KeyKind {
+    /// The kind that Istio's `WORKLOAD_RSA_KEY_SIZE` asks for; `None` for another size.
+    #[must_use]
+    pub fn rsa(bits: &str) -> Option<Self> {
+        match bits {
+            "2048" => Some(Self::Rsa2048),
+            "3072" => Some(Self::Rsa3072),
+            "4096" => Some(Self::Rsa4096),
+            _ => None,
+        }
+    }
+
+    fn generate(self) -> Result<SigningKey, rcgen::Error> {
+        let rsa = |size| SigningKey::generate_rsa_for(&PKCS_RSA_SHA256, size);
+        match self {
+            Self::EcdsaP256 => SigningKey::generate_for(&PKCS_ECDSA_P256_SHA256),
+            Self::Rsa2048 => rsa(RsaKeySize::_2048),
+            Self::Rsa3072 => rsa(RsaKeySize::_3072),
+            Self::Rsa4096 => rsa(RsaKeySize::_4096),
+        }
+    }
 }
 
 /// The state of the workload's certificate.
@@ -143,6 +186,7 @@ pub struct Renewal {
     config: RenewalConfig,
     store: SecretStore,
     status: watch::Sender<Status>,
+    trust: Mutex<Trust>,
 }
 
 impl Renewal {
@@ -155,7 +199,7 @@ impl Renewal {
             issued: 0,
             last_error: None,
         });
-        Self { config, store, status }
+        Self { config, store, status, trust: Mutex::default() }
     }
 
     /// The state as it is, and each change of it.
@@ -175,7 +219,10 @@ impl Renewal {
     async fn renew_forever(&self) {
         let clock = self.store.clock().clone();
         let mut backoff = Backoff::new();
+        // While the slot is held, the store watches the file.
+        let file = self.store.slot(&self.roots_name()).ok();
         loop {
+            self.read_file(file.as_ref());
             match self.attempt().await {
                 Ok(certificate) => {
                     tracing::info!(id = %self.config.id, serial = certificate.serial,
@@ -187,7 +234,7 @@ impl Renewal {
                         status.last_error = None;
                     });
                     backoff = Backoff::new();
-                    sleep_until(&clock, renew_at).await;
+                    self.rest(&clock, renew_at, file.as_ref()).await;
                 }
                 Err(error) => {
                     let error = error.to_string();
@@ -198,6 +245,48 @@ impl Renewal {
                 }
             }
         }
+    }
+
+    /// Waits until it is time to renew: at the hour, or shortly after other roots are trusted, so that
+    /// the authority sees who knows of them.
+    async fn rest(&self, clock: &Clock, renew_at: SystemTime, file: Option<&Arc<Slot>>) {
+        let mut changes = self.store.changes();
+        loop {
+            tokio::select! {
+                () = sleep_until(clock, renew_at) => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            if self.read_file(file) {
+                tokio::time::sleep(schedule::soon()).await;
+                return;
+            }
+        }
+    }
+
+    /// Looks at the file of roots as it was read last; true when others are trusted now.
+    fn read_file(&self, file: Option<&Arc<Slot>>) -> bool {
+        let Some(roots) = file.and_then(|slot| slot.roots()) else { return false };
+        let Some(all) = self.trust().file(roots.certificates()) else { return false };
+        match Roots::of(&all) {
+            Ok(roots) => {
+                tracing::info!(id = %self.config.id, count = all.len(), "the trusted roots changed");
+                self.store.set_mesh_roots(roots);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the roots in the file are not usable");
+                false
+            }
+        }
+    }
+
+    /// A panic under this lock cannot leave the lists half changed.
+    fn trust(&self) -> MutexGuard<'_, Trust> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn roots_name(&self) -> String {
+        format!("file-root:{}", self.config.ca_roots.display())
     }
 
     /// How long the certificate in use is still valid.
@@ -214,7 +303,7 @@ impl Renewal {
     async fn ask(&self) -> Result<CertificateStatus, RenewalError> {
         let has_certificate = self.left(self.store.clock()).is_some();
         let token = if has_certificate { None } else { Some(read_token(&self.config.token)?) };
-        let key = SigningKey::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let key = self.config.key.generate()?;
         let request = IstioCertificateRequest {
             csr: signing_request(&self.config.id, &key)?,
             validity_duration: self
@@ -251,7 +340,8 @@ impl Renewal {
         if leaf.not_before > now || left.is_zero() {
             return Err(RenewalError::Validity);
         }
-        self.store.set_identity(pair, roots);
+        let trusted = self.trust().answer(roots.certificates());
+        self.store.set_identity(pair, Roots::of(&trusted)?);
         Ok(CertificateStatus {
             serial: leaf.serial,
             not_before: leaf.not_before,
@@ -261,7 +351,7 @@ impl Renewal {
     }
 
     fn channel(&self, show_certificate: bool) -> Result<tonic::transport::Channel, RenewalError> {
-        let roots = format!("file-root:{}", self.config.ca_roots.display());
+        let roots = self.roots_name();
         let certificate = show_certificate.then_some(WORKLOAD_CERTIFICATE);
         let tls = ClientTls::grpc(certificate, &roots, &self.config.ca_name, &self.store)?;
         let address = self.config.ca_address.clone();

@@ -8,7 +8,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use sluis_identity::{Renewal, RenewalConfig, Status};
+use sluis_identity::{KeyKind, Renewal, RenewalConfig, Status};
 use sluis_nouns::{TrustDomain, WorkloadId};
 use sluis_rules::{Address, EndpointAddress, compile};
 use sluis_tls::{ClientTls, Clock, SecretStore};
@@ -446,6 +446,12 @@ pub fn renewal(bootstrap: &Bootstrap, store: &SecretStore) -> Result<Option<Rene
         ca_roots: need("CA_ROOT_CA")?.into(),
         token,
         lifetime: None,
+        key: match bootstrap.metadata("WORKLOAD_RSA_KEY_SIZE") {
+            Some(bits) => KeyKind::rsa(bits).ok_or_else(|| {
+                field("node.metadata.WORKLOAD_RSA_KEY_SIZE", "is not 2048, 3072 or 4096")
+            })?,
+            None => KeyKind::default(),
+        },
     };
     Ok(Some(Renewal::new(config, store.clone())))
 }

@@ -28,7 +28,7 @@ use sluis_rules::CipherSuites;
 pub use client::ClientTls;
 pub use clock::Clock;
 pub use leaf::{Leaf, LeafError, PeerIdentity, peer_identity};
-pub use secret::{Crls, KeyPair, Roots, Secret, SecretError};
+pub use secret::{Crls, KeyPair, Roots, Secret, SecretError, certificate_pem};
 pub use server::{ServerTls, SettingsError};
 pub use session::TlsSession;
 pub use store::{MESH_ROOTS, SecretStore, Slot, StoreError, WORKLOAD_CERTIFICATE};

@@ -4,7 +4,11 @@
 //! Out:   [`KeyPair`] and [`Roots`], parsed and checked once, ready for handshakes.
 //! Never: prints a key. `Debug` shows fingerprints.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use envoy_types::pb::envoy::{
     config::core::v3::{DataSource, data_source::Specifier},
@@ -14,12 +18,14 @@ use envoy_types::pb::envoy::{
 };
 use rustls::{
     RootCertStore,
-    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject as _},
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime, pem::PemObject as _,
+    },
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     sign::CertifiedKey,
 };
 
-use crate::{Leaf, LeafError, provider};
+use crate::{Leaf, LeafError, provider, verify::base64};
 
 /// A certificate chain, leaf first, with the private key of the leaf.
 pub struct KeyPair {
@@ -139,6 +145,28 @@ impl KeyPair {
         &self.leaf
     }
 
+    /// The chain as DER, leaf first.
+    #[must_use]
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+
+    /// The key as PKCS#8 DER, for the workload itself and nobody else.
+    ///
+    /// # Errors
+    ///
+    /// When the key came in another form.
+    pub fn pkcs8(&self) -> Result<Vec<u8>, SecretError> {
+        match PrivateKeyDer::from_pem_slice(&self.key_pem) {
+            Ok(PrivateKeyDer::Pkcs8(key)) => Ok(key.secret_pkcs8_der().to_vec()),
+            Ok(_) => Err(SecretError::Pem {
+                what: "private key",
+                detail: "it is not in the form PKCS#8".to_owned(),
+            }),
+            Err(error) => Err(SecretError::Pem { what: "private key", detail: error.to_string() }),
+        }
+    }
+
     /// The chain and key for a handshake.
     #[must_use]
     pub fn certified(&self) -> Arc<CertifiedKey> {
@@ -174,6 +202,37 @@ impl Roots {
                 .map_err(|error| SecretError::Verifier(error.to_string()))?;
         let fingerprint = fingerprint(&certs);
         Ok(Self { store, client_verifier, pem: pem.to_vec(), fingerprint, crls: None })
+    }
+
+    /// Makes roots of certificates.
+    ///
+    /// # Errors
+    ///
+    /// As [`Roots::from_pem`].
+    pub fn of(certificates: &[CertificateDer<'_>]) -> Result<Self, SecretError> {
+        let pem: String = certificates.iter().map(|one| certificate_pem(one)).collect();
+        Self::from_pem(pem.as_bytes())
+    }
+
+    /// The trusted certificates.
+    #[must_use]
+    pub fn certificates(&self) -> Vec<CertificateDer<'static>> {
+        CertificateDer::pem_slice_iter(&self.pem).filter_map(Result::ok).collect()
+    }
+
+    /// Judges a chain as a server would judge its client's, at a time.
+    ///
+    /// # Errors
+    ///
+    /// What the handshake would say.
+    pub fn accepts_client(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: SystemTime,
+    ) -> Result<(), rustls::Error> {
+        let now = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
+        self.client_verifier.verify_client_cert(leaf, intermediates, now).map(drop)
     }
 
     /// The lists of revoked certificates that came with the roots.
@@ -325,6 +384,19 @@ fn certificates(
         .collect::<Result<_, _>>()
         .map_err(|error| SecretError::Pem { what, detail: error.to_string() })?;
     if certs.is_empty() { Err(SecretError::Empty(what)) } else { Ok(certs) }
+}
+
+/// One certificate as PEM (RFC 7468).
+#[must_use]
+pub fn certificate_pem(der: &[u8]) -> String {
+    let body = base64(der);
+    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
+    for at in (0..body.len()).step_by(64) {
+        text.push_str(&body[at..body.len().min(at + 64)]);
+        text.push('\n');
+    }
+    text.push_str("-----END CERTIFICATE-----\n");
+    text
 }
 
 /// SHA-256 over the certificates. The key needs no part in it: it fits the leaf.

@@ -130,6 +130,12 @@ impl SecretStore {
         self.announce();
     }
 
+    /// Sets the mesh's roots alone: they change more seldom than certificates, and before them.
+    pub fn set_mesh_roots(&self, roots: Roots) {
+        self.set_reserved(MESH_ROOTS, Secret::Roots(Arc::new(roots)));
+        self.announce();
+    }
+
     /// Takes in a secret that SDS sent, under its own name.
     ///
     /// # Errors

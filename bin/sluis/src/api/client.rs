@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -49,19 +49,36 @@ pub(crate) fn get(state: &StateDir, path: &str) -> Result<Value> {
     get_from(&state.control_socket(), path)
 }
 
+/// Orders something of the running `sluis up`; what it answers.
+///
+/// # Errors
+///
+/// As [`get`].
+pub(crate) fn post(state: &StateDir, path: &str, order: &Value) -> Result<Value> {
+    let request = Request::post(path)
+        .header("host", "sluis")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(serde_json::to_vec(order)?)))?;
+    call(&state.control_socket(), request)
+}
+
 /// Asks whoever serves HTTP on a Unix socket, such as a proxy's admin interface.
 ///
 /// # Errors
 ///
 /// As [`get`].
 pub(crate) fn get_from(socket: &Path, path: &str) -> Result<Value> {
+    call(socket, Request::get(path).header("host", "sluis").body(Full::default())?)
+}
+
+fn call(socket: &Path, request: Request<Full<Bytes>>) -> Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        timeout(ANSWER_MAX, ask(socket, path)).await.context("no answer in time")?
+        timeout(ANSWER_MAX, ask(socket, request)).await.context("no answer in time")?
     })
 }
 
-async fn ask(socket: &Path, path: &str) -> Result<Value> {
+async fn ask(socket: &Path, request: Request<Full<Bytes>>) -> Result<Value> {
     let stream = match UnixStream::connect(socket).await {
         Ok(stream) => stream,
         Err(error)
@@ -76,7 +93,6 @@ async fn ask(socket: &Path, path: &str) -> Result<Value> {
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
-    let request = Request::get(path).header("host", "sluis").body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;

@@ -11,14 +11,15 @@ use axum::{
     extract::{Path as Segments, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::Deserialize;
 use serde_json::Value;
+use sluis_ca::AuthorityStatus;
 use sluis_nouns::ObjectName;
 use tokio::net::UnixListener;
 
-use super::JailPlan;
+use super::{JailPlan, RotateOrder};
 use crate::{objects::ObjectReport, status::Report};
 
 /// Why there is no answer.
@@ -27,6 +28,9 @@ pub(crate) enum Denial {
     /// No such workload, or none of the sort that the question is about.
     #[error("{0}")]
     NotFound(String),
+    /// The order cannot be carried out now.
+    #[error("{0}")]
+    Refused(String),
     /// The answer could not be made.
     #[error("{0}")]
     Failed(String),
@@ -54,6 +58,16 @@ pub(crate) trait Answers: Send + Sync + 'static {
     ///
     /// [`Denial::NotFound`] when the workload has no proxy here.
     fn envoy_bootstrap(&self, name: &ObjectName) -> Result<Value, Denial>;
+    /// The state of the certificate authority.
+    fn authority(&self) -> AuthorityStatus;
+    /// The trusted roots as SPIFFE's bundle document.
+    fn bundle(&self) -> Value;
+    /// Takes a step of a change of the root; the state after it.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial::Refused`] with the reason.
+    fn rotate(&self, order: &RotateOrder) -> Result<AuthorityStatus, Denial>;
     /// What a jail of the workload needs.
     ///
     /// # Errors
@@ -66,6 +80,7 @@ impl IntoResponse for Denial {
     fn into_response(self) -> Response {
         let status = match self {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::Refused(_) => StatusCode::CONFLICT,
             Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, self.to_string()).into_response()
@@ -94,6 +109,12 @@ pub(crate) async fn serve(socket: &Path, answers: Arc<dyn Answers>) -> io::Resul
         .route("/v1/workloads/{namespace}/{name}/config/{kind}", get(resources))
         .route("/v1/workloads/{namespace}/{name}/bootstrap", get(bootstrap))
         .route("/v1/workloads/{namespace}/{name}/jail", get(jail))
+        .route(
+            "/v1/ca/status",
+            get(|State(answers): Known| async move { Json(answers.authority()) }),
+        )
+        .route("/v1/ca/bundle", get(|State(answers): Known| async move { Json(answers.bundle()) }))
+        .route("/v1/ca/rotate", post(rotate))
         .with_state(answers);
     axum::serve(listener, router).await
 }
@@ -131,6 +152,17 @@ async fn bootstrap(
     Segments((namespace, name)): Segments<(String, String)>,
 ) -> Result<Json<Value>, Denial> {
     answers.envoy_bootstrap(&ObjectName::new(namespace, name)).map(Json)
+}
+
+async fn rotate(
+    State(answers): Known,
+    Json(order): Json<RotateOrder>,
+) -> Result<Json<AuthorityStatus>, Denial> {
+    // Files are written and keys made: not on a task that others wait for.
+    tokio::task::spawn_blocking(move || answers.rotate(&order))
+        .await
+        .map_err(|error| Denial::Failed(error.to_string()))?
+        .map(Json)
 }
 
 async fn jail(

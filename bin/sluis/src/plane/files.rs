@@ -8,9 +8,10 @@
 use std::{future::Future, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result, bail};
+use sluis_ca::CaFiles;
 use sluis_model::Batch;
-use sluis_nouns::TrustDomain;
-use sluis_resources::{Fault, Options, Spec};
+use sluis_nouns::{ObjectName, TrustDomain};
+use sluis_resources::{Fault, Options, Secret, SecretValue, Spec};
 use sluis_sources::{SourceEvent, Watcher};
 use tokio::sync::{mpsc, watch};
 
@@ -65,6 +66,36 @@ impl Files {
             _ => None,
         });
         mesh.map(|mesh| mesh.trust_domain.clone()).unwrap_or_default()
+    }
+
+    /// The other names of the trust domain. Read once, as the trust domain is.
+    pub(crate) fn trust_domain_aliases(&self) -> Vec<TrustDomain> {
+        let mesh = self.first.upserts.iter().find_map(|resource| match &resource.spec {
+            Spec::ConfigMap(map) => map.mesh.as_ref(),
+            _ => None,
+        });
+        mesh.map(|mesh| mesh.trust_domain_aliases.clone()).unwrap_or_default()
+    }
+
+    /// The operator's own authority: the Secret `cacerts` in `istio-system`, as Istio reads it.
+    ///
+    /// # Errors
+    ///
+    /// When the Secret is there and lacks an entry.
+    pub(crate) fn plugin_ca(&self) -> Result<Option<CaFiles>> {
+        let secret = self.first.upserts.iter().find_map(|resource| match &resource.spec {
+            Spec::Secret(secret)
+                if resource.meta.name == ObjectName::new("istio-system", "cacerts") =>
+            {
+                Some((resource.meta.at.to_string(), secret))
+            }
+            _ => None,
+        });
+        let read = |(at, secret): (String, &Secret)| {
+            let place = format!("{at}: Secret istio-system/cacerts");
+            CaFiles::from_entries(&place, |entry| secret.data.get(entry).map(SecretValue::expose))
+        };
+        Ok(secret.map(read).transpose()?)
     }
 
     /// Applies what the files said, and each change, until told to stop; then ends every process.
@@ -135,7 +166,7 @@ fn other_trust_domain(mesh: &Mesh) -> Option<Fault> {
 }
 
 /// Keeps the file of names current for jails whose sidecar is a real Envoy.
-fn write_names(mesh: &Mesh, name: &sluis_nouns::ObjectName) {
+fn write_names(mesh: &Mesh, name: &ObjectName) {
     let files = mesh.state.workload(name);
     let Ok(text) = serde_json::to_vec(&mesh.names_of(name)) else { return };
     let is_current = std::fs::read(files.names()).is_ok_and(|old| old == text);

@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde_json::Value;
-use sluis_ca::Authority;
+use sluis_ca::{Authority, AuthorityStatus, CaFiles};
 use sluis_control::{Control, ProxyStatus, Sync};
 use sluis_envoy::{Kind, NameTable, unpack};
 use sluis_nouns::{ObjectName, WorkloadId};
@@ -23,7 +23,7 @@ use sluis_xds::Peer;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
-    api::{Answers, Denial, JailPlan, kind_named},
+    api::{Answers, Denial, JailPlan, RotateOrder, kind_named},
     bootstrap::{self, ControlPlane, Engine},
     objects::{self, ObjectReport, UnknownKind},
     state::StateDir,
@@ -202,9 +202,28 @@ impl Answers for Mesh {
             &workload.account,
         )
         .map_err(|error| Denial::Failed(error.to_string()))?;
-        let control = ControlPlane { address: self.address, roots: self.authority.root_path() };
+        let control = ControlPlane { address: self.address, roots: &self.authority.root_path() };
         let files = self.state.workload(name);
         Ok(bootstrap::render(&workload, &id, &files, &control, Engine::Envoy))
+    }
+
+    fn authority(&self) -> AuthorityStatus {
+        self.authority.status()
+    }
+
+    fn bundle(&self) -> Value {
+        self.authority.spiffe_bundle()
+    }
+
+    fn rotate(&self, order: &RotateOrder) -> Result<AuthorityStatus, Denial> {
+        let refused = |error: &dyn std::fmt::Display| Denial::Refused(error.to_string());
+        let plugin = order.ca_dir.as_deref().map(CaFiles::from_dir).transpose();
+        let plugin = plugin.map_err(|error| refused(&error))?;
+        let step = order.step.unwrap_or_else(|| self.authority.next_step());
+        self.authority
+            .rotate(step, order.force, plugin.as_ref())
+            .map_err(|error| refused(&error))?;
+        Ok(self.authority.status())
     }
 
     fn jail_plan(&self, name: &ObjectName) -> Result<JailPlan, Denial> {

@@ -33,6 +33,7 @@ pub(crate) fn run(options: ControlPlaneOptions) -> Result<ExitCode> {
         plaintext_xds: options.plaintext_xds,
         debug: options.debug.or_else(debug_by_default),
         certificate_life: options.certificate_life,
+        ca_dir: options.ca_dir,
     };
     plane::run(async { Plane::open(options).await?.run((), Statuses::default()).await })?;
     Ok(ExitCode::SUCCESS)

@@ -52,6 +52,7 @@ async fn up(options: UpOptions) -> Result<()> {
         plaintext_xds: options.plaintext_xds,
         debug: options.debug,
         certificate_life: options.certificate_life,
+        ca_dir: options.ca_dir,
     })
     .await?;
     let tokens = Arc::clone(plane.tokens());
@@ -61,7 +62,7 @@ async fn up(options: UpOptions) -> Result<()> {
         state,
         program,
         control: plane.address()?,
-        roots: plane.authority().root_path().to_path_buf(),
+        roots: plane.authority().root_path(),
         trust_domain: plane.control().trust_domain().clone(),
         tokens: issue,
         environment: inherited(),

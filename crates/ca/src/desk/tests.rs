@@ -80,6 +80,7 @@ impl Plane {
             ca_roots: self.dir.path().join("root-cert.pem"),
             token,
             lifetime: None,
+            key: sluis_identity::KeyKind::default(),
         };
         Renewal::new(config, store.clone())
     }
