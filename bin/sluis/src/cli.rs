@@ -217,6 +217,10 @@ pub(crate) struct ValidateOptions {
     #[command(flatten)]
     pub reading: ReadingOptions,
 
+    /// Print what old kinds and old apiVersions say today, instead of the faults
+    #[arg(long)]
+    pub modernize: bool,
+
     /// How to print the faults
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,

@@ -14,6 +14,7 @@ mod dispatch;
 mod envoy_filter;
 mod gateway;
 mod gateway_api;
+mod legacy;
 mod mesh_config;
 mod mesh_policy;
 mod meta;
@@ -55,11 +56,19 @@ pub struct Options {
     pub lenient: bool,
     /// Hands on objects of kinds that nothing carries out yet, for tests of their readers.
     pub(crate) pending: bool,
+    /// Leaves objects of old kinds in [`Parsed::legacy`]: what they name is in other texts.
+    pub(crate) defers_legacy: bool,
 }
 
 impl Options {
     /// Fields that do not exist are warnings.
-    pub const LENIENT: Self = Self { lenient: true, pending: false };
+    pub const LENIENT: Self = Self { lenient: true, pending: false, defers_legacy: false };
+
+    /// The same, but objects of old kinds are left for [`modernize`]: for who reads several texts.
+    #[must_use]
+    pub fn deferring_legacy(self) -> Self {
+        Self { defers_legacy: true, ..self }
+    }
 }
 
 /// Reads as [`parse`] does, as strictly as the options say.
@@ -80,6 +89,12 @@ pub fn parse_with(origin: &str, text: &str, options: &Options) -> Parsed {
         faults.retain(|fault| seen.insert(fault.clone()));
         bound(&mut faults);
         parsed.faults.append(&mut faults);
+    }
+    if !options.defers_legacy {
+        let modern = modernize(parsed.legacy.iter(), parsed.resources.iter(), options);
+        parsed.legacy.clear();
+        parsed.resources.extend(modern.resources);
+        parsed.faults.extend(modern.faults);
     }
     parsed
 }
@@ -126,6 +141,10 @@ impl Reading<'_> {
         doc.lenient = self.options.lenient;
         let value = Value::root(root, &doc);
         if value.is_null() {
+            return;
+        }
+        if let Some(old) = Legacy::of(self.file, root, &head).filter(|_| !self.broken) {
+            self.parsed.legacy.push(old);
             return;
         }
         // The syntax faults of the document were found before its name.
@@ -237,6 +256,9 @@ fn refuse(value: &Value<'_>, refusal: &dispatch::Refusal) -> Option<Resource> {
             Refusal::Version(known) => {
                 api.fault_help::<()>("there is no such version of this kind", known);
             }
+            Refusal::Gone(help) => {
+                kind.fault_help::<()>("Istio has given this kind up", help);
+            }
             Refusal::Unsupported => {
                 kind.fault::<()>("this kind is not supported");
             }
@@ -287,6 +309,7 @@ fn checked<T>(value: &Value<'_>, check: impl FnOnce(&str) -> Result<T, String>) 
 }
 
 pub(crate) use describe::describe;
+pub use legacy::{Legacy, Modern, modernize, renew};
 
 #[cfg(test)]
 mod tests;

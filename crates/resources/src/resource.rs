@@ -24,12 +24,16 @@ use crate::kinds::virtual_service::VirtualService;
 use crate::kinds::wasm_plugin::WasmPlugin;
 use crate::kinds::workload::{EndpointSlice, Node, Pod};
 use crate::kinds::workload_group::WorkloadGroup;
+use crate::read::Legacy;
 
 /// What a text said: the resources without an error, and all faults.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parsed {
     /// Resources to use, in the order of the text.
     pub resources: Vec<Resource>,
+    /// Objects of kinds that Istio has given up, where [`crate::Options::deferring_legacy`] asked for
+    /// them; else what they say today is among the resources.
+    pub legacy: Vec<Legacy>,
     /// Everything that is wrong, in the order of the text within each document. A resource with an
     /// error is not among `resources`.
     pub faults: Vec<Fault>,

@@ -38,14 +38,14 @@ pub(crate) struct Pos {
 }
 
 /// A key or value with its place.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
     pub(crate) at: Pos,
     pub(crate) kind: NodeKind,
 }
 
 /// What a node is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum NodeKind {
     /// Unquoted: its type follows from its text.
     Plain(String),
@@ -68,7 +68,7 @@ pub(crate) static ANYTHING: Node =
     Node { at: Pos { line: 1, column: 1 }, kind: NodeKind::Anything };
 
 /// One key with its value. Keys of a map are unique.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
     pub(crate) key: String,
     pub(crate) key_at: Pos,

@@ -14,7 +14,9 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use sluis_nouns::SourceRef;
-use sluis_resources::{Fault, Key, Options, Parsed, Resource, TEXT_BYTES_MAX, parse_with};
+use sluis_resources::{
+    Fault, Key, Legacy, Modern, Options, Parsed, Resource, TEXT_BYTES_MAX, modernize, parse_with,
+};
 
 use crate::scan::{DirectoryId, scan};
 
@@ -37,6 +39,8 @@ pub struct SourceEvent {
 pub struct Loaded {
     /// Each file with what it says, in the order of the paths.
     pub files: Vec<(PathBuf, Parsed)>,
+    /// What objects of old kinds in any of them say today.
+    pub modern: Modern,
     /// Faults of no file or of several: what cannot be read, what is there twice.
     pub faults: Vec<Fault>,
 }
@@ -45,7 +49,7 @@ impl Loaded {
     /// Returns all faults, those of the files first.
     pub fn all_faults(&self) -> Vec<Fault> {
         let of_files = self.files.iter().flat_map(|(_, parsed)| &parsed.faults);
-        of_files.chain(&self.faults).cloned().collect()
+        of_files.chain(&self.modern.faults).chain(&self.faults).cloned().collect()
     }
 }
 
@@ -54,6 +58,7 @@ impl Loaded {
 /// A root that is a file is read whatever it is called; in and below a directory, `*.yaml`, `*.yml`
 /// and `*.json` that are not hidden.
 pub fn load(roots: &[PathBuf], options: &Options) -> Loaded {
+    let options = &options.deferring_legacy();
     let scan = scan(roots);
     let mut loaded = Loaded::default();
     loaded.faults.extend(scan.unreadable.iter().map(|(path, error)| cannot_read(path, error)));
@@ -66,7 +71,10 @@ pub fn load(roots: &[PathBuf], options: &Options) -> Loaded {
             Err(error) => loaded.faults.push(cannot_read(&path, &error)),
         }
     }
+    let legacy = loaded.files.iter().flat_map(|(_, parsed)| &parsed.legacy);
     let resources = loaded.files.iter().flat_map(|(_, parsed)| &parsed.resources);
+    loaded.modern = modernize(legacy, resources.clone(), options);
+    let resources = resources.chain(&loaded.modern.resources);
     let (_, twice) = first_of_each(resources);
     loaded.faults.extend(twice);
     loaded
@@ -79,6 +87,8 @@ pub struct Files {
     options: Options,
     files: BTreeMap<PathBuf, FileState>,
     in_force: BTreeMap<Key, Resource>,
+    /// What objects of old kinds said when nothing was wrong with them; `None` before that.
+    modern: Option<Vec<Resource>>,
     directories: BTreeMap<PathBuf, DirectoryId>,
     /// The faults and files without a good version that were last told; `None` before the first
     /// look.
@@ -91,7 +101,7 @@ struct FileState {
     /// Hash of the text that was last read, so that an untouched file is not parsed again.
     hash: Option<u64>,
     /// The resources of the last version without an error; `None` when there was none.
-    good: Option<Vec<Resource>>,
+    good: Option<(Vec<Resource>, Vec<Legacy>)>,
     /// What is wrong with the current version.
     faults: Vec<Fault>,
 }
@@ -101,9 +111,10 @@ impl Files {
     pub fn new(roots: Vec<PathBuf>, options: Options) -> Self {
         Self {
             roots,
-            options,
+            options: options.deferring_legacy(),
             files: BTreeMap::new(),
             in_force: BTreeMap::new(),
+            modern: None,
             directories: BTreeMap::new(),
             told: None,
         }
@@ -114,8 +125,16 @@ impl Files {
     /// The first look always returns an event, also when there is nothing. Blocks on the disk.
     pub fn refresh(&mut self) -> Option<SourceEvent> {
         let unreadable = self.read_all();
-        let good = self.files.values().filter_map(|file| file.good.as_ref()).flatten();
-        let (in_force, twice) = first_of_each(good);
+        let good = self.files.values().filter_map(|file| file.good.as_ref());
+        let written = good.clone().flat_map(|(resources, _)| resources);
+        let legacy = good.flat_map(|(_, legacy)| legacy);
+        let Modern { resources, faults: of_legacy, .. } =
+            modernize(legacy, written.clone(), &self.options);
+        // As with files: what old objects said stays in force while something is wrong with them.
+        if !of_legacy.iter().any(Fault::is_error) {
+            self.modern = Some(resources);
+        }
+        let (in_force, twice) = first_of_each(written.chain(self.modern.iter().flatten()));
         let upserts: Vec<Resource> = in_force
             .iter()
             .filter(|(key, resource)| self.in_force.get(key) != Some(resource))
@@ -125,9 +144,13 @@ impl Files {
             self.in_force.keys().filter(|key| !in_force.contains_key(*key)).cloned().collect();
 
         let of_files = self.files.values().flat_map(|file| file.faults.iter().cloned());
-        let faults: Vec<Fault> = of_files.chain(unreadable).chain(twice).collect();
-        let without_good = self.files.iter().filter(|(_, file)| file.good.is_none());
+        let without_good = self.files.iter().filter(|(path, file)| {
+            let name = path.to_string_lossy();
+            let is_at_fault = |fault: &Fault| fault.is_error() && *fault.at.file == *name;
+            file.good.is_none() || (self.modern.is_none() && of_legacy.iter().any(is_at_fault))
+        });
         let never_good: Vec<PathBuf> = without_good.map(|(path, _)| path.clone()).collect();
+        let faults: Vec<Fault> = of_files.chain(of_legacy).chain(unreadable).chain(twice).collect();
 
         let told = (faults.clone(), never_good.clone());
         if upserts.is_empty() && removals.is_empty() && self.told.as_ref() == Some(&told) {
@@ -185,7 +208,7 @@ impl FileState {
         self.hash = hash;
         let parsed = parse_with(name, text, options);
         if !parsed.has_errors() {
-            self.good = Some(parsed.resources);
+            self.good = Some((parsed.resources, parsed.legacy));
         }
         self.faults = parsed.faults;
     }

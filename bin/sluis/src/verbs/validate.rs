@@ -32,6 +32,9 @@ pub(crate) const EXIT_FAULTS: u8 = 65;
 ///
 /// When a path cannot be read.
 pub(crate) fn run(options: &ValidateOptions) -> Result<ExitCode> {
+    if options.modernize {
+        return modernize(options);
+    }
     let Checked { count, faults, .. } = check(&options.files, options.reading)?;
     if matches!(options.output, Format::Json | Format::Yaml) {
         let all: Vec<FaultReport> = faults.iter().map(Into::into).collect();
@@ -45,6 +48,34 @@ pub(crate) fn run(options: &ValidateOptions) -> Result<ExitCode> {
         output::print(&format!("{count} resources, {errors} errors, {warnings} warnings\n"))?;
     }
     let has_errors = faults.iter().any(Fault::is_error);
+    Ok(if has_errors { ExitCode::from(EXIT_FAULTS) } else { ExitCode::SUCCESS })
+}
+
+/// Prints what old forms say today, as YAML (or JSON); what cannot be said goes to standard error.
+///
+/// Only what is old is printed: an old kind in the kinds that took its place, an old `apiVersion` with
+/// the new one. A fault of such an object makes the exit code that of `validate`.
+#[expect(clippy::print_stderr, reason = "standard output is the manifests")]
+fn modernize(options: &ValidateOptions) -> Result<ExitCode> {
+    for root in &options.files {
+        std::fs::metadata(root).with_context(|| format!("cannot read {}", root.display()))?;
+    }
+    let loaded = sluis_sources::load(&options.files, &options.reading.options());
+    let mut manifests = loaded.modern.manifests.clone();
+    for (path, _) in &loaded.files {
+        let text = std::fs::read_to_string(path)?;
+        manifests.extend(sluis_resources::renew(&path.to_string_lossy(), &text));
+    }
+    if options.output == Format::Json {
+        output::print_value(&json!(manifests), Format::Json)?;
+    } else {
+        let texts: Vec<String> = manifests.iter().map(output::yaml).collect();
+        output::print(&texts.join("---\n"))?;
+    }
+    for fault in &loaded.modern.faults {
+        eprintln!("{fault}");
+    }
+    let has_errors = loaded.modern.faults.iter().any(Fault::is_error);
     Ok(if has_errors { ExitCode::from(EXIT_FAULTS) } else { ExitCode::SUCCESS })
 }
 
@@ -70,8 +101,8 @@ pub(crate) fn check(files: &[PathBuf], reading: ReadingOptions) -> Result<Checke
     }
     let loaded = sluis_sources::load(files, &reading.options());
     let mut faults = loaded.all_faults();
-    let resources: Vec<_> =
-        loaded.files.into_iter().flat_map(|(_, parsed)| parsed.resources).collect();
+    let written = loaded.files.into_iter().flat_map(|(_, parsed)| parsed.resources);
+    let resources: Vec<_> = written.chain(loaded.modern.resources).collect();
     let count = resources.len();
     let control = Control::new(TrustDomain::default());
     control.apply(Batch { upserts: resources, removals: Vec::new() });

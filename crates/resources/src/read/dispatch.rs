@@ -184,7 +184,7 @@ impl KindReader {
     }
 
     /// Returns the `apiVersion` to suggest.
-    fn api(&self) -> String {
+    pub(super) fn api(&self) -> String {
         let slash = if self.group.is_empty() { "" } else { "/" };
         format!("{}{slash}{}", self.group, self.versions[0])
     }
@@ -199,6 +199,8 @@ fn namespace(fields: &mut Fields<'_, '_>, _: Option<&Meta>) -> Option<Namespace>
 pub(super) enum Refusal {
     /// The group is known and has the kind, but not in this version.
     Version(String),
+    /// The kind was Istio's; what to use instead.
+    Gone(&'static str),
     /// The kind is Istio's or steers traffic, and is not supported.
     Unsupported,
     /// The kind has nothing to do with the mesh's traffic.
@@ -251,7 +253,38 @@ pub(super) fn find(group: &str, version: &str, name: &str) -> Result<&'static Ki
     })
 }
 
+/// What is used today in place of a kind that Istio has given up and that says nothing which could be
+/// converted.
+fn given_up(group: &str, kind: &str) -> Option<&'static str> {
+    const ACCESS: &str = "say who may do what in an AuthorizationPolicy; ask a server of your own with \
+                          its action CUSTOM and an extension provider of the mesh configuration";
+    const QUOTA: &str =
+        "limit rates with an EnvoyFilter that adds envoy.filters.http.local_ratelimit";
+    const TELEMETRY: &str = "say what is told in a Telemetry resource, and to whom in the extension \
+                             providers of the mesh configuration";
+    const MIXER: &str = "Mixer is gone: use AuthorizationPolicy for checks, Telemetry for reports and \
+                         an EnvoyFilter with envoy.filters.http.local_ratelimit for quotas";
+    const ROUTES: &str = "write a VirtualService, and a DestinationRule for its subsets";
+    match (group, kind) {
+        ("config.istio.io", "RouteRule" | "DestinationPolicy") => Some(ROUTES),
+        ("config.istio.io", "EgressRule") => Some("write a ServiceEntry"),
+        ("config.istio.io", _) => Some(match kind.to_ascii_lowercase().as_str() {
+            "denier" | "listchecker" | "listentry" | "checknothing" | "authorization" | "opa"
+            | "rbac" | "apikey" => ACCESS,
+            "memquota" | "redisquota" | "quota" | "quotaspec" | "quotaspecbinding" => QUOTA,
+            "metric" | "logentry" | "tracespan" | "prometheus" | "stdio" | "fluentd" | "statsd"
+            | "stackdriver" | "zipkin" | "reportnothing" | "edge" => TELEMETRY,
+            _ => MIXER,
+        }),
+        ("networking.istio.io", "RouteRule" | "DestinationPolicy") => Some(ROUTES),
+        _ => None,
+    }
+}
+
 fn other_kind(group: &str, kind: &str) -> Refusal {
+    if let Some(help) = given_up(group, kind) {
+        return Refusal::Gone(help);
+    }
     if group == "istio.io" || group.ends_with(".istio.io") {
         return Refusal::Unsupported;
     }

@@ -157,3 +157,45 @@ fn each_file_is_loaded_with_its_own_faults() {
     assert_eq!(loaded.faults.len(), 1, "{:?}", loaded.faults);
     assert_eq!(loaded.all_faults().len(), 2);
 }
+
+#[test]
+fn an_old_policy_finds_its_service_in_another_file() {
+    const POLICY: &str = "
+apiVersion: authentication.istio.io/v1alpha1
+kind: Policy
+metadata: {name: old, namespace: shop}
+spec: {targets: [{name: web}], peers: [{mtls: {}}]}
+";
+    let service = |app: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: shop}}\n\
+             spec: {{selector: {{app: {app}}}, ports: [{{name: http, port: 80}}]}}\n"
+        )
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    let selected = |event: &SourceEvent| {
+        let policy = event.upserts.iter().find_map(|one| match &one.spec {
+            sluis_resources::Spec::PeerAuthentication(policy) => policy.selector.clone(),
+            _ => None,
+        });
+        policy.and_then(|labels| labels.get("app").map(str::to_owned))
+    };
+    write("policy.yaml", POLICY);
+    let mut files = Files::new(vec![dir.path().to_path_buf()], Options::default());
+    let first = files.refresh().unwrap();
+    assert!(first.faults[0].to_string().contains("no Service shop/web"), "{:?}", first.faults);
+    assert_eq!(first.never_good, [dir.path().join("policy.yaml")]);
+    write("service.yaml", &service("a"));
+    let second = files.refresh().unwrap();
+    assert_eq!(
+        (second.faults.as_slice(), selected(&second).as_deref()),
+        ([].as_slice(), Some("a"))
+    );
+    write("service.yaml", &service("b"));
+    assert_eq!(selected(&files.refresh().unwrap()).as_deref(), Some("b"));
+    // Without its Service the policy stays in force as it was.
+    fs::remove_file(dir.path().join("service.yaml")).unwrap();
+    let last = files.refresh().unwrap();
+    assert_eq!((last.removals.len(), last.upserts.len(), last.faults.len()), (1, 0, 1));
+}
