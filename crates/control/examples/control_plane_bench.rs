@@ -76,13 +76,23 @@ struct Size {
     scoped: bool,
 }
 
+impl Size {
+    fn words(self) -> [String; 3] {
+        [self.services.to_string(), self.sidecars.to_string(), self.scoped.to_string()]
+    }
+
+    fn read(words: &[String]) -> Self {
+        let (services, sidecars) = (words[0].parse().unwrap(), words[1].parse().unwrap());
+        Self { services, sidecars, scoped: words[2].parse().unwrap() }
+    }
+}
+
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if words.first().is_some_and(|word| word == "clients") {
-        let address = words[1].parse().unwrap();
-        let (sidecars, services) = (words[2].parse().unwrap(), words[3].parse().unwrap());
-        let scoped = words[4].parse().unwrap();
-        return run(clients(address, Size { services, sidecars, scoped }));
+    match words.first().map(String::as_str) {
+        Some("clients") => return run(clients(words[1].parse().unwrap(), Size::read(&words[2..]))),
+        Some("translate") => return translate_only(Size::read(&words[1..])),
+        _ => {}
     }
     let mut size = Size { services: 1000, sidecars: 2000, scoped: false };
     let mut all = Vec::new();
@@ -250,12 +260,13 @@ impl Watched {
 }
 
 async fn measure(size: Size) {
-    let text = mesh(size);
-    let whole = batch(&text);
-    translate_only(&whole, size);
+    // In a process of its own: its memory is not that of a control plane.
+    let own = std::env::current_exe().unwrap();
+    assert!(Command::new(own).arg("translate").args(size.words()).status().unwrap().success());
 
     let control = Control::new(TrustDomain::default());
-    control.apply(whole);
+    control.apply(batch(&mesh(size)));
+    let empty = memory_mb("VmRSS:");
     let now = || Mutex::new(Instant::now());
     let watched = Arc::new(Watched {
         control: control.clone(),
@@ -299,7 +310,7 @@ async fn measure(size: Size) {
         show(name, began, &watched, cpu, clients.bytes());
     }
     println!(
-        "{:>20}: {:.0} MB now, {:.0} MB at most",
+        "{:>20}: {empty:.0} MB before the first connection, {:.0} MB now, {:.0} MB at most",
         "memory",
         memory_mb("VmRSS:"),
         memory_mb("VmHWM:"),
@@ -321,10 +332,11 @@ fn show(name: &str, began: Instant, watched: &Watched, cpu: f64, bytes: u64) {
 }
 
 /// Everything that all sidecars are told, without sending it.
-fn translate_only(whole: &Batch, size: Size) {
+fn translate_only(size: Size) {
+    let whole = batch(&mesh(size));
     let (began, cpu) = (Instant::now(), cpu_seconds());
     let control = Control::new(TrustDomain::default());
-    control.apply(whole.clone());
+    control.apply(whole);
     let applied = began.elapsed();
     let connections: Vec<Connection> = (0..size.sidecars)
         .map(|sidecar| control.connect(&Peer::Local, &node(sidecar, size)).unwrap())
@@ -378,13 +390,8 @@ struct Clients {
 impl Clients {
     fn start(address: SocketAddr, size: Size) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "clients",
-                &address.to_string(),
-                &size.sidecars.to_string(),
-                &size.services.to_string(),
-                &size.scoped.to_string(),
-            ])
+            .args(["clients", &address.to_string()])
+            .args(size.words())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

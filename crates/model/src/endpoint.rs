@@ -106,7 +106,14 @@ pub struct LeftOut {
 /// The endpoints that were asked for, kept for the life of a snapshot.
 #[derive(Debug, Default)]
 pub(crate) struct EndpointMemo {
-    known: RwLock<HashMap<MemoKey, Arc<[ServiceEndpoint]>>>,
+    known: RwLock<HashMap<MemoKey, Found>>,
+}
+
+/// The endpoints of a port, and what is left out of them.
+#[derive(Clone, Debug)]
+struct Found {
+    endpoints: Arc<[ServiceEndpoint]>,
+    left_out: Arc<[LeftOut]>,
 }
 
 /// A service (by host and object, as two of one host need not merge) and a port.
@@ -118,25 +125,20 @@ impl EndpointMemo {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let is_kept = |key: &MemoKey| !namespaces.contains(&*key.1.namespace);
         let kept = known.iter().filter(|(key, _)| is_kept(key));
-        Self { known: RwLock::new(kept.map(|(key, all)| (key.clone(), Arc::clone(all))).collect()) }
+        Self { known: RwLock::new(kept.map(|(key, all)| (key.clone(), all.clone())).collect()) }
     }
 
-    fn get(
-        &self,
-        service: &MeshService,
-        port: u16,
-        make: impl FnOnce() -> Arc<[ServiceEndpoint]>,
-    ) -> Arc<[ServiceEndpoint]> {
+    fn get(&self, service: &MeshService, port: u16, make: impl FnOnce() -> Found) -> Found {
         let key = (service.host.clone(), service.object.clone(), port);
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(found) = known.get(&key) {
-            return Arc::clone(found);
+            return found.clone();
         }
         drop(known);
         // Two may compute the same at once; the first to finish is kept, so all share one.
         let made = make();
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(known.entry(key).or_insert(made))
+        known.entry(key).or_insert(made).clone()
     }
 }
 
@@ -147,8 +149,20 @@ impl Snapshot {
     /// same snapshot gives the very same list.
     #[must_use]
     pub fn endpoints(&self, service: &MeshService, port: &MeshPort) -> Arc<[ServiceEndpoint]> {
-        let memo = &self.index().endpoint_memo;
-        memo.get(service, port.number, || self.find_endpoints(service, port).into())
+        self.found(service, port).endpoints
+    }
+
+    /// The workloads that a service means and that [`Snapshot::endpoints`] leaves out, with the reason.
+    #[must_use]
+    pub fn left_out(&self, service: &MeshService, port: &MeshPort) -> Arc<[LeftOut]> {
+        self.found(service, port).left_out
+    }
+
+    fn found(&self, service: &MeshService, port: &MeshPort) -> Found {
+        self.index().endpoint_memo.get(service, port.number, || Found {
+            endpoints: self.find_endpoints(service, port).into(),
+            left_out: self.find_left_out(service, port).into(),
+        })
     }
 
     fn find_endpoints(&self, service: &MeshService, port: &MeshPort) -> Vec<ServiceEndpoint> {
@@ -190,9 +204,7 @@ impl Snapshot {
         endpoints
     }
 
-    /// The workloads that a service means and that [`Snapshot::endpoints`] leaves out, with the reason.
-    #[must_use]
-    pub fn left_out(&self, service: &MeshService, port: &MeshPort) -> Vec<LeftOut> {
+    fn find_left_out(&self, service: &MeshService, port: &MeshPort) -> Vec<LeftOut> {
         let kind = match service.source {
             ServiceSource::Platform => "Service",
             ServiceSource::Entry => "ServiceEntry",

@@ -434,8 +434,9 @@ fn takes_mesh_tls(selection: &Selection<'_>, endpoint: &ServiceEndpoint) -> bool
 
 /// Names the workloads of a port that get no traffic.
 fn report_left_out(selection: &mut Selection<'_>, service: &MeshService, port: &MeshPort) {
-    for left_out in selection.snapshot.left_out(service, port) {
-        let fault = Fault::warning(left_out.at, left_out.why).of(left_out.resource);
+    for left_out in &*selection.snapshot.left_out(service, port) {
+        let fault = Fault::warning(left_out.at.clone(), left_out.why.clone());
+        let fault = fault.of(left_out.resource.clone());
         selection.faults.push(fault.field("spec.address"));
     }
 }
