@@ -16,7 +16,9 @@
 //! `relay`.
 
 mod attempt;
+mod authz;
 mod buffer;
+mod call;
 mod carry;
 mod client;
 mod clock;

@@ -11,6 +11,7 @@ mod checks;
 mod cluster;
 mod dns;
 mod endpoints;
+mod ext_authz;
 mod filters;
 mod hop;
 mod http;

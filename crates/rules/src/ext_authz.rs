@@ -22,8 +22,6 @@ pub struct ExtAuthz {
     pub clears_route: bool,
     /// The answer when the service cannot be asked or fails. Default 403.
     pub status_on_error: u16,
-    /// Whether an answer with malformed headers is a failure of its own (500).
-    pub validates: bool,
     /// Dynamic metadata that are sent along, by namespace.
     pub namespaces: Vec<Arc<str>>,
     /// The share of requests that is asked about.

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{Fraction, HeaderEdit, HeaderMatch, RbacFilter, StringMatcher};
+use crate::{AuthzCheck, Fraction, HeaderEdit, HeaderMatch, RbacFilter, StringMatcher};
 
 /// What a route, virtual host or table says of one HTTP filter, by the filter's name.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,8 @@ pub enum FilterSetting {
     Mutation(Arc<MutationFilter>),
     /// Other policies of who may do what.
     Rbac(Arc<RbacFilter>),
+    /// What an authorization service is told, and how much of the body.
+    Authz(Arc<AuthzCheck>),
 }
 
 /// Which origins a browser may let read responses (Envoy's CORS filter). What is absent is taken

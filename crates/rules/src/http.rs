@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    AccessLog, Cidr, FaultFilter, HealthCheckFilter, LocalRateLimit, MutationFilter, RbacFilter,
-    RouteTable,
+    AccessLog, Cidr, ExtAuthz, FaultFilter, HealthCheckFilter, LocalRateLimit, MutationFilter,
+    RbacFilter, RouteTable,
 };
 
 /// What serves HTTP on a connection (Envoy's HTTP connection manager).
@@ -132,6 +132,8 @@ pub enum HttpFilterKind {
     HealthCheck(Arc<HealthCheckFilter>),
     /// Offers endpoints other protocols in TLS than the cluster does (Istio's ALPN filter).
     Alpn(Arc<AlpnOverride>),
+    /// Asks a service whether requests may go on.
+    Authz(Arc<ExtAuthz>),
     /// Sends the request to where its route says.
     Router(RouterOptions),
 }

@@ -12,6 +12,7 @@ mod address;
 mod balance;
 mod cluster;
 mod compile;
+mod ext_authz;
 mod fault;
 mod filter;
 mod fraction;
@@ -37,6 +38,9 @@ pub use cluster::{
     Reach, RetryBudget, Selector, SlowStart, Subsets, TcpKeepalive, TcpProbe, UpstreamProtocol,
 };
 pub use compile::{Compiled, compile};
+pub use ext_authz::{
+    AuthzBody, AuthzCheck, AuthzGrpc, AuthzHttp, AuthzService, ExtAuthz, TcpAuthz,
+};
 pub use fault::Fault;
 pub use filter::{
     CorsPolicy, FaultAbort, FaultDelay, FaultFilter, FilterOverride, FilterSetting,

@@ -40,6 +40,7 @@ flags! {
     DnsResolutionFailed, "DF", "DnsResolutionFailed", "The host that the client named has no address.";
     DropOverload, "DO", "DropOverload", "Dropped because the control plane asked for it.";
     UnconditionalDropOverload, "UDO", "UnconditionalDropOverload", "Dropped as all requests are.";
+    UnauthorizedExternalService, "UAEX", "UnauthorizedExternalService", "The authorization service said no, or nothing.";
     OverloadManager, "OM", "OverloadManagerTerminated", "Too much was under way.";
 }
 

@@ -100,6 +100,16 @@ impl Buffer {
         grows
     }
 
+    /// Makes room for so many bytes in all, and for no more than that.
+    pub(super) fn grow_to(&mut self, most: usize) -> bool {
+        let wanted = (self.bytes.len() * 2).clamp(BUFFER_BYTES, most.max(BUFFER_BYTES));
+        let grows = wanted > self.bytes.len();
+        if grows {
+            self.bytes.resize(wanted, 0);
+        }
+        grows
+    }
+
     /// Whether it has grown beyond its usual size.
     pub(super) fn is_large(&self) -> bool {
         self.bytes.len() > BUFFER_BYTES

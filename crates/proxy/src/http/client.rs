@@ -39,6 +39,20 @@ impl Protocol {
     }
 }
 
+/// Why the beginning of a body did not come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unpeeked {
+    /// The client has gone.
+    Gone,
+    /// Nothing came for too long.
+    Late,
+    /// It is malformed.
+    Malformed,
+}
+
+/// How long a client may be silent within a body where the manager says nothing.
+pub(super) const BODY_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(300);
+
 /// Who has sent the request on the desk: an HTTP/1 connection, or one stream of HTTP/2.
 pub(super) trait Client {
     /// What does not change while the connection lives.
@@ -51,6 +65,17 @@ pub(super) trait Client {
         plan: &Plan<'_>,
         trace: &mut Trace<'_>,
     ) -> Result<bool, Box<Reply<'static>>>;
+
+    /// Waits until so many bytes of the request's content have come, or all of it, and leaves them
+    /// where they are: they still go on. Returns what has come, and whether that is all.
+    async fn peek_body(
+        &mut self,
+        desk: &mut Desk,
+        enough: usize,
+    ) -> Result<(Vec<u8>, bool), Unpeeked>;
+
+    /// How much of the request's content has come, and whether that is all; nothing is taken.
+    fn arrived(&self, desk: &Desk) -> (usize, bool);
 
     /// The whole body of the request as HTTP/1 frames it by the head on the desk, when all of it has
     /// come and is kept.

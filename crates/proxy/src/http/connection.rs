@@ -15,15 +15,17 @@ use std::{
 };
 
 use bytes::BytesMut;
-use sluis_http1::{HeadError, Method};
+use sluis_http1::{Body, HeadError, Known, Method};
 use sluis_rules::Codec;
 use tokio::{io::AsyncWrite as _, time::Instant};
 
 use super::{
     attempt::Finish,
-    client::{Client, Protocol, framed},
+    buffer::{BUFFER_BYTES_MAX, Outgoing},
+    client::{BODY_WAIT_MAX, Client, Protocol, Unpeeked, framed},
     clock::{Clock, earlier},
     decide::Plan,
+    direct::CONTINUE,
     edge::Site,
     exchange::{exchange, refuse},
     failure::Failure,
@@ -341,6 +343,55 @@ impl Client for Connection {
         trace.received = taken.content as u64;
         desk.input.mark(taken.len, taken.dropped);
         Ok(desk.request_body.is_done())
+    }
+
+    async fn peek_body(
+        &mut self,
+        desk: &mut Desk,
+        enough: usize,
+    ) -> Result<(Vec<u8>, bool), Unpeeked> {
+        let manager = &self.place.program.manager;
+        let wait = manager.stream_idle_timeout.unwrap_or(BODY_WAIT_MAX);
+        if desk.request.expects_continue() == Some(true) && !manager.proxy_100_continue {
+            desk.request.fields.remove(Known::Expect);
+            let mut out = Outgoing::default();
+            out.bytes.extend_from_slice(CONTINUE);
+            let deadline = Instant::now() + wait;
+            if !flight::send(&mut self.io, &mut out, &mut self.clock, deadline).await {
+                return Err(Unpeeked::Gone);
+            }
+        }
+        // Chunks may be as small as their framing is long; smaller ones are not held.
+        let bytes_max = BUFFER_BYTES_MAX + 2 * enough;
+        let mut body = Body::new(desk.request.framing());
+        let (mut content, mut at) = (Vec::new(), 0);
+        loop {
+            let unread = &desk.input.unread()[at..];
+            let taken = body.take_content(unread, &mut content);
+            at += taken.map_err(|_| Unpeeked::Malformed)?;
+            if body.is_done() || content.len() >= enough {
+                return Ok((content, body.is_done()));
+            }
+            if !desk.input.has_room() && !desk.input.grow_to(bytes_max) {
+                return Ok((content, false));
+            }
+            let deadline = Some(Instant::now() + wait);
+            let (io, clock, input) = (&mut self.io, &mut self.clock, &mut desk.input);
+            let read = poll_fn(|cx| match input.poll_fill(cx, io) {
+                Poll::Ready(read) => Poll::Ready(read.map_err(|_| Unpeeked::Gone)),
+                Poll::Pending => clock.poll_until(cx, deadline).map(|()| Err(Unpeeked::Late)),
+            });
+            if read.await? == 0 {
+                return Err(Unpeeked::Gone);
+            }
+        }
+    }
+
+    fn arrived(&self, desk: &Desk) -> (usize, bool) {
+        let mut body = Body::new(desk.request.framing());
+        let mut content = Vec::new();
+        let taken = body.take_content(desk.input.unread(), &mut content);
+        (content.len(), taken.is_ok() && body.is_done())
     }
 
     fn whole_body(&self, desk: &Desk) -> Option<Vec<u8>> {

@@ -13,6 +13,7 @@ use sluis_rules::{
 };
 
 use super::{
+    client::Client,
     edge::{self, Path, Site},
     facts::Facts,
     filters,
@@ -66,7 +67,7 @@ type Verdict<'c, T> = Result<T, Box<Reply<'c>>>;
 
 /// Decides, bringing the head into the form in which it will be forwarded.
 pub(super) async fn decide<'c>(
-    site: Site<'_>,
+    (client, site): (&mut impl Client, Site<'_>),
     desk: &mut Desk,
     config: &'c Config,
     manager: &'c HttpManager,
@@ -98,7 +99,7 @@ pub(super) async fn decide<'c>(
         }
     }
     let table = config.runtime.routes_of(manager).map(|table| &**table);
-    let found = filters::on_request(site, table, config, desk, trace).await?;
+    let found = filters::on_request(site, table, config, client, (desk, trace)).await?;
     let matched = found.map_err(|none| no_route(none, &desk.request))?;
     trace.route = Some(matched.route);
     match &matched.route.action {

@@ -31,7 +31,7 @@ pub(super) async fn exchange(client: &mut impl Client, desk: &mut Desk) -> After
     let mut trace =
         Trace::new(now, place.worker.wall_now(), (site.protocol, desk.request.method()));
     place.worker.stats().inc(Counter::HttpRqTotal);
-    let outcome = match decide(site, desk, &config, manager, &mut trace).await {
+    let outcome = match decide((&mut *client, site), desk, &config, manager, &mut trace).await {
         Ok(plan) => forward(client, site, desk, &plan, &mut trace).await,
         Err(reply) => Outcome::Reply(reply),
     };
@@ -86,8 +86,8 @@ async fn answer(
     }
     // A body that was not read would be taken for the next request.
     let is_read = trace.request_end.is_some() || client.drop_body(desk, trace);
-    let closes =
-        reply.closes || !is_read || is_early(site, desk, trace) || client.must_close(site, desk);
+    let is_early = !reply.is_waited && is_early(site, desk, trace);
+    let closes = reply.closes || !is_read || is_early || client.must_close(site, desk);
     let has_body = match respond::answer(site, desk, reply, trace) {
         Ok(has_body) => has_body,
         Err(unsent) => {

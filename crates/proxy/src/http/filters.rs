@@ -5,6 +5,7 @@
 //! Never: forwards what a filter failed on, or what a filter that cannot run should have seen.
 
 mod cors;
+mod ext_authz;
 mod fault;
 mod lua;
 mod mutation;
@@ -21,6 +22,7 @@ use sluis_script::{CompileError, Host, Script};
 use tracing::error;
 
 use super::{
+    client::Client,
     decide::{Found, cluster_of, find},
     edge::Site,
     reply::Reply,
@@ -29,6 +31,7 @@ use super::{
     trace::Trace,
 };
 use crate::{access_log::Flag, config::Config, stats::Counter, worker::Worker};
+use ext_authz::Authz;
 use fault::Fault;
 use lua::Lua;
 use rate_limit::RateLimit;
@@ -72,6 +75,7 @@ enum Kind {
     Mutation(Arc<MutationFilter>),
     HealthCheck(Arc<HealthCheckFilter>),
     Rbac(Box<Rbac>),
+    Authz(Box<Authz>),
     /// It cannot run: every request that it should see is answered 500.
     Failed,
 }
@@ -90,6 +94,7 @@ impl Filter {
             HttpFilterKind::Rbac(own) => {
                 Kind::Rbac(Box::new(Rbac::new(own, manager, &filter.name)))
             }
+            HttpFilterKind::Authz(own) => Kind::Authz(Box::new(Authz::new(own))),
             HttpFilterKind::HealthCheck(own) => Kind::HealthCheck(Arc::clone(own)),
         };
         Some(Self { name: Arc::clone(&filter.name), is_disabled: filter.disabled, kind })
@@ -151,6 +156,7 @@ pub(super) struct Marks {
     cors: cors::Mark,
     limited: rate_limit::Mark,
     suffering: Option<fault::Suffering>,
+    authz: ext_authz::Mark,
     /// Cookies that keep the client at its endpoint.
     pub(super) cookies: Vec<String>,
 }
@@ -168,8 +174,8 @@ pub(super) async fn on_request<'c>(
     site: Site<'_>,
     table: Option<&'c RouteTable>,
     config: &'c Config,
-    desk: &mut Desk,
-    trace: &mut Trace<'c>,
+    client: &mut impl Client,
+    (desk, trace): (&mut Desk, &mut Trace<'c>),
 ) -> Result<Found<'c>, Box<Reply<'c>>> {
     let mut found = find(site, table, &desk.request, &trace.metadata);
     note(site, config, &found, desk, trace);
@@ -198,6 +204,16 @@ pub(super) async fn on_request<'c>(
             Kind::RateLimit(limit) => limit.on_request(name, stage, desk)?,
             Kind::Mutation(own) => mutation::on_request(own, name, stage, desk)?,
             Kind::Rbac(rbac) => rbac.on_request(name, site, matched, desk, trace)?,
+            Kind::Authz(authz) => {
+                let who = (name, site);
+                let clears =
+                    authz.on_request(who, matched, config, client, (&mut *desk, &mut *trace));
+                // Large, and rare among filters.
+                if Box::pin(clears).await? {
+                    found = find(site, table, &desk.request, &trace.metadata);
+                    note(site, config, &found, desk, trace);
+                }
+            }
             Kind::HealthCheck(own) => {
                 let facts = site.facts(&desk.request);
                 if own.headers.iter().all(|header| header.matches(&facts)) {
@@ -243,6 +259,7 @@ pub(super) fn on_response(stage: Stage<'_, '_>, desk: &mut Desk) -> Result<(), U
             Kind::Lua(lua) => lua.on_response(stage, desk)?,
             Kind::Cors => cors::on_response(desk)?,
             Kind::Fault(_) | Kind::HealthCheck(_) | Kind::Rbac(_) => {}
+            Kind::Authz(_) => Authz::on_response(desk)?,
             Kind::RateLimit(_) => RateLimit::on_response(stage, desk)?,
             Kind::Mutation(own) => mutation::on_response(own, &filter.name, stage, desk)?,
             Kind::Failed => return Err(Unsent::Fault),

@@ -8,6 +8,7 @@
 //!   connection ──stream──▶ Stream ──▶ exchange (shared) ──▶ relay ──▶ session ──▶ endpoint
 //! ```
 
+pub(super) mod call;
 pub(super) mod connection;
 pub(super) mod copy;
 pub(super) mod endpoint;

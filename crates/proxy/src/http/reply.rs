@@ -26,6 +26,8 @@ pub(super) struct Reply<'c> {
     pub(super) grpc_status: Option<u32>,
     /// Whether tries to get a response are told of.
     pub(super) tells_attempts: bool,
+    /// Whether it was waited for: the request has gone on coming meanwhile.
+    pub(super) is_waited: bool,
     /// Whether the route's mutations are left out.
     pub(super) is_unchanged: bool,
     /// Whether filters and mutations are left out, because one of them made it or failed.
@@ -45,6 +47,7 @@ impl<'c> Reply<'c> {
             closes: false,
             grpc_status: None,
             tells_attempts: false,
+            is_waited: false,
             is_unchanged: false,
             is_plain: false,
         }

@@ -10,8 +10,10 @@
 mod harness;
 
 mod actions;
+mod authz;
 mod conditions;
 mod edges;
 mod injected;
 mod pair;
+mod service;
 mod timing;

@@ -1,5 +1,7 @@
 //! The filters that ask an authorization service.
 
+#![expect(deprecated, reason = "deprecated fields must be looked at to be refused or understood")]
+
 use std::{sync::Arc, time::Duration};
 
 use envoy_types::pb::{
@@ -50,15 +52,15 @@ pub(super) fn http(at: &At<'_>, any: &Any) -> Option<ExtAuthz> {
     fields!(at, &filter => PbAuthz {
         use {
             transport_api_version, failure_mode_allow, failure_mode_allow_header_add,
-            with_request_body, clear_route_cache, status_on_error, validate_mutations,
+            with_request_body, clear_route_cache, status_on_error,
             metadata_context_namespaces, filter_enabled, filter_enabled_metadata, deny_at_disable,
             include_peer_certificate, include_tls_session, allowed_headers, disallowed_headers,
             encode_raw_headers, enable_dynamic_metadata_ingestion, max_denied_response_body_bytes,
             services,
         }
-        // Statistics and tracing; our limits on headers always hold.
+        // Statistics and tracing; what cannot stand in a head always makes the answer invalid.
         accept {
-            stat_prefix, charge_cluster_response_stats, filter_metadata, emit_filter_state_stats,
+            stat_prefix, validate_mutations, charge_cluster_response_stats, filter_metadata, emit_filter_state_stats,
             emit_client_span, enforce_response_header_limits,
         }
         refuse {
@@ -101,7 +103,6 @@ pub(super) fn http(at: &At<'_>, any: &Any) -> Option<ExtAuthz> {
         status_on_error: status_on_error
             .as_ref()
             .map_or(FORBIDDEN, |status| status_of(&at.field("status_on_error"), status.code)),
-        validates: *validate_mutations,
         namespaces: texts(metadata_context_namespaces),
         enabled,
         enabled_metadata,

@@ -29,7 +29,7 @@ use prost::Message;
 
 use super::{
     at::{At, fields, message_of},
-    messages, rbac,
+    ext_authz, messages, rbac,
     routes::matches,
 };
 use crate::{
@@ -108,6 +108,9 @@ fn setting(at: &At<'_>, any: &Any, may_wrap: bool) -> Option<FilterSetting> {
         }
         "envoy.extensions.filters.http.rbac.v3.RBACPerRoute" => {
             Some(FilterSetting::Rbac(Arc::new(rbac::per_route(at, any)?)))
+        }
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute" => {
+            ext_authz::per_route(at, any)
         }
         other => {
             at.fault(format!("{other} is not supported"));

@@ -29,7 +29,7 @@ use envoy_types::pb::{
 use super::{
     access_log::access_logs,
     at::{At, fields, message_of},
-    dns, filters, messages, rbac, routes,
+    dns, ext_authz, filters, messages, rbac, routes,
 };
 use crate::{
     ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
@@ -58,6 +58,7 @@ const RATE_LIMIT: &str = "envoy.extensions.filters.http.local_ratelimit.v3.Local
 const MUTATION: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
 const ALPN: &str = "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig";
 const RBAC: &str = "envoy.extensions.filters.http.rbac.v3.RBAC";
+const EXT_AUTHZ: &str = "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz";
 const HEALTH_CHECK: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
 
 /// Filters that change nothing on the wire, so that leaving them out changes nothing but
@@ -494,6 +495,7 @@ fn http_filter(at: &At<'_>, filter: &PbFilter) -> Option<HttpFilter> {
         RATE_LIMIT => HttpFilterKind::RateLimit(Arc::new(filters::rate_limit(at, any)?)),
         MUTATION => HttpFilterKind::Mutation(Arc::new(filters::mutation(at, any)?)),
         ALPN => HttpFilterKind::Alpn(Arc::new(filters::alpn(at, any)?)),
+        EXT_AUTHZ => HttpFilterKind::Authz(Arc::new(ext_authz::http(at, any)?)),
         HEALTH_CHECK => HttpFilterKind::HealthCheck(Arc::new(filters::health_check(at, any)?)),
         RBAC => HttpFilterKind::Rbac(Arc::new(rbac::http_filter(at, any)?)),
         // The cluster resolves names itself, by the settings of its own.

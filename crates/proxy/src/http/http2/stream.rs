@@ -2,6 +2,7 @@
 
 use std::{
     cell::Cell,
+    collections::VecDeque,
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -20,7 +21,7 @@ use crate::{
     http::{
         attempt::Finish,
         carry::{Start, carry},
-        client::{Client, framed},
+        client::{BODY_WAIT_MAX, Client, Unpeeked, framed},
         clock::Clock,
         connection::{After, Place},
         decide::Plan,
@@ -73,7 +74,8 @@ pub(super) async fn serve(
     };
     drop(request);
     let is_bodiless = ends == Ends::Here;
-    let side = Side { recv, respond, send: None, is_done: false };
+    let (ahead, passed_ahead) = (VecDeque::new(), 0);
+    let side = Side { recv, respond, send: None, is_done: false, ahead, passed_ahead };
     let mut stream =
         Stream { place, side, clock: Clock::new(start), is_bodiless, was_reset: false };
     match read {
@@ -126,6 +128,46 @@ impl Client for Stream {
     ) -> Result<bool, Box<Reply<'static>>> {
         trace.is_body_begun = true;
         Ok(self.side.recv.is_end_stream())
+    }
+
+    async fn peek_body(
+        &mut self,
+        desk: &mut Desk,
+        enough: usize,
+    ) -> Result<(Vec<u8>, bool), Unpeeked> {
+        let manager = &self.place.program.manager;
+        let wait = manager.stream_idle_timeout.unwrap_or(BODY_WAIT_MAX);
+        if desk.request.expects_continue() == Some(true) && !manager.proxy_100_continue {
+            desk.request.fields.remove(Known::Expect);
+            self.side.interim(desk, 100, false).map_err(|_| Unpeeked::Gone)?;
+        }
+        let (side, clock) = (&mut self.side, &mut self.clock);
+        let mut content = Vec::new();
+        while content.len() < enough {
+            let deadline = Some(Instant::now() + wait);
+            let piece = std::future::poll_fn(|cx| match poll_piece(&mut side.recv, cx) {
+                Poll::Ready(piece) => Poll::Ready(piece.map_err(|_| Unpeeked::Gone)),
+                Poll::Pending => clock.poll_until(cx, deadline).map(|()| Err(Unpeeked::Late)),
+            });
+            let piece = piece.await?;
+            let mut is_last = true;
+            if let Piece::Data(data, ends) = &piece {
+                is_last = *ends;
+                content.extend_from_slice(data);
+                // The client may send on: what is held is bounded by what is wanted.
+                pass(&mut side.recv, data.len());
+                side.passed_ahead += data.len();
+            }
+            side.ahead.push_back(piece);
+            if is_last {
+                return Ok((content, true));
+            }
+        }
+        Ok((content, false))
+    }
+
+    fn arrived(&self, _: &Desk) -> (usize, bool) {
+        (0, self.side.recv.is_end_stream())
     }
 
     fn whole_body(&self, desk: &Desk) -> Option<Vec<u8>> {
@@ -223,6 +265,10 @@ struct Side {
     send: Option<SendStream<Bytes>>,
     /// Whether our half has ended.
     is_done: bool,
+    /// What a filter has looked at already.
+    ahead: VecDeque<Piece>,
+    /// How many bytes of it the client has been told of already.
+    passed_ahead: usize,
 }
 
 impl Side {
@@ -243,11 +289,16 @@ impl Side {
 
 impl Source for Side {
     fn poll_piece(&mut self, cx: &mut Context<'_>, _: &mut Desk) -> Poll<Result<Piece, Fault>> {
-        poll_piece(&mut self.recv, cx)
+        match self.ahead.pop_front() {
+            Some(piece) => Poll::Ready(Ok(piece)),
+            None => poll_piece(&mut self.recv, cx),
+        }
     }
 
     fn passed(&mut self, len: usize) {
-        pass(&mut self.recv, len);
+        let told = len.min(self.passed_ahead);
+        self.passed_ahead -= told;
+        pass(&mut self.recv, len - told);
     }
 }
 
