@@ -31,6 +31,16 @@ def traffic_split_by_envoy(options):
     return demo(options, "traffic-split", "--gateway", "envoy")
 
 
+def egress_policy(options):
+    """Each application reaches the hosts that policies give it, by two hands, and the logs tell the rule."""
+    return demo(options, "egress-policy")
+
+
+def egress_policy_by_envoy(options):
+    """The same with real Envoys everywhere."""
+    return demo(options, "egress-policy", "--sidecar", "envoy", "--gateway", "envoy")
+
+
 def hsm(options):
     """Raw TCP reaches the HSM through the gateway by mutual TLS, for labelled workloads only."""
     return demo(options, "hsm-egress")
@@ -46,4 +56,7 @@ def hsm_mixed(options):
     return demo(options, "hsm-egress", "--gateway", "envoy")
 
 
-ALL = [tls_origination, tls_origination_by_envoy, traffic_split, traffic_split_by_envoy, hsm, hsm_by_envoy, hsm_mixed]
+ALL = [
+    tls_origination, tls_origination_by_envoy, traffic_split, traffic_split_by_envoy, egress_policy,
+    egress_policy_by_envoy, hsm, hsm_by_envoy, hsm_mixed,
+]

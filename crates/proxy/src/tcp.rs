@@ -223,6 +223,7 @@ fn context<'p>(proxy: &'p TcpProxy, facts: &'p ConnectionFacts) -> ConnectContex
         labels: proxy.labels.as_ref(),
         target: target.map(|(port, host)| Target { host, port: Some(port), sni: None }),
         tunnel: proxy.tunnel.as_ref(),
+        server_name: facts.sni.as_deref().filter(|_| proxy.passes_name),
         ..own
     }
 }

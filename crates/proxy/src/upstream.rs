@@ -42,6 +42,8 @@ pub struct ConnectContext<'a> {
     pub attempt: u32,
     /// Whose limits count.
     pub priority: Priority,
+    /// The server name to ask for in TLS in the place of the one that its settings say.
+    pub server_name: Option<&'a str>,
     /// The protocol to offer where TLS settings name none.
     pub offers: Option<&'static str>,
     /// What to offer in TLS in the place of what the cluster offers.

@@ -144,6 +144,8 @@ pub struct TcpProxy {
     pub tunnel: Option<Tunnel>,
     /// The port of the host that the client's hello names, for dynamic clusters.
     pub sni_port: Option<u16>,
+    /// Whether the server name of the client's hello is that of the TLS towards the endpoint.
+    pub passes_name: bool,
     /// One line per connection goes to each.
     pub access_logs: Vec<AccessLog>,
 }

@@ -12,7 +12,7 @@ use std::{
 
 use sluis_envoy::{Encoded, EncodedSet, Kind, WeakKindSet};
 use sluis_model::{Changes, MeshService, Snapshot};
-use sluis_resources::{Fault, Key, Kind as ResourceKind, Resolution};
+use sluis_resources::{AuthorizationAction, Fault, Key, Kind as ResourceKind, Resolution};
 use sluis_translate::{
     CLIENT_TLS, Known, Marks, Part, ProxyView, render_encoded, select_clusters, select_part,
 };
@@ -98,7 +98,7 @@ impl Told {
         shelf: &Shelf,
     ) -> Option<Arc<Self>> {
         match self.part {
-            Part::Inbound if !self.concerns_inbound(changes) => Some(Arc::clone(self)),
+            Part::Inbound if !self.concerns_inbound(changes, snapshot) => Some(Arc::clone(self)),
             Part::Outbound if changes.keys().all(|key| is_endpoint(key.kind)) => {
                 self.with_endpoints(changes, snapshot, shelf)
             }
@@ -108,13 +108,17 @@ impl Told {
 
     /// Whether a change may bear on what the workload receives: not what other workloads are or where
     /// clients are led, nor services of other namespaces.
-    fn concerns_inbound(&self, changes: &Changes) -> bool {
+    fn concerns_inbound(&self, changes: &Changes, snapshot: &Snapshot) -> bool {
         let own = &self.view.name;
+        // Another server that decides may be of any namespace.
+        let asks = snapshot
+            .authorization_policies(&own.namespace, &self.view.labels)
+            .any(|policy| matches!(policy.spec().action, AuthorizationAction::Custom(_)));
         let concerns = |key: &Key| match key.kind {
             ResourceKind::VirtualService | ResourceKind::Gateway => false,
             ResourceKind::WorkloadEntry | ResourceKind::Pod => key.name == *own,
             ResourceKind::EndpointSlice | ResourceKind::Service | ResourceKind::ServiceEntry => {
-                key.name.namespace == own.namespace
+                asks || key.name.namespace == own.namespace
             }
             _ => true,
         };

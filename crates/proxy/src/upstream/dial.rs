@@ -60,7 +60,7 @@ async fn start_tls(
         .ok_or_else(|| fault("the cluster's TLS settings cannot be used".to_owned()))?;
     let host = context.host.filter(|host| backend.auto_sni && !is_ip(host));
     let endpoint_name = pick.hostname().filter(|_| settings.auto_host_sni);
-    let sni = host.or(endpoint_name.map(|name| &**name));
+    let sni = context.server_name.or(host).or(endpoint_name.map(|name| &**name));
     let own = context.offers.filter(|_| settings.alpn.is_empty());
     let offering = match context.alpn {
         Some(list) => Some(tls.offering(list)),

@@ -24,7 +24,7 @@ use super::{
     access_log::access_logs,
     at::{At, fields, message_of, refuse},
     http, messages, rbac,
-    tcp::{sni_forward, tcp_proxy},
+    tcp::{passes_name as name_filter, sni_forward, tcp_proxy},
     tls,
 };
 use crate::{
@@ -310,7 +310,7 @@ fn ports(
 fn network(at: &At<'_>, filters: &[Filter]) -> (Vec<Arc<NetworkRbac>>, Option<Network>) {
     let mut rbac = Vec::new();
     let mut network = None;
-    let mut sni_port = None;
+    let (mut sni_port, mut passes_name) = (None, false);
     for (index, filter) in filters.iter().enumerate() {
         let at = at.nth(index);
         let any = match &filter.config_type {
@@ -328,13 +328,20 @@ fn network(at: &At<'_>, filters: &[Filter]) -> (Vec<Arc<NetworkRbac>>, Option<Ne
         let at = at.field("typed_config");
         let found = match message_of(any) {
             "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => tcp_proxy(&at, any)
-                .map(|proxy| Network::Tcp(Arc::new(TcpProxy { sni_port, ..proxy }))),
+                .map(|proxy| Network::Tcp(Arc::new(TcpProxy { sni_port, passes_name, ..proxy }))),
             "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" => {
                 http::manager(&at, any).map(|manager| Network::Http(Arc::new(manager)))
             }
             "envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig" => {
                 // It comes before the filter that serves the connection.
                 sni_port = sni_forward(&at, any);
+                if index + 1 == filters.len() {
+                    place.fault("serves nothing by itself");
+                }
+                continue;
+            }
+            "envoy.extensions.filters.network.set_filter_state.v3.Config" => {
+                passes_name |= name_filter(&at, any);
                 if index + 1 == filters.len() {
                     place.fault("serves nothing by itself");
                 }

@@ -6,7 +6,13 @@ use std::time::Duration;
 
 use envoy_types::pb::{
     envoy::{
+        config::core::v3::{data_source::Specifier, substitution_format_string::Format},
+        extensions::filters::common::set_filter_state::v3::{
+            FilterStateValue,
+            filter_state_value::{Key as StateKey, Value as StateValue},
+        },
         extensions::filters::network::{
+            set_filter_state::v3::Config as SetFilterState,
             sni_dynamic_forward_proxy::v3::{
                 FilterConfig as SniForward, filter_config::PortSpecifier as SniPort,
             },
@@ -32,6 +38,9 @@ use crate::{
     HeaderMutations, HeaderText, TcpProxy, TcpTarget, Tunnel, WeightedCluster, WeightedClusters,
 };
 
+/// Envoy's name for the server name of the TLS towards the endpoint.
+const UPSTREAM_SERVER_NAME: &str = "envoy.network.upstream_server_name";
+
 const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The port of the host that a client's hello names.
@@ -56,6 +65,45 @@ pub(super) fn sni_forward(at: &At<'_>, any: &Any) -> Option<u16> {
         None => at.field("dns_cache_config").fault("is missing"),
     }
     port
+}
+
+/// The filter that has the server name of the client's hello be that of the TLS towards the endpoint:
+/// the one use of filter state that is known here.
+pub(super) fn passes_name(at: &At<'_>, any: &Any) -> bool {
+    let Some(filter) = at.unpack::<SetFilterState>(any) else { return false };
+    fields!(at, &filter => SetFilterState {
+        use { on_new_connection }
+        accept {}
+        refuse { on_downstream_tls_handshake, on_downstream_data }
+    });
+    let at = at.field("on_new_connection");
+    let [value] = on_new_connection.as_slice() else {
+        at.fault("must hold one value");
+        return false;
+    };
+    let at = at.nth(0);
+    fields!(&at, value => FilterStateValue {
+        use { key, value }
+        accept { shared_with_upstream, skip_if_empty, read_only, factory_key }
+        refuse {}
+    });
+    let is_key = matches!(key, Some(StateKey::ObjectKey(key)) if key == UPSTREAM_SERVER_NAME);
+    let format = match value {
+        Some(StateValue::FormatString(format)) => match &format.format {
+            Some(Format::TextFormatSource(source)) => match &source.specifier {
+                Some(Specifier::InlineString(text)) => Some(text),
+                _ => None,
+            },
+            Some(Format::TextFormat(text)) => Some(text),
+            _ => None,
+        },
+        None => None,
+    };
+    let is_name = format.is_some_and(|format| format == "%REQUESTED_SERVER_NAME%");
+    if !is_key || !is_name {
+        at.fault(format!("only {UPSTREAM_SERVER_NAME}: %REQUESTED_SERVER_NAME% is supported"));
+    }
+    is_key && is_name
 }
 
 pub(super) fn tcp_proxy(at: &At<'_>, any: &Any) -> Option<TcpProxy> {
@@ -118,6 +166,7 @@ pub(super) fn tcp_proxy(at: &At<'_>, any: &Any) -> Option<TcpProxy> {
             .as_ref()
             .and_then(|config| tunnel(&at.field("tunneling_config"), config)),
         sni_port: None,
+        passes_name: false,
         access_logs: access_logs(&at.field("access_log"), access_log),
     })
 }

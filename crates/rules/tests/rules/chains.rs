@@ -27,6 +27,29 @@ fn listener(chains: Value) -> std::sync::Arc<Runtime> {
     )])
 }
 
+#[test]
+fn a_filter_passes_the_clients_server_name_on_and_no_other_state() {
+    let check = |key: &str, format: &str, expected: Option<&str>| {
+        let filter = json!({ "name": "state", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.set_filter_state.v3.Config",
+            "on_new_connection": [{ "object_key": key, "format_string": {
+                "text_format_source": { "inline_string": format } } }] } });
+        let chains = json!([{ "name": "a", "filters": [filter, tcp()] }]);
+        let all = [(
+            Kind::Listener,
+            json!({ "name": "l", "address": address("0.0.0.0", 15001), "filter_chains": chains }),
+        )];
+        match expected {
+            Some(fault) => assert!(faults(&all).contains(fault), "{:?}", faults(&all)),
+            None => drop(runtime(&all)),
+        }
+    };
+    let key = "envoy.network.upstream_server_name";
+    check(key, "%REQUESTED_SERVER_NAME%", None);
+    check(key, "fixed.example.com", Some("only envoy.network.upstream_server_name"));
+    check("other", "%REQUESTED_SERVER_NAME%", Some("only envoy.network.upstream_server_name"));
+}
+
 /// A connection from 10.0.0.9:999 to 10.1.2.3:443 about which nothing was found.
 fn facts() -> ConnectionFacts<'static> {
     ConnectionFacts {

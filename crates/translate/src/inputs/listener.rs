@@ -115,6 +115,8 @@ pub struct TcpOptions {
     /// When the server name that the client asks for is resolved: which addresses are used, and the
     /// port that is connected to.
     pub dynamic: Option<(DnsFamily, u16)>,
+    /// Whether the server name that the client asks for is that of the TLS towards the endpoint.
+    pub passes_name: bool,
 }
 
 /// A tunnel through an HTTP proxy.

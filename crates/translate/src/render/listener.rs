@@ -5,13 +5,20 @@ use std::{sync::Arc, time::Duration};
 use envoy_types::pb::{
     envoy::{
         config::{
-            core::v3::{Address, Pipe, TrafficDirection, address},
+            core::v3::{
+                Address, Pipe, SubstitutionFormatString, TrafficDirection, address,
+                substitution_format_string::Format,
+            },
             listener::v3::{
                 Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter,
                 listener_filter,
             },
         },
         extensions::filters::{
+            common::set_filter_state::v3::{
+                FilterStateValue,
+                filter_state_value::{Key as StateKey, Value as StateValue},
+            },
             http::{
                 cors::v3::Cors,
                 fault::v3::HttpFault,
@@ -33,6 +40,7 @@ use envoy_types::pb::{
                     },
                     http_filter,
                 },
+                set_filter_state::v3::Config as SetFilterState,
                 tcp_proxy::v3::{
                     TcpProxy,
                     tcp_proxy::{
@@ -215,6 +223,10 @@ fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
     if input.is_plain_only {
         "raw_buffer".clone_into(&mut claims.transport_protocol);
     }
+    let passing = match &input.handler {
+        Handler::Tcp { options, .. } => options.passes_name.then(pass_name),
+        Handler::Http { .. } => None,
+    };
     let dynamic = match &input.handler {
         Handler::Tcp { options, .. } => options.dynamic.map(|(family, port)| {
             let config = dynamic::sni_filter(family, port);
@@ -246,7 +258,7 @@ fn filter_chain(input: &ChainInput, mesh: &MeshInputs) -> FilterChain {
     FilterChain {
         name: input.name.clone(),
         filter_chain_match: (claims != FilterChainMatch::default()).then_some(claims),
-        filters: policies.into_iter().chain(dynamic).chain([filter]).collect(),
+        filters: policies.into_iter().chain(passing).chain(dynamic).chain([filter]).collect(),
         transport_socket: input.tls.as_ref().map(server_tls::downstream),
         metadata: wrap::metadata(input.config.as_deref()),
         ..FilterChain::default()
@@ -396,6 +408,21 @@ fn tcp_proxy_with(
             ..TcpProxy::default()
         },
     )
+}
+
+/// The filter that has the client's server name be that of the TLS towards the endpoint.
+fn pass_name() -> Filter {
+    let format = SubstitutionFormatString {
+        format: Some(Format::TextFormatSource(wrap::inline("%REQUESTED_SERVER_NAME%"))),
+        ..SubstitutionFormatString::default()
+    };
+    let value = FilterStateValue {
+        key: Some(StateKey::ObjectKey("envoy.network.upstream_server_name".to_owned())),
+        value: Some(StateValue::FormatString(format)),
+        ..FilterStateValue::default()
+    };
+    let config = SetFilterState { on_new_connection: vec![value], ..SetFilterState::default() };
+    network_filter("envoy.filters.network.set_filter_state", &config)
 }
 
 fn by_source() -> HashPolicy {

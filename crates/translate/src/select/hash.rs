@@ -5,7 +5,8 @@
 //! Never: chooses the cluster's own settings; those are `cluster`'s.
 
 use sluis_model::{Policy, PortTarget};
-use sluis_resources::{HashKey, L4Destination, Meta, Resolution, TunnelMethod};
+use sluis_nouns::HostPattern;
+use sluis_resources::{ClientTlsMode, HashKey, L4Destination, Meta, Resolution, TunnelMethod};
 
 use super::{Selection, destination::ClusterKey};
 use crate::{DnsFamily, HashInput, TcpOptions, TunnelInput};
@@ -56,7 +57,33 @@ impl Selection<'_> {
             connection_duration_max: tcp.max_connection_duration,
             tunnel: self.tunnel(key),
             dynamic: self.dynamic(key),
+            passes_name: false,
         }
+    }
+
+    /// The options of connections that come under one of several server names.
+    ///
+    /// Where the mesh's own TLS towards the first destination has no server name written for it, it has
+    /// the client's: a gateway then knows which of the names is meant. Istio's own name for it,
+    /// `outbound_.PORT_.SUBSET_.HOST`, tells a gateway nothing of a wildcard.
+    pub(super) fn named_options(
+        &mut self,
+        meta: &Meta,
+        routes: &[L4Destination],
+        listener_port: u16,
+        names: &[HostPattern],
+    ) -> TcpOptions {
+        let options = self.l4_options(meta, routes, listener_port);
+        let Some(route) = routes.first().filter(|_| names.iter().any(HostPattern::is_wildcard))
+        else {
+            return options;
+        };
+        let key = self.destination(meta, &route.destination, listener_port);
+        let passes_name = self
+            .policy_of(&key)
+            .tls
+            .is_some_and(|tls| tls.mode == ClientTlsMode::IstioMutual && tls.sni.is_none());
+        TcpOptions { passes_name, ..options }
     }
 
     fn tunnel(&self, key: &ClusterKey) -> Option<TunnelInput> {

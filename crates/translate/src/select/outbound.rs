@@ -73,7 +73,8 @@ fn tls_chains(
         for wanted in matches {
             let targets = selection.l4_targets(meta, &route.route, port.number, &wanted.sni_hosts);
             let subnets = claimed(&wanted.destination_subnets, service);
-            let options = selection.l4_options(meta, &route.route, port.number);
+            let options =
+                selection.named_options(meta, &route.route, port.number, &wanted.sni_hosts);
             let mut chain = tcp_chain(service, port, targets, options, subnets);
             chain.server_names = matchable(selection, owned, &wanted.sni_hosts);
             chain.config = Some(config_path("virtual-service", meta));
