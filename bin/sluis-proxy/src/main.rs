@@ -148,7 +148,8 @@ impl AgentArguments {
         };
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_all().build().context("runtime")?;
-        let agent = Agent::new(renewal, store, self.sds.clone());
+        let agent = Agent::new(renewal, store, self.sds.clone())
+            .with_workload_api(bootstrap.path("SLUIS_WORKLOAD_API"));
         runtime
             .block_on(agent.run(process::stopped()))
             .with_context(|| format!("SDS on {}", self.sds.display()))

@@ -25,6 +25,9 @@ pub(crate) struct JailPlan {
     pub names: PathBuf,
     /// Paths that the jail must not show.
     pub hidden: Vec<PathBuf>,
+    /// The socket of the workload's own Workload API.
+    #[serde(default)]
+    pub workload_api: Option<PathBuf>,
     /// Variables that gateways get as secrets, and that the jail must not inherit.
     pub secret_variables: Vec<String>,
 }

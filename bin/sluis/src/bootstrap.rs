@@ -20,6 +20,9 @@ pub(crate) const CONTROL_PLANE_NAME: &str = "istiod.istio-system.svc";
 /// Istio's `proxyMetadata` for RSA keys of so many bits; without it keys are ECDSA P-256.
 const RSA_KEY_SIZE: &str = "WORKLOAD_RSA_KEY_SIZE";
 
+/// The socket of the Workload API, in the folder that the workload's annotation names.
+pub(crate) const WORKLOAD_API_SOCKET: &str = "workload.sock";
+
 /// Which program the bootstrap is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
@@ -97,6 +100,9 @@ fn metadata(
     set("CA_ROOT_CA", control.roots.display().to_string());
     set("SLUIS_JOIN_TOKEN", files.join_token().display().to_string());
     set("SLUIS_TRUST_DOMAIN", id.trust_domain().to_string());
+    if let Some(folder) = &workload.workload_api {
+        set("SLUIS_WORKLOAD_API", folder.join(WORKLOAD_API_SOCKET).display().to_string());
+    }
     if let Some(bits) = workload.environment.get(RSA_KEY_SIZE) {
         set(RSA_KEY_SIZE, bits.clone());
     }

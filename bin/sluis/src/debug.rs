@@ -2,7 +2,8 @@
 //!
 //! In:    GET requests; `proxyID` names a proxy as `NAME.NAMESPACE` or by its whole node id.
 //! Out:   JSON under Istio's paths, `/metrics` in Prometheus' text form.
-//! Never: a private key, or a change of anything.
+//! Never: a private key, or a change of anything; the mesh's configuration (`/debug/…`) to who does not
+//!        show the token of the state directory, on loopback neither.
 //!
 //! | path | what |
 //! |---|---|
@@ -22,8 +23,9 @@ use std::{future::Future, io, sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
-    extract::{Query, State},
-    http::{StatusCode, header},
+    extract::{Query, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -43,6 +45,8 @@ pub(crate) struct Debug {
     pub desk: Arc<Desk>,
     /// When the control plane began.
     pub began: Instant,
+    /// What who asks for `/debug/…` must show (`authorization: Bearer …`).
+    pub token: String,
 }
 
 /// Serves until `shutdown` is done.
@@ -55,10 +59,8 @@ pub(crate) async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let router = Router::new()
-        .route("/ready", get(ready))
-        .route("/version", get(|| async { env!("CARGO_PKG_VERSION") }))
-        .route("/metrics", get(metrics))
+    let debug = Arc::new(debug);
+    let guarded = Router::new()
         .route("/debug/syncz", get(|State(debug): Known| async move { Json(debug.syncz()) }))
         .route("/debug/adsz", get(|State(debug): Known| async move { Json(debug.adsz()) }))
         .route("/debug/config_dump", get(config_dump))
@@ -68,11 +70,38 @@ pub(crate) async fn serve(
             get(|State(debug): Known| async move { Json(debug.registryz()) }),
         )
         .route("/debug/configz", get(|State(debug): Known| async move { Json(debug.configz()) }))
-        .with_state(Arc::new(debug));
+        .route_layer(from_fn_with_state(Arc::clone(&debug), authenticate));
+    let router = Router::new()
+        .route("/ready", get(ready))
+        .route("/version", get(|| async { env!("CARGO_PKG_VERSION") }))
+        .route("/metrics", get(metrics))
+        .merge(guarded)
+        .with_state(debug);
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await
 }
 
 type Known = State<Arc<Debug>>;
+
+/// The whole configuration of the mesh is for its owner: that somebody runs on the same machine proves
+/// nothing (CVE-2022-39388).
+async fn authenticate(State(debug): Known, request: Request, next: Next) -> Response {
+    let shown = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+    let shown = shown.and_then(|value| value.strip_prefix(b"Bearer ")).unwrap_or_default();
+    if is_same(shown, debug.token.as_bytes()) {
+        return next.run(request).await;
+    }
+    tracing::warn!(path = request.uri().path(), "debug page refused: the token was not shown");
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    let text = "show the token in STATE/debug-token: \
+        curl -H \"Authorization: Bearer $(cat STATE/debug-token)\"\n";
+    (StatusCode::UNAUTHORIZED, challenge, text).into_response()
+}
+
+/// Compares in a time that tells nothing of where they differ.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    one.len() == other.len()
+        && one.iter().zip(other).fold(0, |sum, (left, right)| sum | (left ^ right)) == 0
+}
 
 /// The query of a question about one proxy.
 #[derive(Deserialize)]

@@ -13,6 +13,7 @@ mod show;
 
 use std::{
     fs::File,
+    io::Read as _,
     net::SocketAddr,
     path::PathBuf,
     sync::Arc,
@@ -38,7 +39,7 @@ use crate::{
     bootstrap::CONTROL_PLANE_NAME,
     debug::{self, Debug},
     output,
-    state::StateDir,
+    state::{StateDir, write_private},
     supervise::Statuses,
     workload::Workload,
 };
@@ -218,6 +219,7 @@ impl Plane {
                 authority: Arc::clone(&mesh.authority),
                 desk: self.desk,
                 began: Instant::now(),
+                token: debug_token(&self.state)?,
             };
             let serving = debug::serve(debug, listener, told(stopped.clone()));
             servers.spawn(async { serving.await.context("the debug pages stopped") });
@@ -259,6 +261,15 @@ pub(crate) fn run(task: impl Future<Output = Result<()>>) -> Result<()> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(task)
+}
+
+/// A new token for the debug pages, in a file for the owner alone.
+fn debug_token(state: &StateDir) -> Result<String> {
+    let mut random = [0_u8; 32];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random))?;
+    let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    write_private(&state.debug_token(), token.as_bytes())?;
+    Ok(token)
 }
 
 async fn bind_wanted(address: Option<SocketAddr>) -> Result<Option<TcpListener>> {

@@ -7,7 +7,8 @@
 //! ```text
 //! STATE/lock                      held while `sluis up` runs
 //! STATE/control.sock              what the other verbs talk to
-//! STATE/ca/                       root key and certificate, issue log
+//! STATE/debug-token               what opens the debug pages
+//! STATE/ca/                       roots, keys, issue log, how far a change of the root has come
 //! STATE/workloads/NS/NAME/        one proxy: bootstrap.pb, join-token, launch, pid, proxy.log,
 //!                                 names.json, admin.sock, handoff.sock, sds.sock, capture.sock
 //! ```
@@ -75,6 +76,11 @@ impl StateDir {
     /// The socket of the running control plane's interface for this command line.
     pub(crate) fn control_socket(&self) -> PathBuf {
         self.root.join("control.sock")
+    }
+
+    /// What opens the debug pages.
+    pub(crate) fn debug_token(&self) -> PathBuf {
+        self.root.join("debug-token")
     }
 
     /// The certificate authority's folder.
@@ -181,7 +187,12 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, path)
 }
 
-fn make_private(path: &Path) -> Result<()> {
+/// Makes a folder for the owner alone.
+///
+/// # Errors
+///
+/// As the file system says.
+pub(crate) fn make_private(path: &Path) -> Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

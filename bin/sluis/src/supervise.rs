@@ -25,7 +25,7 @@ use tracing::{info, warn};
 
 use crate::{
     bootstrap::{self, ControlPlane, Engine},
-    state::{StateDir, WorkloadDir, write_private},
+    state::{StateDir, WorkloadDir, make_private, write_private},
     workload::Workload,
 };
 use process::{Launch, Running};
@@ -248,6 +248,9 @@ impl Job {
     /// Takes over the process that a killed `sluis up` left, if it was started alike; else starts one.
     fn start(&self) -> Result<Running> {
         self.files.create()?;
+        if let Some(folder) = &self.workload.workload_api {
+            make_private(folder)?;
+        }
         let id = self.identity()?;
         let control = ControlPlane { address: self.setting.control, roots: &self.setting.roots };
         let engine = if self.workload.is_envoy { Engine::Envoy } else { Engine::Sluis };

@@ -11,6 +11,7 @@
 //! | `sluis.dev/env` | names of variables, separated by commas, that the proxy gets from `sluis up` |
 //! | `sluis.dev/lua-path` | the folder in which a Lua filter's `require` looks |
 //! | `sluis.dev/netns` | the network namespace, by path, in which the proxy runs: capture is a packet filter's |
+//! | `sluis.dev/workload-api` | a folder, for this workload alone: SPIFFE's Workload API on `workload.sock` in it |
 //! | `sluis.dev/hide` | paths, separated by commas, that `sluis exec` covers in the jail |
 //! | `proxy.istio.io/config` | Istio's own: `proxyMetadata` (environment), `concurrency` (workers) |
 
@@ -50,6 +51,8 @@ pub(crate) struct Workload {
     pub lua_path: Option<PathBuf>,
     /// The network namespace that the proxy enters as it starts.
     pub netns: Option<PathBuf>,
+    /// The folder of the socket on which the application gets the workload's own certificate.
+    pub workload_api: Option<PathBuf>,
     /// What a jail of this workload must not see.
     pub hidden: Vec<PathBuf>,
 }
@@ -111,6 +114,7 @@ pub(crate) fn read(
         workers: config.concurrency,
         lua_path: annotation("sluis.dev/lua-path").map(|path| base.join(path)),
         netns: annotation(NETNS_ANNOTATION).map(|path| base.join(path)),
+        workload_api: annotation("sluis.dev/workload-api").map(|path| base.join(path)),
         hidden: list(annotation("sluis.dev/hide")).iter().map(|path| base.join(path)).collect(),
     }))
 }

@@ -429,4 +429,6 @@ impl Held {
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod theft;
+#[cfg(test)]
 mod walk;

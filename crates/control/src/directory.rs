@@ -1,16 +1,18 @@
 //! Who may connect, and what each one gets: a proxy gets its own workload's configuration only.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use sluis_envoy::Kind;
-use sluis_model::Snapshot;
+use sluis_model::{Snapshot, Workload};
+use sluis_nouns::{TrustDomain, WorkloadId};
+use sluis_resources::WorkloadAddress;
 use sluis_translate::ProxyView;
 use sluis_xds::{Connection, Directory, Peer, ProxyKey, Refusal, Report};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    Control, NodeId, ProxyNode, ViewError,
+    Control, NodeId, ProxyNode, RUN_ANNOTATION, ViewError,
     control::Stream,
     proxy_view,
     status::Progress,
@@ -63,6 +65,10 @@ impl Directory for Control {
         self.tell();
     }
 
+    fn absent(&self, _key: ProxyKey, kind: Kind, names: &[String]) {
+        self.metrics().absent(kind, names.len());
+    }
+
     fn disconnect(&self, key: ProxyKey) {
         self.lock().streams.remove(&key);
         self.tell();
@@ -92,10 +98,54 @@ impl Control {
         let workload = snapshot
             .workload(name)
             .ok_or_else(|| Refusal::Forbidden(format!("there is no workload {name}")))?;
-        if workload_id(workload, domain).map_err(malformed)? != *proved {
+        let own = workload_id(workload, domain).map_err(malformed)?;
+        if !is_same(&own, proved, &snapshot.mesh().trust_domain_aliases) {
             return Err(Refusal::Forbidden(format!("workload {name} is not {proved}")));
         }
-        proxy_view(workload, Some(node), domain)
-            .map_err(|error| Refusal::Malformed(format!("workload {name}: {error}")))
+        refuse_false_claims(node, &own, workload).map_err(Refusal::Forbidden)?;
+        let mut view = proxy_view(workload, Some(node), domain)
+            .map_err(|error| Refusal::Malformed(format!("workload {name}: {error}")))?;
+        // What belongs to others it cannot claim by saying so.
+        let of_others = |ip: &IpAddr| {
+            snapshot.workloads().any(|other| {
+                other.meta().name != *name && other.spec().address == Some(WorkloadAddress::Ip(*ip))
+            })
+        };
+        view.node.instance_ips.retain(|ip| *ip == view.address || !of_others(ip));
+        Ok(view)
     }
+}
+
+/// Whether two identities are the same workload's: a trust domain may have other names.
+fn is_same(own: &WorkloadId, proved: &WorkloadId, aliases: &[TrustDomain]) -> bool {
+    let is_ours =
+        own.trust_domain() == proved.trust_domain() || aliases.contains(proved.trust_domain());
+    is_ours
+        && own.namespace() == proved.namespace()
+        && own.service_account() == proved.service_account()
+}
+
+/// A proxy whose own word contradicts what it has proved is broken or an attacker: it is not served.
+fn refuse_false_claims(
+    node: &ProxyNode,
+    own: &WorkloadId,
+    workload: &Workload,
+) -> Result<(), String> {
+    if let Some(account) = node.account.as_deref().filter(|name| *name != own.service_account()) {
+        return Err(format!("SERVICE_ACCOUNT {account:?} is not that of {own}"));
+    }
+    let parts: Vec<&str> = node.id.split('~').collect();
+    let [role, _, name, domain] = parts[..] else { return Ok(()) };
+    let namespaces = [
+        name.rsplit_once('.').map(|(_, namespace)| namespace),
+        domain.split_once(".svc").map(|(namespace, _)| namespace),
+    ];
+    if let Some(other) = namespaces.into_iter().flatten().find(|one| *one != own.namespace()) {
+        return Err(format!("node id {:?} is of the namespace {other:?}, not {own}", node.id));
+    }
+    let written = workload.meta().annotations.get(RUN_ANNOTATION).map(String::as_str);
+    if role == "router" && written == Some("sidecar") {
+        return Err(format!("node id {:?} is a gateway's, and {own} is a sidecar", node.id));
+    }
+    Ok(())
 }

@@ -31,6 +31,7 @@ pub(crate) struct Metrics(Mutex<Counts>);
 struct Counts {
     pushes: BTreeMap<Kind, u64>,
     rejects: BTreeMap<Kind, u64>,
+    absent: BTreeMap<Kind, u64>,
     convergence: Histogram,
     apply: Histogram,
     updates: u64,
@@ -41,6 +42,7 @@ impl Default for Counts {
         Self {
             pushes: BTreeMap::new(),
             rejects: BTreeMap::new(),
+            absent: BTreeMap::new(),
             convergence: Histogram::new(&CONVERGENCE_BUCKETS),
             apply: Histogram::new(&APPLY_BUCKETS),
             updates: 0,
@@ -59,6 +61,17 @@ impl Metrics {
                 Report::Ack { .. } => {}
             }
         }
+    }
+
+    /// A proxy has asked for so many resources that it is not given.
+    pub(crate) fn absent(&self, kind: Kind, count: usize) {
+        *self.lock().absent.entry(kind).or_default() += count as u64;
+    }
+
+    /// How many resources of a kind proxies have asked for and not been given.
+    #[cfg(test)]
+    pub(crate) fn absent_of(&self, kind: Kind) -> u64 {
+        self.lock().absent.get(&kind).copied().unwrap_or_default()
     }
 
     /// A proxy has answered everything that followed from a change.
@@ -209,6 +222,11 @@ impl Control {
         );
         for (kind, count) in &counts.rejects {
             text.sample("pilot_total_xds_rejects", &[("type", &type_label(*kind))], count);
+        }
+        let help = "Resources that proxies asked for by name and were not given, by type.";
+        text.family("sluis_xds_absent_total", "counter", help);
+        for (kind, count) in &counts.absent {
+            text.sample("sluis_xds_absent_total", &[("type", &type_label(*kind))], count);
         }
         text.histogram(
             "pilot_proxy_convergence_time",

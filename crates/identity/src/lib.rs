@@ -11,9 +11,11 @@ mod renewal;
 mod sds;
 mod service;
 mod wire;
+mod workload_api;
 
 pub use agent::Agent;
 pub use renewal::{CertificateStatus, KeyKind, Renewal, RenewalConfig, RenewalError, Status};
 pub use sds::{SdsError, SdsServer};
 pub use service::{Caller, CertificateAuthority, CertificateClient, CertificateService};
 pub use wire::{IstioCertificateRequest, IstioCertificateResponse};
+pub use workload_api::{WorkloadApi, WorkloadApiError};

@@ -27,13 +27,14 @@ use envoy_types::pb::envoy::service::{
 };
 use sluis_tls::SecretStore;
 use tokio::{net::UnixListener, sync::watch};
-use tokio_stream::{Stream, wrappers::UnixListenerStream};
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
 use self::{
     stream::{Delta, StateOfTheWorld, Variant, drive},
     subscription::Subscription,
 };
+use crate::workload_api::of_our_user;
 
 /// Owner only.
 const SOCKET_MODE: u32 = 0o600;
@@ -100,7 +101,7 @@ impl SdsServer {
                 SecretDiscoveryServiceServer::new(service)
                     .max_decoding_message_size(REQUEST_BYTES_MAX),
             )
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
+            .serve_with_incoming_shutdown(of_our_user(listener), async move {
                 // An error means that the sender is gone, which ends the server too.
                 let _ = stopping.wait_for(|stop| *stop).await;
             });
@@ -120,7 +121,7 @@ impl SdsServer {
 }
 
 /// Binds beside the path and renames, so that the socket is never there with another mode.
-fn bind(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     let draft = path.with_extension("tmp");
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

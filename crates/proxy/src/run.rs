@@ -8,7 +8,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use sluis_identity::{KeyKind, Renewal, RenewalConfig, Status};
+use sluis_identity::{KeyKind, Renewal, RenewalConfig, Status, WorkloadApi};
 use sluis_nouns::{TrustDomain, WorkloadId};
 use sluis_rules::{Address, EndpointAddress, compile};
 use sluis_tls::{ClientTls, Clock, SecretStore};
@@ -417,6 +417,14 @@ fn start_identity(
     let Some(renewal) = renewal(bootstrap, store)? else { return Ok(None) };
     let status = renewal.status();
     tasks.spawn_local(renewal.run(std::future::pending()));
+    if let Some(path) = bootstrap.path("SLUIS_WORKLOAD_API") {
+        let api = WorkloadApi::new(store.clone());
+        tasks.spawn_local(async move {
+            if let Err(error) = api.serve(&path, std::future::pending()).await {
+                warn!(%error, "the Workload API is not served");
+            }
+        });
+    }
     Ok(Some(status))
 }
 

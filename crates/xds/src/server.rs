@@ -114,6 +114,13 @@ pub trait Directory: Send + Sync + 'static {
     /// Takes note of what was sent and answered at once.
     fn report(&self, key: ProxyKey, reports: Vec<(Kind, Report)>);
 
+    /// Takes note of resources that the proxy has asked for by name and is not given: they do not
+    /// exist, or are not for it. Which of the two, it does not learn. Each name is told once for a
+    /// stream.
+    fn absent(&self, key: ProxyKey, kind: Kind, names: &[String]) {
+        let _unused = (key, kind, names);
+    }
+
     /// Takes note that the stream has ended.
     fn disconnect(&self, key: ProxyKey);
 }

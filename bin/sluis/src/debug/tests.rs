@@ -30,13 +30,22 @@ spec:
   endpoints: [{address: 10.0.0.1}]
 ";
 
+const TOKEN: &str = "a-token-of-the-state-directory";
 const NODE: &str = "sidecar~127.0.0.1~web.shop~shop.svc.cluster.local";
 
 async fn get_text(address: std::net::SocketAddr, path: &str) -> (u16, String) {
+    get_with(address, path, TOKEN).await
+}
+
+async fn get_with(address: std::net::SocketAddr, path: &str, token: &str) -> (u16, String) {
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let request = Request::get(path).header("host", "debug").body(Empty::<Bytes>::new()).unwrap();
+    let request = Request::get(path)
+        .header("host", "debug")
+        .header("authorization", format!("Bearer {token}"))
+        .body(Empty::<Bytes>::new())
+        .unwrap();
     let answer = sender.send_request(request).await.unwrap();
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
@@ -53,8 +62,8 @@ async fn every_page_answers_under_istios_path() {
     let authority = Arc::new(authority);
     let desk = Desk::new(Arc::clone(&authority), Arc::new(JoinTokens::new(clock)));
     let control = Control::new(TrustDomain::default());
-    let debug =
-        Debug { control: control.clone(), authority, desk: Arc::new(desk), began: Instant::now() };
+    let (began, token) = (Instant::now(), TOKEN.to_owned());
+    let debug = Debug { control: control.clone(), authority, desk: Arc::new(desk), began, token };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(debug, listener, pending()));
@@ -102,7 +111,15 @@ async fn every_page_answers_under_istios_path() {
     assert_eq!(json("/debug/endpointz").await[0]["ep"][0]["Addresses"][0], "10.0.0.1");
     assert!(json("/debug/endpointz?proxyID=web.shop").await.is_array());
     assert_eq!(json("/debug/configz").await[0]["kind"], "ServiceEntry");
-    let (_, text) = get_text(address, "/metrics").await;
+    for token in ["", "x", "a-token-of-the-state-directorx"] {
+        for page in ["syncz", "adsz", "config_dump?proxyID=web.shop", "endpointz", "configz"] {
+            let (status, text) = get_with(address, &format!("/debug/{page}"), token).await;
+            assert_eq!(status, 401, "{page}: {text}");
+            assert!(!text.contains("example.com"), "{text}");
+        }
+        assert_eq!(get_with(address, "/ready", token).await.0, 200);
+    }
+    let (_, text) = get_with(address, "/metrics", "").await;
     for line in ["pilot_xds 1", "pilot_services 1", "citadel_server_csr_count 0"] {
         assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
     }

@@ -24,7 +24,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     api::{Answers, Denial, JailPlan, RotateOrder, kind_named},
-    bootstrap::{self, ControlPlane, Engine},
+    bootstrap::{self, ControlPlane, Engine, WORKLOAD_API_SOCKET},
     objects::{self, ObjectReport, UnknownKind},
     state::StateDir,
     status::{ProxyReport, Report, SyncReport},
@@ -234,8 +234,11 @@ impl Answers for Mesh {
             )));
         }
         let files = self.state.workload(name);
-        let hidden: BTreeSet<PathBuf> =
+        let mut hidden: BTreeSet<PathBuf> =
             local.workloads.values().flat_map(|workload| workload.hidden.clone()).collect();
+        // Who reaches the socket of the Workload API is the workload: each jail sees its own alone.
+        let others = local.workloads.values().filter(|other| other.name != workload.name);
+        hidden.extend(others.filter_map(|other| other.workload_api.clone()));
         let variables: BTreeSet<String> =
             local.workloads.values().flat_map(|workload| workload.inherited.clone()).collect();
         Ok(JailPlan {
@@ -243,6 +246,7 @@ impl Answers for Mesh {
             capture: files.capture_socket(),
             names: files.names(),
             hidden: hidden.into_iter().collect(),
+            workload_api: workload.workload_api.map(|folder| folder.join(WORKLOAD_API_SOCKET)),
             secret_variables: variables.into_iter().collect(),
         })
     }

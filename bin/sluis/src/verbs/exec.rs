@@ -51,7 +51,7 @@ pub(crate) fn run(options: ExecOptions) -> Result<ExitCode> {
         command: words.next().unwrap_or_default(),
         args: words.collect(),
         cwd: None,
-        env: hidden_variables(&plan.secret_variables),
+        env: variables(&plan.secret_variables, plan.workload_api.as_deref()),
         hide: outermost(hide)?,
         search: vec![
             format!("{}.svc.cluster.local", name.namespace),
@@ -91,8 +91,15 @@ pub(crate) fn run_in_jail(spec: i32) -> Result<ExitCode> {
 
 /// A gateway gets secrets from the environment of `sluis up`; a shell that still has the same
 /// variables must not pass them on into the jail.
-fn hidden_variables(names: &[String]) -> Vec<(OsString, Option<OsString>)> {
-    names.iter().map(|name| (OsString::from(name), None)).collect()
+///
+/// Where there is a Workload API, the command finds it by the variable that SPIFFE names.
+fn variables(hidden: &[String], workload_api: Option<&Path>) -> Vec<(OsString, Option<OsString>)> {
+    let hidden = hidden.iter().map(|name| (OsString::from(name), None));
+    let endpoint = workload_api.map(|socket| {
+        let value = format!("unix://{}", socket.display());
+        (OsString::from("SPIFFE_ENDPOINT_SOCKET"), Some(OsString::from(value)))
+    });
+    hidden.chain(endpoint).collect()
 }
 
 /// Leaves out what lies inside another of the paths.

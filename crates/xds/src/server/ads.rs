@@ -5,7 +5,7 @@
 //! Never: spawns a task or queues: a stream that is not read does no work.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     convert::Infallible,
     pin::Pin,
     sync::Arc,
@@ -22,7 +22,7 @@ use http::{HeaderMap, Request, Response, header};
 use http_body_util::StreamBody;
 use hyper::body::{Bytes, Frame};
 use prost::Message;
-use sluis_envoy::EncodedSet;
+use sluis_envoy::{EncodedSet, Kind};
 use sluis_tls::PeerIdentity;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -34,7 +34,7 @@ use tracing::{debug, info, warn};
 
 use super::{Directory, Peer, ProxyKey, Refusal, incoming::Incoming, outgoing::Outgoing};
 use crate::{
-    session::{self, Action, Ask, Dialect, Event, Session},
+    session::{self, Action, Ask, Dialect, Event, Names, Session},
     wire::{self, Unserved},
 };
 
@@ -43,6 +43,15 @@ const STREAMS_MAX: usize = 8192;
 
 /// Bytes of a proxy's description of itself. Istio's largest are near ten kilobytes.
 const NODE_BYTES_MAX: usize = 256 * 1024;
+
+/// Names that one stream is noted to have asked for in vain. Who asks for more is known by then.
+const TOLD_MAX: usize = 256;
+
+/// So much of a name that a proxy made up goes into the log.
+const NAME_SHOWN_MAX: usize = 256;
+
+/// Everything of a kind.
+const WILDCARD: &str = "*";
 
 /// Wait for the first request of a stream, which proxies send at once.
 const FIRST_REQUEST_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -136,10 +145,12 @@ impl Ads {
             closing: self.closing.clone(),
             pending: VecDeque::new(),
             end: End::Open,
+            told: HashSet::new(),
             guard: Guard {
                 directory: Arc::clone(&self.directory),
                 key: connection.key,
                 name: node.id.clone(),
+                peer,
                 _place: place,
             },
         };
@@ -214,6 +225,8 @@ struct AdsStream<Q> {
     closing: watch::Receiver<bool>,
     pending: VecDeque<session::Response>,
     end: End,
+    /// What it was noted to have asked for and not got.
+    told: HashSet<(Kind, String)>,
     guard: Guard,
 }
 
@@ -243,6 +256,7 @@ struct Guard {
     directory: Arc<dyn Directory>,
     key: ProxyKey,
     name: String,
+    peer: Peer,
     _place: OwnedSemaphorePermit,
 }
 
@@ -300,10 +314,46 @@ impl<Q: Asked> AdsStream<Q> {
 
     fn take_request(&mut self, request: Q) {
         match request.ask() {
-            Ok(ask) => self.act(Event::Ask(ask)),
+            Ok(ask) => {
+                self.note_absent(&ask);
+                self.act(Event::Ask(ask));
+            }
             // Envoy subscribes to further types when its bootstrap says so, and lives without them.
             Err(unserved) => warn!(node = %self.guard.name, %unserved, "request ignored"),
         }
+    }
+
+    /// Notes the names in a request that are not in the proxy's set. A proxy that keeps to what it was
+    /// told names what is there, but for what is changing; one that does not is looking for what is
+    /// others'.
+    fn note_absent(&mut self, ask: &Ask) {
+        let names = match &ask.names {
+            Names::All(names) => names,
+            Names::Change { subscribe, .. } => subscribe,
+        };
+        let absent: Vec<String> = {
+            let set = self.sets.borrow();
+            let is_absent =
+                |name: &&String| *name != WILDCARD && set.get(ask.kind, name.as_str()).is_none();
+            names.iter().filter(is_absent).take(TOLD_MAX).cloned().collect()
+        };
+        let new: Vec<String> = absent
+            .into_iter()
+            .filter(|name| self.told.len() < TOLD_MAX && self.told.insert((ask.kind, name.clone())))
+            .collect();
+        if new.is_empty() {
+            return;
+        }
+        let (peer, node) = (&self.guard.peer, &self.guard.name);
+        for name in &new {
+            let name: String = name.chars().take(NAME_SHOWN_MAX).collect();
+            if ask.kind == Kind::Secret {
+                warn!(%peer, %node, name, "asked for a secret that it is not given");
+            } else {
+                info!(%peer, %node, kind = %ask.kind, name, "asked for what it is not given");
+            }
+        }
+        self.guard.directory.absent(self.guard.key, ask.kind, &new);
     }
 
     fn act(&mut self, event: Event) {
