@@ -69,6 +69,9 @@ const CONNECTING_MAX: usize = 32;
 /// Quiet after which everything that follows from a change has been answered.
 const QUIET: Duration = Duration::from_millis(700);
 
+/// Time after which memory that is free is the system's again.
+const GIVING_BACK: Duration = Duration::from_secs(5);
+
 #[derive(Clone, Copy)]
 struct Size {
     services: usize,
@@ -309,6 +312,8 @@ async fn measure(size: Size) {
         print!("{:>7.1} ms handed over, ", applied.as_secs_f64() * 1e3);
         show(name, began, &watched, cpu, clients.bytes());
     }
+    // The allocator gives back what has been free for a second.
+    tokio::time::sleep(GIVING_BACK).await;
     println!(
         "{:>20}: {empty:.0} MB before the first connection, {:.0} MB now, {:.0} MB at most",
         "memory",

@@ -241,6 +241,12 @@ impl KindSet {
         })
     }
 
+    /// Whether both hold the very same resources in the same order, as sets that were made of one
+    /// another do: this takes no search.
+    fn has_the_very_same(&self, other: &Self) -> bool {
+        self.iter().zip(other.iter()).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+
     fn has(&self, resource: &Arc<Encoded>) -> bool {
         let found = self.get(&resource.name);
         found.is_some_and(|found| Arc::ptr_eq(found, resource) || found == resource)
@@ -296,7 +302,8 @@ impl PartialEq for KindSet {
         self.is_same(other)
             || (self.len() == other.len()
                 && self.sum() == other.sum()
-                && self.iter().all(|resource| other.has(resource)))
+                && (self.has_the_very_same(other)
+                    || self.iter().all(|resource| other.has(resource))))
     }
 }
 
