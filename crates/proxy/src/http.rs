@@ -16,7 +16,7 @@
 //! `relay`.
 
 mod attempt;
-mod authz;
+pub(crate) mod authz;
 mod buffer;
 mod call;
 mod carry;

@@ -17,6 +17,7 @@ pub mod conn;
 mod control;
 pub mod drain;
 mod gates;
+mod guards;
 pub mod hosts;
 pub mod http;
 mod inspect;

@@ -184,7 +184,7 @@ pub(crate) fn peer_facts<'f>(
     }
 }
 
-/// Decides whether a connection may pass, by each of a chain's filters in order.
+/// Decides whether a connection may pass.
 ///
 /// Envoy decides when the first byte comes. Nothing that is asked changes until then, so that it is
 /// decided at once here: who is denied is never connected anywhere, and sees no byte of a server
@@ -195,27 +195,25 @@ pub(crate) fn peer_facts<'f>(
 /// Why it is to be closed.
 pub(crate) async fn admit(
     shard: &Shard,
-    filters: &[Arc<NetworkRbac>],
+    filter: &NetworkRbac,
     connection: &mut ConnectionFacts,
 ) -> Result<(), String> {
-    for filter in filters {
-        let stats = format!("{}rbac.", dotted(&filter.stat_prefix));
-        let guard = Guard::new(stats, NETWORK.into());
-        let mut told = Vec::new();
-        let facts = RbacFacts {
-            peer: peer_facts(connection, None),
-            request: None,
-            metadata: &connection.metadata,
-        };
-        let decided = guard.decide(shard, &filter.filter, &facts, &mut told);
-        tell(&mut connection.metadata, told);
-        if let Err(details) = decided {
-            debug!(remote = %connection.remote, local = %connection.local, sni = ?connection.sni, details, "RBAC: connection denied");
-            if let Some(delay) = filter.delay {
-                tokio::time::sleep(delay).await;
-            }
-            return Err(details);
+    let stats = format!("{}rbac.", dotted(&filter.stat_prefix));
+    let guard = Guard::new(stats, NETWORK.into());
+    let mut told = Vec::new();
+    let facts = RbacFacts {
+        peer: peer_facts(connection, None),
+        request: None,
+        metadata: &connection.metadata,
+    };
+    let decided = guard.decide(shard, &filter.filter, &facts, &mut told);
+    tell(&mut connection.metadata, told);
+    if let Err(details) = decided {
+        debug!(remote = %connection.remote, local = %connection.local, sni = ?connection.sni, details, "RBAC: connection denied");
+        if let Some(delay) = filter.delay {
+            tokio::time::sleep(delay).await;
         }
+        return Err(details);
     }
     Ok(())
 }

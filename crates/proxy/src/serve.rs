@@ -16,9 +16,8 @@ use tracing::debug;
 use crate::{
     config::Config,
     conn::{ConnectionFacts, Downstream, Io, Prefixed, Socket},
-    http,
+    guards, http,
     inspect::{InspectError, Inspection},
-    rbac,
     stats::Counter,
     tcp,
     worker::Worker,
@@ -81,9 +80,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         // A connection that lives long must not keep an old configuration alive.
         drop(config);
         let Some((io, prefix, mut facts)) = terminated else { return };
-        if let Err(details) = rbac::admit(worker.stats(), &chain.rbac, &mut facts).await {
+        if let Err(denied) = guards::admit(&worker, &chain.guards, &mut facts).await {
             if let Network::Tcp(proxy) = &chain.network {
-                tcp::log_denied(&worker, proxy, &logs, &facts, details);
+                tcp::log_denied(&worker, proxy, &logs, &facts, denied);
             }
             return;
         }

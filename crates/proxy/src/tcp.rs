@@ -17,6 +17,7 @@ use crate::{
     access_log::{Flag, Flags, Logs, Record},
     config::Backend,
     conn::{ConnectionFacts, Downstream},
+    guards::Denied,
     sniff::HelloReader,
     stats::Counter,
     upstream::{ConnectContext, ConnectError, Pick, Target, Upstream},
@@ -80,18 +81,19 @@ pub(crate) fn log_unmatched(
     write_log(worker, logs, facts, &outcome);
 }
 
-/// Logs a connection that policies did not let pass.
+/// Logs a connection that was not let pass.
 pub(crate) fn log_denied(
     worker: &Worker,
     proxy: &TcpProxy,
     logs: &Logs,
     facts: &ConnectionFacts,
-    details: String,
+    denied: Denied,
 ) {
     worker.stats().inc(Counter::TcpTotal);
     let cluster = Some(Arc::clone(proxy.target.pick(worker.random().next())));
-    let termination = Some(details.into());
-    write_log(worker, logs, facts, &Outcome { cluster, termination, ..Outcome::default() });
+    let termination = Some(denied.details);
+    let flags = denied.flag.map(Flags::from).unwrap_or_default();
+    write_log(worker, logs, facts, &Outcome { cluster, flags, termination, ..Outcome::default() });
 }
 
 async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worker>) -> Outcome {

@@ -56,8 +56,8 @@ pub use http::{
 };
 pub use listener::{
     ChainReason, ConnectionFacts, Direction, FilterChain, Listener, ListenerFilter,
-    ListenerFilterKind, Network, NoChain, PortPredicate, TcpProxy, TcpTarget, TransportProtocol,
-    Tunnel,
+    ListenerFilterKind, Network, NetworkGuard, NoChain, PortPredicate, TcpProxy, TcpTarget,
+    TransportProtocol, Tunnel,
 };
 pub use matcher::{Case, Pattern, PatternError, StringMatcher, Substitution, Text};
 pub use metadata::{MetaFields, MetaValue, Metadata, fields_json};

@@ -15,7 +15,7 @@ pub(crate) use chains::{ChainMatch, ChainTable, Overlap, SourceType};
 pub use ports::PortPredicate;
 
 use crate::{
-    AccessLog, Address, DownstreamTls, HttpManager, Labels, NetworkRbac, TcpKeepalive,
+    AccessLog, Address, DownstreamTls, HttpManager, Labels, NetworkRbac, TcpAuthz, TcpKeepalive,
     WeightedClusters,
 };
 
@@ -108,9 +108,18 @@ pub struct FilterChain {
     /// Longest time for the TLS handshake; `None` has no limit of its own.
     pub handshake_timeout: Option<Duration>,
     /// What decides whether the connection may pass, in order.
-    pub rbac: Vec<Arc<NetworkRbac>>,
+    pub guards: Vec<NetworkGuard>,
     /// What serves the connection.
     pub network: Network,
+}
+
+/// What decides whether a connection may pass.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NetworkGuard {
+    /// Policies.
+    Rbac(Arc<NetworkRbac>),
+    /// A service that is asked.
+    Authz(Arc<TcpAuthz>),
 }
 
 /// What serves a connection.

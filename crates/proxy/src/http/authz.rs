@@ -40,14 +40,20 @@ pub(crate) enum AuthzError {
     NoCluster(Box<str>),
     #[error("the question cannot be asked")]
     Inexpressible,
-    #[error(transparent)]
-    Call(CallError),
+    #[error("{0}")]
+    Call(String),
     #[error("the service answered with HTTP status {0}")]
     Http(u16),
     #[error("the service answered with gRPC status {0}")]
     Grpc(String),
     #[error("the answer is malformed")]
     Malformed,
+}
+
+impl From<CallError> for AuthzError {
+    fn from(error: CallError) -> Self {
+        Self::Call(error.to_string())
+    }
 }
 
 /// Asks a gRPC service.
@@ -61,7 +67,7 @@ pub(crate) async fn check(
     let backend = backend.ok_or_else(|| AuthzError::NoCluster((&*service.cluster).into()))?;
     let question = question(service, request).ok_or(AuthzError::Inexpressible)?;
     let how = (service.timeout, true);
-    let answer = call::ask(worker, backend, &question, how).await.map_err(AuthzError::Call)?;
+    let answer = call::ask(worker, backend, &question, how).await?;
     if answer.status != 200 {
         return Err(AuthzError::Http(answer.status));
     }

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
+use tokio::io::AsyncReadExt as _;
+
 use crate::{
-    harness::cluster,
+    harness::{Echo, Proxy, cluster, listener, log_in, soon, tcp_chain},
     pair::{Scene, filters},
     service::Service,
 };
@@ -35,14 +37,7 @@ fn routes(mut routes: Value, manager: Value, (service, grpc): (SocketAddr, Socke
             "key": "x-meta", "value": "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:who)%" } }]);
     }
     let mut scene = Scene::routes(routes).with(manager);
-    let mut of_grpc = cluster("grpc", &[grpc]);
-    of_grpc["typed_extension_protocol_options"] = json!({
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": { "http2_protocol_options": {} },
-        },
-    });
-    scene.clusters.extend([of_grpc, cluster("http", &[service])]);
+    scene.clusters.extend([grpc_cluster(grpc), cluster("http", &[service])]);
     scene
 }
 
@@ -53,6 +48,17 @@ fn all(manager: Value, service: &Service) -> Scene {
         { "name": "all", "match": { "prefix": "/" }, "route": { "cluster": "origin" } },
     ]);
     routes(routes_of, manager, (service.http, service.grpc))
+}
+
+fn grpc_cluster(address: SocketAddr) -> Value {
+    let mut of_grpc = cluster("grpc", &[address]);
+    of_grpc["typed_extension_protocol_options"] = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { "http2_protocol_options": {} },
+        },
+    });
+    of_grpc
 }
 
 const VERDICTS: [&str; 16] = [
@@ -218,5 +224,46 @@ fn an_http_service_decides() {
             scene = scene.get("/a?b=1", &fields);
         }
         scene.send("POST", "/p", &["X-Verdict: echo"], "hello").check();
+    }
+}
+
+#[test]
+fn connections_are_asked_about() {
+    let service = Service::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(ask_about_connections(&service));
+}
+
+async fn ask_about_connections(service: &Service) {
+    let echo = Echo::start("hello").await;
+    for (fails_open, verdict, line) in [
+        (false, "yes", "- 0 5 echo -"),
+        (false, "no", "UAEX 0 0 echo -"),
+        (true, "no", "UAEX 0 0 echo -"),
+        (false, "unavailable", "UAEX 0 0 echo -"),
+        (false, "hang", "UAEX 0 0 echo -"),
+        (true, "hang", "- 0 5 echo -"),
+    ] {
+        *service.of_connections.lock().unwrap() = verdict;
+        let dir = tempfile::tempdir().unwrap();
+        let log = log_in(&dir);
+        let mut chain = tcp_chain("echo", &log);
+        let guard = json!({ "name": "authz", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.ext_authz.v3.ExtAuthz",
+            "stat_prefix": "authz",
+            "transport_api_version": "V3",
+            "failure_mode_allow": fails_open,
+            "grpc_service": { "envoy_grpc": { "cluster_name": "grpc" }, "timeout": "0.3s" },
+        }});
+        chain["filters"].as_array_mut().unwrap().insert(0, guard);
+        let clusters = json!([cluster("echo", &[echo.address]), grpc_cluster(service.grpc)]);
+        let listeners = json!([listener("in", json!({ "filter_chains": [chain] }))]);
+        let mut proxy = Proxy::with(listeners, clusters).await;
+        let mut client = proxy.connect("in").await;
+        let mut greeting = [0_u8; 5];
+        let read = soon("greeting", client.read_exact(&mut greeting)).await;
+        assert_eq!(read.is_ok(), line.starts_with('-'), "{verdict}");
+        drop(client);
+        assert_eq!(proxy.stop_and_read(&log).await, [line], "{verdict}");
     }
 }

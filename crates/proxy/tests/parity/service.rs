@@ -1,7 +1,12 @@
 //! An authorization service: of gRPC (spoken by the `h2` crate) and of HTTP. What it answers is what
 //! the request's `x-verdict` asks for; what it was asked it says in `x-asked`.
 
-use std::{collections::BTreeMap, future::poll_fn, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use envoy_types::pb::{
@@ -30,6 +35,8 @@ use tokio::{
 pub(crate) struct Service {
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
+    /// What is said of connections, which ask for nothing themselves.
+    pub(crate) of_connections: Arc<Mutex<&'static str>>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -43,9 +50,11 @@ impl Service {
             (bind().await.unwrap(), bind().await.unwrap())
         });
         let (grpc, http) = (of_grpc.local_addr().unwrap(), of_http.local_addr().unwrap());
+        let of_connections = Arc::new(Mutex::new("yes"));
+        let said = Arc::clone(&of_connections);
         runtime.spawn(async move {
             while let Ok((stream, _)) = of_grpc.accept().await {
-                tokio::spawn(serve_grpc(stream));
+                tokio::spawn(serve_grpc(stream, Arc::clone(&said)));
             }
         });
         runtime.spawn(async move {
@@ -53,18 +62,20 @@ impl Service {
                 tokio::spawn(serve_http(stream));
             }
         });
-        Self { grpc, http, _runtime: runtime }
+        Self { grpc, http, of_connections, _runtime: runtime }
     }
 }
 
-async fn serve_grpc(stream: TcpStream) {
+type Said = Arc<Mutex<&'static str>>;
+
+async fn serve_grpc(stream: TcpStream, said: Said) {
     let Ok(mut connection) = h2::server::handshake(stream).await else { return };
     while let Some(Ok((request, respond))) = connection.accept().await {
-        tokio::spawn(answer(request, respond));
+        tokio::spawn(answer(request, respond, Arc::clone(&said)));
     }
 }
 
-async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>) {
+async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Bytes>, said: Said) {
     let call = format!("{} {}", request.method(), request.uri().path());
     assert_eq!(call, "POST /envoy.service.auth.v3.Authorization/Check");
     let mut body = request.into_body();
@@ -74,11 +85,13 @@ async fn answer(request: Request<h2::RecvStream>, mut respond: SendResponse<Byte
         bytes.extend_from_slice(&data);
     }
     let asked = CheckRequest::decode(&bytes[5..]).unwrap();
-    let http = asked.attributes.as_ref().unwrap().request.as_ref().unwrap().http.as_ref().unwrap();
+    let about = asked.attributes.as_ref().unwrap();
+    let http = about.request.as_ref().and_then(|request| request.http.clone()).unwrap_or_default();
     let raw = http.header_map.iter().flat_map(|map| &map.headers);
     let raw = raw.map(|one| (one.key.clone(), String::from_utf8_lossy(&one.raw_value).into()));
     let headers: BTreeMap<String, String> = http.headers.clone().into_iter().chain(raw).collect();
-    let verdict = headers.get("x-verdict").map_or("yes", |verdict| verdict).to_owned();
+    let by_default = if about.request.is_some() { "yes" } else { *said.lock().unwrap() };
+    let verdict = headers.get("x-verdict").map_or(by_default, |verdict| verdict).to_owned();
     let (mut status, mut code) = ("0", 200);
     match &*verdict {
         "hang" => return drop(poll_fn(|cx| respond.poll_reset(cx)).await),
@@ -198,7 +211,9 @@ fn decide(verdict: &str, asked: &str) -> CheckResponse {
 /// What was asked, without what differs each time.
 fn told(asked: &CheckRequest) -> String {
     let about = asked.attributes.as_ref().unwrap();
-    let http = about.request.as_ref().unwrap().http.as_ref().unwrap();
+    let Some(http) = about.request.as_ref().and_then(|request| request.http.as_ref()) else {
+        return String::new();
+    };
     let (source, destination) =
         (about.source.as_ref().unwrap(), about.destination.as_ref().unwrap());
     let plain = |(name, value): (&String, &String)| match name.as_str() {

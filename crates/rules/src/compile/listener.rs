@@ -23,12 +23,12 @@ use envoy_types::pb::{
 use super::{
     access_log::access_logs,
     at::{At, fields, message_of, refuse},
-    http, messages, rbac,
+    ext_authz, http, messages, rbac,
     tcp::{passes_name as name_filter, sni_forward, tcp_proxy},
     tls,
 };
 use crate::{
-    Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, NetworkRbac,
+    Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, NetworkGuard,
     PortPredicate, TcpProxy,
     listener::{ChainMatch, ChainTable, Overlap, SourceType},
 };
@@ -136,7 +136,7 @@ fn chain(at: &At<'_>, value: &PbChain) -> Option<FilterChain> {
         at.field("use_proxy_proto").unsupported();
     }
     let tls = tls::downstream(&at.field("transport_socket"), transport_socket.as_ref());
-    let (rbac, network) = network(&at.field("filters"), filters);
+    let (guards, network) = network(&at.field("filters"), filters);
     let handshake_timeout = messages::limit(
         &at.field("transport_socket_connect_timeout"),
         transport_socket_connect_timeout.as_ref(),
@@ -146,7 +146,7 @@ fn chain(at: &At<'_>, value: &PbChain) -> Option<FilterChain> {
         name: name.as_str().into(),
         tls: tls?,
         handshake_timeout,
-        rbac,
+        guards,
         network: network?,
     })
 }
@@ -307,8 +307,8 @@ fn ports(
 }
 
 /// The network filters of a chain: what decides, then exactly one that serves the connection.
-fn network(at: &At<'_>, filters: &[Filter]) -> (Vec<Arc<NetworkRbac>>, Option<Network>) {
-    let mut rbac = Vec::new();
+fn network(at: &At<'_>, filters: &[Filter]) -> (Vec<NetworkGuard>, Option<Network>) {
+    let mut guards = Vec::new();
     let mut network = None;
     let (mut sni_port, mut passes_name) = (None, false);
     for (index, filter) in filters.iter().enumerate() {
@@ -348,7 +348,16 @@ fn network(at: &At<'_>, filters: &[Filter]) -> (Vec<Arc<NetworkRbac>>, Option<Ne
                 continue;
             }
             "envoy.extensions.filters.network.rbac.v3.RBAC" => {
-                rbac.extend(rbac::network_filter(&at, any).map(Arc::new));
+                let own = rbac::network_filter(&at, any);
+                guards.extend(own.map(|own| NetworkGuard::Rbac(Arc::new(own))));
+                if index + 1 == filters.len() {
+                    place.fault("serves nothing by itself");
+                }
+                continue;
+            }
+            "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz" => {
+                let own = ext_authz::tcp(&at, any);
+                guards.extend(own.map(|own| NetworkGuard::Authz(Arc::new(own))));
                 if index + 1 == filters.len() {
                     place.fault("serves nothing by itself");
                 }
@@ -367,5 +376,5 @@ fn network(at: &At<'_>, filters: &[Filter]) -> (Vec<Arc<NetworkRbac>>, Option<Ne
     if filters.is_empty() {
         at.fault("is empty");
     }
-    (rbac, network)
+    (guards, network)
 }

@@ -108,7 +108,7 @@ fn a_network_filter_comes_before_what_serves_the_connection() {
         { "@type": tcp, "stat_prefix": "t", "cluster": "c" } });
     let runtime = runtime(&[listener(json!([rbac, proxy]))]);
     let chain = &runtime.listeners["l"].chains[0];
-    assert_eq!(chain.rbac.len(), 1);
+    assert_eq!(chain.guards.len(), 1);
     assert!(matches!(chain.network, Network::Tcp(_)));
     assert!(faults(&[listener(json!([rbac]))]).contains("serves nothing by itself"));
 }

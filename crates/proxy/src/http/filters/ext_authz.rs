@@ -136,7 +136,7 @@ impl Authz {
                 let question = question.ok_or(AuthzError::Inexpressible)?;
                 let how = (service.timeout, false);
                 let answer = call::ask(worker, backend, &question, how).await;
-                Ok(verdict::of_http(service, answer.map_err(AuthzError::Call)?))
+                Ok(verdict::of_http(service, answer?))
             }
         }
     }
