@@ -275,6 +275,26 @@ def check_logs(world):
                 expect(one["peer"].startswith("spiffe://cluster.local/ns/shop/sa/client-"), f"{server}: {one}")
 
 
+def check_told(world):
+    """`sluis authn tls-check --probe` finds what it says; what it says is what was set."""
+    told = world.run([world.sluis, "authn", "tls-check", "client-s", "-n", "shop", "--probe", "-o", "json"])
+    rows = json.loads(told.stdout or "[]")
+    for row in rows:
+        for probe in row["probes"]:
+            expect(probe["isConfirmed"], f"tls-check: {row}")
+        name = row["host"].split(".")[0]
+        namespace, mode, other, _ = SERVERS[name[:-2]]
+        wanted = other if row["port"] == 8084 else mode
+        client = "DISABLE" if wanted == "DISABLE" else "ISTIO_MUTUAL"
+        expect((row["server"], row["client"], row["status"]) == (wanted, client, "OK"), f"tls-check: {row}")
+    expect(told.returncode == 0, f"tls-check ended with {told.returncode}: {told.stdout[-3000:]}{told.stderr}")
+    expect(len(rows) == 6 * len(world.servers), f"tls-check: {len(rows)} rows")
+    text = world.run([world.sluis, "authn", "tls-check", "client-s.shop", "strict-e.locked:80"]).stdout
+    expect(text.splitlines()[1].split() == [
+        "strict-e.locked.svc.cluster.local:80", "OK", "mTLS", "mTLS", "default/locked", "-"], text)
+    return sum(len(row["probes"]) for row in rows)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin-dir", required=True)
@@ -292,9 +312,10 @@ def main():
         if faults and os.environ.get("SHOW"):
             print(world.logs())
         expect(not faults, f"{len(faults)} of {total}:\n" + "\n".join(faults))
+        rows = check_told(world)
         wait_until("the access logs", lambda: logs_are_whole(world))
         check_logs(world)
-        print(f"{total} questions to 8 sidecars, by 3 clients")
+        print(f"{total} questions to 8 sidecars, by 3 clients; tls-check confirmed {rows} endpoints")
 
 
 if __name__ == "__main__":

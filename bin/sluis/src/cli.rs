@@ -53,6 +53,8 @@ pub(crate) enum Verb {
     /// Show what a proxy is told to do
     #[command(visible_alias = "pc")]
     ProxyConfig(ProxyConfigOptions),
+    /// Look at who is authenticated how
+    Authn(AuthnOptions),
     /// Make what a proxy needs to start
     Proxy(ProxyOptions),
     /// Print the log of a workload's proxy: access log and events
@@ -67,7 +69,7 @@ pub(crate) enum Verb {
 }
 
 /// Where the running `sluis up` is found.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub(crate) struct StateOption {
     /// Where `sluis up` keeps its state [default: $XDG_STATE_HOME/sluis or ~/.local/state/sluis]
     #[arg(long, visible_alias = "state", env = "SLUIS_STATE_DIR", value_name = "DIR")]
@@ -75,7 +77,7 @@ pub(crate) struct StateOption {
 }
 
 /// How strictly files are read.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, Default)]
 pub(crate) struct ReadingOptions {
     /// A field that does not exist is an error; this is the default
     #[arg(long, overrides_with = "lenient")]
@@ -261,6 +263,56 @@ pub(crate) struct GetOptions {
     pub state: StateOption,
 
     /// How to print; json and yaml show whole objects
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// `sluis authn`.
+#[derive(Args, Debug)]
+pub(crate) struct AuthnOptions {
+    /// What to look at.
+    #[command(subcommand)]
+    pub verb: AuthnVerb,
+}
+
+/// What `sluis authn` can do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthnVerb {
+    /// Show whether clients and servers agree on TLS, and which objects decide
+    TlsCheck(TlsCheckOptions),
+}
+
+/// `sluis authn tls-check`.
+#[derive(Args, Debug, Default)]
+#[command(after_help = "The exit code is 65 when a client and a server disagree.")]
+pub(crate) struct TlsCheckOptions {
+    /// The client: NAMESPACE/NAME, NAME.NAMESPACE, or NAME with -n [default: any in the namespace]
+    #[arg(value_name = "WORKLOAD")]
+    pub workload: Option<String>,
+
+    /// One service: its host, in full or short, perhaps with :PORT [default: all that it sees]
+    #[arg(value_name = "HOST")]
+    pub host: Option<String>,
+
+    /// The client's namespace
+    #[arg(short, long, default_value = "default")]
+    pub namespace: String,
+
+    /// Ask each endpoint, with TLS and without, and compare
+    #[arg(long)]
+    pub probe: bool,
+
+    /// Look at a file or folder of YAML instead of the running mesh; may be given several times
+    #[arg(short = 'f', long = "filename", value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub reading: ReadingOptions,
+
+    #[command(flatten)]
+    pub state: StateOption,
+
+    /// How to print; wide shows endpoints
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }

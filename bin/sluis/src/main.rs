@@ -17,6 +17,7 @@ mod plane;
 mod state;
 mod status;
 mod supervise;
+mod tls_check;
 mod verbs;
 mod workload;
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Status(options) => verbs::status::run(&options),
         Verb::ProxyStatus(options) => verbs::proxy_status::run(&options),
         Verb::ProxyConfig(options) => verbs::proxy_config::run(&options),
+        Verb::Authn(options) => verbs::authn::run(&options),
         Verb::Proxy(options) => verbs::proxy::run(&options),
         Verb::Logs(options) => verbs::logs::run(&options),
         Verb::Ca(options) => verbs::ca::run(&options),

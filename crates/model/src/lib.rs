@@ -21,6 +21,7 @@ mod rules;
 mod scope;
 mod service;
 mod snapshot;
+mod tls_check;
 
 pub use endpoint::{EndpointAddress, Health, LeftOut, ServiceEndpoint, placed};
 pub use export::is_exported;
@@ -35,6 +36,7 @@ pub use rules::{Policy, PolicyDefaults, Rule};
 pub use scope::{EgressScope, Scope};
 pub use service::{MeshPort, MeshService, PortTarget, ServiceSource};
 pub use snapshot::{Batch, Changes, Snapshot, apply};
+pub use tls_check::{ClientSends, ServerTls, TlsCheck};
 
 /// The DNS domain of the platform's services: `NAME.NAMESPACE.svc.cluster.local`.
 pub const SERVICE_DOMAIN: &str = "cluster.local";

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use sluis_nouns::Labels;
+use sluis_nouns::{Labels, ObjectName};
 use sluis_resources::{MtlsMode as Written, PeerAuthentication};
 
 use crate::{Owned, Snapshot};
@@ -82,6 +82,27 @@ impl Snapshot {
             said(policy.spec().mtls)
         };
         of(namespace).or_else(|| of(root)).unwrap_or_default()
+    }
+
+    /// The policy that decides on the mode of a workload's port; `None` for the default.
+    #[must_use]
+    pub fn mtls_policy(&self, namespace: &str, labels: &Labels, port: u16) -> Option<ObjectName> {
+        let root = self.mesh().root_namespace.as_str();
+        let own = self.policies_in(namespace).find(|policy| {
+            let selector = policy.spec().selector.as_ref();
+            namespace != root && selector.is_some_and(|selector| labels.matches(selector))
+        });
+        let own = own.filter(|policy| {
+            let of_port = policy.spec().port_level.get(&port).copied().unwrap_or_default();
+            said(of_port).or(said(policy.spec().mtls)).is_some()
+        });
+        let wide = |namespace: &str| {
+            let policy =
+                self.policies_in(namespace).find(|policy| policy.spec().selector.is_none())?;
+            said(policy.spec().mtls).map(|_| policy)
+        };
+        let found = own.or_else(|| wide(namespace)).or_else(|| wide(root));
+        found.map(|policy| policy.meta().name.clone())
     }
 
     fn policies_in(&self, namespace: &str) -> impl Iterator<Item = &Owned<PeerAuthentication>> {

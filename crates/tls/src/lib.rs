@@ -9,6 +9,7 @@
 mod client;
 mod clock;
 mod leaf;
+mod probe;
 mod secret;
 mod server;
 mod session;
@@ -28,6 +29,7 @@ use sluis_rules::CipherSuites;
 pub use client::ClientTls;
 pub use clock::Clock;
 pub use leaf::{Leaf, LeafError, PeerIdentity, peer_identity};
+pub use probe::{TlsAnswer, ask_plain, ask_tls};
 pub use secret::{Crls, KeyPair, Roots, Secret, SecretError, certificate_pem};
 pub use server::{ServerTls, SettingsError};
 pub use session::TlsSession;

@@ -20,7 +20,7 @@ use sluis_nouns::ObjectName;
 use tokio::net::UnixListener;
 
 use super::{JailPlan, RotateOrder};
-use crate::{objects::ObjectReport, status::Report};
+use crate::{objects::ObjectReport, status::Report, tls_check::TlsRow};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,12 @@ pub(crate) trait Answers: Send + Sync + 'static {
     ///
     /// [`Denial::NotFound`] for an unknown kind.
     fn objects(&self, kinds: &str, is_whole: bool) -> Result<Vec<ObjectReport>, Denial>;
+    /// What servers take and a client sends: a workload's proxy, or anybody's in the namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial::NotFound`] for an unknown workload.
+    fn tls_checks(&self, namespace: &str, workload: Option<&str>) -> Result<Vec<TlsRow>, Denial>;
     /// The resources of one kind that a workload's proxy should have, as JSON.
     ///
     /// # Errors
@@ -106,6 +112,7 @@ pub(crate) async fn serve(socket: &Path, answers: Arc<dyn Answers>) -> io::Resul
     let router = Router::new()
         .route("/v1/status", get(report))
         .route("/v1/objects", get(objects))
+        .route("/v1/tls-check", get(tls_check))
         .route("/v1/workloads/{namespace}/{name}/config/{kind}", get(resources))
         .route("/v1/workloads/{namespace}/{name}/bootstrap", get(bootstrap))
         .route("/v1/workloads/{namespace}/{name}/jail", get(jail))
@@ -138,6 +145,20 @@ async fn objects(
 ) -> Result<Json<Vec<ObjectReport>>, Denial> {
     // Reads files, which may take a while on a slow disk.
     tokio::task::block_in_place(|| answers.objects(&wanted.kinds, wanted.whole)).map(Json)
+}
+
+/// Whose view of TLS is asked for.
+#[derive(Deserialize)]
+struct TlsClient {
+    namespace: String,
+    workload: Option<String>,
+}
+
+async fn tls_check(
+    State(answers): Known,
+    Query(client): Query<TlsClient>,
+) -> Result<Json<Vec<TlsRow>>, Denial> {
+    answers.tls_checks(&client.namespace, client.workload.as_deref()).map(Json)
 }
 
 async fn resources(

@@ -29,6 +29,7 @@ use crate::{
     state::StateDir,
     status::{ProxyReport, Report, SyncReport},
     supervise::{Phase, Status, Statuses},
+    tls_check::{self, TlsRow},
     workload::Workload,
 };
 
@@ -175,6 +176,12 @@ impl Answers for Mesh {
             Denial::NotFound(format!("no objects of kind {kind:?}"))
         })?;
         Ok(objects::list(&self.control.snapshot(), &self.faults(), &kinds, is_whole))
+    }
+
+    fn tls_checks(&self, namespace: &str, workload: Option<&str>) -> Result<Vec<TlsRow>, Denial> {
+        let name = workload.map(|workload| ObjectName::new(namespace, workload));
+        tls_check::rows(&self.control.snapshot(), name.as_ref(), namespace)
+            .map_err(Denial::NotFound)
     }
 
     fn resources(&self, name: &ObjectName, kind: &str) -> Result<Value, Denial> {
