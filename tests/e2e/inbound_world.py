@@ -14,6 +14,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+from judges import s_client, versions  # noqa: E402
 from machine import PODS, VIPS, Machine, self_signed  # noqa: E402
 from mesh import Failed, expect, python, wait_until  # noqa: E402
 
@@ -295,6 +296,30 @@ def check_told(world):
     return sum(len(row["probes"]) for row in rows)
 
 
+def judge(world):
+    """What OpenSSL finds at sidecars: no old version, and a certificate of the client demanded.
+
+    Then the mesh asks for TLS 1.3: sidecars refuse what is older, and speak with each other as before.
+    """
+    asked = ["-alpn", "istio-http/1.1"]
+    places = [f"{PODS}.{world.pods[name]}:8080" for name in world.servers if name[:-2] in ("strict", "open")]
+    for place in places:
+        expect(versions(lambda option: s_client(place, *asked, option)) == {"TLSv1.2", "TLSv1.3"}, place)
+        told = s_client(place, *asked, "-tls1_2")[1]
+        expect("Client Certificate Types" in told, f"{place} asks for no certificate: {told}")
+    manifests = world.manifests / "all.yaml"
+    before = manifests.read_text()
+    manifests.write_text(before.replace("  mesh: |\n", "  mesh: |\n    meshMTLS: {minProtocolVersion: TLSV1_3}\n", 1))
+    for place in places:
+        wait_until(f"{place} to refuse TLS 1.2", lambda: not s_client(place, *asked, "-tls1_2")[0])
+        expect(s_client(place, *asked, "-tls1_3")[0], f"{place}: TLS 1.3")
+    again = [plain(client, server, "http1", SERVERS[server[:-2]][1], 80, 8080)
+             for client in world.clients for server in world.servers if not server.startswith("scoped")]
+    for case in again:
+        [result] = world.ask(case.client, [case.question(world)])
+        expect(not case.fault(result), f"with TLS 1.3 alone: {case}: {case.fault(result)}")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin-dir", required=True)
@@ -313,6 +338,7 @@ def main():
             print(world.logs())
         expect(not faults, f"{len(faults)} of {total}:\n" + "\n".join(faults))
         rows = check_told(world)
+        judge(world)
         wait_until("the access logs", lambda: logs_are_whole(world))
         check_logs(world)
         print(f"{total} questions to 8 sidecars, by 3 clients; tls-check confirmed {rows} endpoints")

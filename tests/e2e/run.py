@@ -22,6 +22,7 @@ import edits
 import examples
 import hosts
 import inbound
+import judges
 import kills
 import renewals
 from mesh import Failed
@@ -30,7 +31,7 @@ from stage.scene import SceneError
 # Each line of scenarios runs in order; the lines beside each other.
 LINES = [
     [*demos.ALL, *edits.ALL, *kills.ALL, *commands.ALL],
-    [*renewals.ALL, *examples.ALL, *inbound.ALL],
+    [*renewals.ALL, *examples.ALL, *inbound.ALL, *judges.ALL],
     hosts.ALL if os.geteuid() == 0 else [],
 ]
 

@@ -14,6 +14,7 @@ mod destination;
 mod egress;
 mod envoy_filter;
 mod gateway;
+mod gateway_binding;
 mod gateway_bytes;
 mod gateway_http;
 mod guard;

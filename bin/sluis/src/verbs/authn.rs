@@ -17,7 +17,7 @@ use crate::{
     cli::{AuthnOptions, AuthnVerb, TlsCheckOptions, WorkloadArgument},
     output::{self, Format, Table},
     state::StateDir,
-    tls_check::{self, CONFLICT, OK, Probe, TlsRow},
+    tls_check::{self, OK, Probe, TlsRow},
     verbs::workload_name,
 };
 
@@ -186,7 +186,7 @@ mod tests {
             host: host.to_owned(),
             port: 80,
             is_own_tls: false,
-            status: CONFLICT.to_owned(),
+            status: "CONFLICT".to_owned(),
             server: "STRICT".to_owned(),
             client: "DISABLE".to_owned(),
             policy: Some("default/shop".to_owned()),

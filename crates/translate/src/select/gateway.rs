@@ -16,8 +16,8 @@ use sluis_resources::{
 };
 
 use super::{
-    Selection, config_path, gateway_bytes, gateway_http, listeners::Listeners, secrets, server_tls,
-    tls,
+    Selection, config_path, gateway_binding, gateway_binding::Terminating, gateway_bytes,
+    gateway_http, listeners::Listeners, secrets, server_tls, tls,
 };
 use crate::{ChainInput, Fault, Handler, ListenerInput, RouteTable, ServerTls};
 
@@ -56,6 +56,7 @@ pub(super) fn select(selection: &mut Selection<'_>) -> (Vec<ListenerInput>, Vec<
     let mut listeners = Listeners::default();
     let mut tables: BTreeMap<String, RouteTable> = BTreeMap::new();
     let mut treated: BTreeMap<(IpAddr, u16), Treatment> = BTreeMap::new();
+    let mut terminating = Vec::new();
     let mut hosts_on: BTreeMap<(IpAddr, u16), BTreeSet<HostPattern>> = BTreeMap::new();
     for gateway in gateways {
         for server in &gateway.spec().servers {
@@ -84,8 +85,23 @@ pub(super) fn select(selection: &mut Selection<'_>) -> (Vec<ListenerInput>, Vec<
             listeners.know(serving.address, serving.port, serving.port);
             listeners.know(serving.address, serving.port, server.port.number);
             serve(selection, &serving, treatment, &mut listeners, &mut tables);
+            let table = gateway_http::table_name(&serving);
+            if treatment == Treatment::Https
+                && tables.contains_key(&table)
+                && let Some(tls) = terminated(selection, &serving, true)
+            {
+                let hosts = server.hosts.iter().map(|host| host.host.clone()).collect();
+                terminating.push(Terminating {
+                    place,
+                    port: server.port.number,
+                    table,
+                    hosts,
+                    tls,
+                });
+            }
         }
     }
+    gateway_binding::bind(&terminating, &mut tables);
     let tables = tables.into_values().map(gateway_http::finish).collect();
     let mut listeners = listeners.finish(true, None);
     let own = own_address(selection);

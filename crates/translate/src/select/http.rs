@@ -175,7 +175,7 @@ fn operation(action: &RouteAction, matches: &RequestMatch, owner: &str, port: u1
     format!("{owner}:{port}{path}")
 }
 
-fn match_all() -> RequestMatch {
+pub(super) fn match_all() -> RequestMatch {
     RequestMatch {
         path: PathMatch::Prefix("/".to_owned()),
         is_case_ignored: false,
