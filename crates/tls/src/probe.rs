@@ -47,7 +47,7 @@ pub fn ask_tls(
     within: Duration,
 ) -> io::Result<TlsAnswer> {
     let asked = Arc::new(Asked::default());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = crate::provider();
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
@@ -106,7 +106,7 @@ impl ResolvesClientCert for Asked {
 
 /// Takes every certificate: nothing is sent to the server.
 #[derive(Debug)]
-struct Anybody(Arc<rustls::crypto::CryptoProvider>);
+pub(crate) struct Anybody(pub(crate) Arc<rustls::crypto::CryptoProvider>);
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(

@@ -6,6 +6,7 @@ mod control_plane;
 mod dns;
 mod drain;
 mod harness;
+mod hellos;
 mod pki;
 mod tcp;
 mod tls;

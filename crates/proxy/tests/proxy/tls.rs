@@ -18,7 +18,11 @@ use crate::{
     pki::Pki,
 };
 
-async fn dial(at: SocketAddr, name: &str, pki: &Pki) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn dial(
+    at: SocketAddr,
+    name: &str,
+    pki: &Pki,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(pki.roots()).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(
@@ -33,7 +37,7 @@ async fn dial(at: SocketAddr, name: &str, pki: &Pki) -> std::io::Result<TlsStrea
     soon("handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
 }
 
-async fn greeting(mut stream: TlsStream<TcpStream>, length: usize) -> String {
+pub(crate) async fn greeting(mut stream: TlsStream<TcpStream>, length: usize) -> String {
     let mut text = vec![0; length];
     soon("greeting", stream.read_exact(&mut text)).await.unwrap();
     stream.write_all(b"?").await.unwrap();
@@ -72,7 +76,7 @@ fn client_tls(sni: &str, pki: &Pki) -> Value {
 }
 
 /// A listener that terminates TLS for a name and greets in plaintext behind it.
-fn terminator(name: &str, to: &str, certificate: &str, log: &std::path::Path) -> Value {
+pub(crate) fn terminator(name: &str, to: &str, certificate: &str, log: &std::path::Path) -> Value {
     let mut chain = tcp_chain(to, log);
     chain["transport_socket"] = server_tls(certificate);
     listener(name, json!({"filter_chains": [chain]}))
@@ -248,4 +252,46 @@ async fn https_is_terminated_served_and_originated_anew() {
     drop(soon("response", stream.read_to_string(&mut response)).await);
     assert!(response.starts_with("HTTP/1.1 200 OK\r\n") && response.ends_with("yes"), "{response}");
     assert_eq!(front.counter("http.downstream_rq_2xx").await, 1);
+}
+
+#[tokio::test]
+async fn a_host_too_long_for_a_server_name_is_answered_and_not_dialled() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::new(dir.path());
+    let (server, _task) = web().await;
+    let behind = Proxy::with(
+        json!([terminator("tls", "web", &pki.secret("api.data.local"), &log_in(&dir))]),
+        json!([cluster("web", &[server])]),
+    )
+    .await;
+    let mut api = cluster("api", &[behind.address("tls")]);
+    api["transport_socket"] = client_tls("api.data.local", &pki);
+    api["transport_socket"]["typed_config"]["sni"] = json!("");
+    api["typed_extension_protocol_options"] = json!({
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http_protocol_options": {}},
+            "upstream_http_protocol_options": {"auto_sni": true},
+        },
+    });
+    let chain = http_chain("api");
+    let front =
+        Proxy::with(json!([listener("http", json!({"filter_chains": [chain]}))]), json!([api]))
+            .await;
+    let ask = async |host: &str| {
+        let mut stream = front.connect("http").await;
+        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        drop(soon("response", stream.read_to_string(&mut response)).await);
+        response.get(9..12).unwrap_or_default().to_owned()
+    };
+    assert_eq!(ask("api.data.local").await, "200");
+    let long = "a.".repeat(200) + "local";
+    let label = "a".repeat(64) + ".local";
+    for host in [long.as_str(), &label, "..", "a..b", "-"] {
+        let status = ask(host).await;
+        assert!(["400", "503"].contains(&status.as_str()), "{host}: {status}");
+    }
+    assert_eq!(ask("api.data.local").await, "200");
 }

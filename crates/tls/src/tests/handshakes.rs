@@ -429,3 +429,49 @@ async fn a_revoked_certificate_is_refused_wherever_the_list_comes_from() {
     missing.settings.validation.as_mut().unwrap().crl = Some(nowhere);
     check(shake(&missing, &client).await, false, "a list that is not there");
 }
+
+/// CVE-2022-21654: a session must not outlive the settings under which it was made.
+#[tokio::test]
+async fn a_ticket_is_worth_nothing_under_other_settings() {
+    let pki = Pki::new("mesh");
+    let first = plain_server(&pki, &["a.test"]);
+    let mut strict = mutual_server(&pki);
+    strict.settings.require_client_certificate = false;
+    for versions in [&[&rustls::version::TLS13][..], &[&rustls::version::TLS12][..]] {
+        let config = Arc::new(
+            rustls::ClientConfig::builder_with_provider(crate::provider())
+                .with_protocol_versions(versions)
+                .unwrap()
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(
+                    crate::probe::Anybody(crate::provider()),
+                ))
+                .with_no_client_auth(),
+        );
+        let kind = async |server: &ServerTls| {
+            let (near, far) = tokio::io::duplex(64 << 10);
+            let name = rustls::pki_types::ServerName::try_from("a.test").unwrap();
+            let connector = tokio_rustls::TlsConnector::from(config.clone());
+            let (client, server) = tokio::join!(connector.connect(name, near), server.accept(far));
+            let (mut client, mut server) = (client.unwrap(), server.unwrap());
+            // Tickets of TLS 1.3 come behind the handshake.
+            server.write_all(b"!").await.unwrap();
+            server.flush().await.unwrap();
+            client.read_u8().await.unwrap();
+            client.get_ref().1.handshake_kind().unwrap()
+        };
+        use rustls::HandshakeKind::Resumed;
+        let one = ServerTls::new(&first.settings, &first.store).unwrap();
+        assert_ne!(kind(&one).await, Resumed);
+        assert_eq!(kind(&one).await, Resumed, "tickets are given: {versions:?}");
+        let again = ServerTls::new(&first.settings, &first.store).unwrap();
+        assert_ne!(kind(&again).await, Resumed, "new settings, new keys: {versions:?}");
+        let other = ServerTls::new(&strict.settings, &strict.store).unwrap();
+        assert_ne!(
+            kind(&other).await,
+            Resumed,
+            "a server that asks for certificates: {versions:?}"
+        );
+        assert_ne!(kind(&other).await, Resumed, "and gives no tickets: {versions:?}");
+    }
+}
