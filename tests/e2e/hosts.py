@@ -1,10 +1,15 @@
 """Several hosts in network namespaces: capture, firewall, and no way around the gateway. Needs root."""
 
+import json
+import os
+import pathlib
+import signal
 import subprocess
+import sys
 import time
 
-from mesh import expect
-from topology import namespaces, remove, tell
+from mesh import HERE, Failed, expect, wait_until
+from topology import Topology, namespaces, remove, tell
 
 CAPTURED_AT_ONCE = 200
 
@@ -63,4 +68,253 @@ def capture_replaces_its_rules_and_no_others(options):
     return []
 
 
-ALL = [many_namespaces_are_captured_and_released, capture_replaces_its_rules_and_no_others]
+CLIENT = """
+import socket, sys
+host, port, text = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+try:
+    with socket.create_connection((host, port), 10) as stream:
+        stream.settimeout(10)
+        stream.sendall(text.encode() + b"\\n")
+        answer = stream.makefile().readline()
+        print(answer.strip() if answer else "closed without an answer")
+except OSError as error:
+    print("refused:", error)
+"""
+HSM_IP = "192.0.2.23"
+TALKERS = ("esp", "signer")  # proxy-node and verify-metadata, with the label
+OTHERS = ("frontend", "reports", "legacy")  # without the label; of another namespace; without a sidecar
+SECRET = "the-key-is-under-the-mat"  # what must not be seen on the wire
+
+
+def ask(host, port=2223, text="sign"):
+    """What the HSM says to a host, in one line."""
+    return host.python(CLIENT, HSM_IP, str(port), text)
+
+
+def is_refused(answer):
+    return answer.startswith(("refused:", "closed"))
+
+
+def the_hsm_is_reached_through_the_gateway_alone(options):
+    """Seed 001 on eleven hosts: ports 2223 to 2225 by mutual TLS; only the gateway reaches the outside."""
+    with Topology(options.bin_dir) as net:
+        with net.packets("router.pcapng") as packets:
+            for name in TALKERS:
+                for port in (2223, 2224, 2225):
+                    answer = ask(net[name], port, SECRET)
+                    expect(answer == f"HSM {port}: {SECRET}", f"{name} asks {port}: {answer}")
+            for name in OTHERS:
+                expect(is_refused(ask(net[name])), f"{name} is answered")
+        log = (net.dir / "hsm.log").read_text()
+        came = {line.split()[-1] for line in log.splitlines() if "connection from" in line}
+        expect(came == {net["gateway"].ip}, f"the HSM saw {came}")
+        for name in TALKERS:
+            wanted = f"from=spiffe://cluster.local/ns/{net[name].place.workload.replace('/', '/sa/')} sni=cloudhsm-2223.tcp.svc tls=TLSv1.3"
+            expect(wanted in net.log("istio-system/egressgateway"), f"the gateway's log has no {wanted}")
+        notes = mutual_tls_only(net, packets)
+        notes += only_the_gateway_leaves(net)
+        return notes
+
+
+def mutual_tls_only(net, packets):
+    """What the router carried between applications and gateway: TLS with the names expected, no plain text."""
+    inside = [net[name].ip for name in (*TALKERS, *OTHERS)]
+    hellos = tshark(packets, "tls.handshake.type == 1", "ip.src", "ip.dst", "tls.handshake.extensions_server_name")
+    to_gateway = {(source, name) for source, to, name in hellos if to == net["gateway"].ip}
+    wanted = {(net[name].ip, f"cloudhsm-{port}.tcp.svc") for name in TALKERS for port in (2223, 2224, 2225)}
+    expect(to_gateway == wanted, f"hellos to the gateway: {to_gateway}")
+    ours = " or ".join(f"ip.addr == {ip}" for ip in inside)
+    secret = SECRET.encode().hex(":")
+    seen = tshark(packets, f"({ours}) and tcp.payload contains {secret}", "ip.src", "ip.dst")
+    expect(not seen, f"plain text on the wire: {seen}")
+    behind = tshark(packets, f"ip.dst == {HSM_IP} and tcp.payload contains {secret}", "ip.src")
+    expect({source for source, in behind} == {net["gateway"].ip}, f"to the HSM came {behind}")
+    first = {}
+    both = f"ip.addr == {net['gateway'].ip} and ({ours}) and tcp.len > 0"
+    for stream, payload in tshark(packets, both, "tcp.stream", "tcp.payload"):
+        first.setdefault(stream, payload)
+    strange = [payload for payload in first.values() if not payload.startswith("1603")]
+    expect(first and not strange, f"streams that do not begin as TLS: {strange}")
+    return [f"{len(hellos)} hellos on the router, all with the names expected; the text only behind the gateway"]
+
+
+def only_the_gateway_leaves(net):
+    """Every host but the gateway is refused by the router, whatever it tries."""
+    net["api"].witness(443, 53)
+    for name in (*TALKERS, *OTHERS):
+        for group in (None, 1337):
+            answer = net[name].python(CLIENT, net["api"].ip, "443", "x", group=group)
+            expect(is_refused(answer), f"{name} (group {group}) reaches the API: {answer}")
+    answer = net["gateway"].python(CLIENT, net["api"].ip, "443", "x")
+    expect(answer == "witness: x", f"the gateway does not reach the API: {answer}")
+    came = {line.split()[-1] for line in net["api"].seen() if " from " in line}
+    expect(came == {net["gateway"].ip}, f"the API saw {came}")
+    return ["the API saw the gateway alone"]
+
+
+def tshark(file, matching, *fields):
+    """The packets that match: a tuple of fields for each."""
+    words = [word for field in fields for word in ("-e", field)]
+    done = subprocess.run(["tshark", "-r", file, "-Y", matching, "-T", "fields", *words],
+                          capture_output=True, text=True, check=False)
+    expect(done.returncode == 0, f"tshark: {done.stderr}")
+    return [tuple(line.split("\t")) for line in done.stdout.splitlines()]
+
+
+def is_alive(pid):
+    """Whether a process runs; one that nobody has reaped does not."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")")[-1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def each_piece_may_stop_and_nothing_gets_out(options):
+    """Sidecar, gateway, control plane or link stop: nothing gets out, and all recovers."""
+    with Topology(options.bin_dir) as net:
+        esp, gateway = net["esp"], "istio-system/egressgateway"
+        net["api"].witness(443)
+
+        def works():
+            return ask(esp, text="back") == "HSM 2223: back"
+
+        def is_closed(what):
+            answer = esp.python(CLIENT, net["api"].ip, "443", "x")
+            expect(is_refused(answer), f"{what}: the API is reached: {answer}")
+
+        expect(works(), "it does not work at first")
+        took = []
+
+        def recovers(what, began):
+            wait_until(f"{what} to recover", works)
+            took.append(f"{what}: works again after {time.monotonic() - began:.1f} s")
+
+        # The control plane: proxies go on without it, and take it back.
+        held = net.pid(esp.place.workload)
+        net.kill_up()
+        expect(works(), "without the control plane, traffic stops")
+        is_closed("without the control plane")
+        # A sidecar that dies while nobody is there to start it again: closed.
+        os.kill(held, signal.SIGKILL)
+        wait_until("the sidecar to end", lambda: not is_alive(held))
+        expect(is_refused(ask(esp)), "without its sidecar the HSM is reached")
+        is_closed("without a sidecar")
+        began = time.monotonic()
+        net.start_mesh()
+        recovers("sidecar and control plane", began)
+        # The gateway: killed, started again by the supervisor.
+        began = time.monotonic()
+        net.kill(gateway)
+        is_closed("without the gateway")
+        recovers("gateway", began)
+        # Its link.
+        net["gateway"].unplug()
+        expect(is_refused(ask(esp)), "without the gateway's link the HSM is reached")
+        is_closed("without the gateway's link")
+        began = time.monotonic()
+        net["gateway"].plug()
+        recovers("the gateway's link", began)
+        came = [line for line in net["api"].seen() if " from " in line]
+        expect(not came, f"the API was reached: {came}")
+        return took
+
+
+def the_prober_finds_no_way_out_and_each_hole(options):
+    """The prober finds no way out of a captured host behind the firewall, and each hole made on purpose."""
+    with Topology(options.bin_dir) as net:
+        esp, api, router = net["esp"], net["api"], net.router
+        api.witness(443, 22, 25, 53, 80, 123, 853, 8080, 15443, 51820)
+        esp.release()
+        esp.capture("--closed")
+        found = probe(net, "proxy-node/esp")
+        expect(not found["open"], f"ways out: {found['open']}")
+        expect(not api.seen(), f"the API saw {api.seen()}")
+        notes = [f"{found['all']} ways tried in {found['took']:.1f} s, none open"]
+        as_root = probe(net, "proxy-node/esp", "--user", "0")
+        # Root of the namespace may write packets past its rules; the router refuses them.
+        expect({way for way, _ in as_root["open"]} <= {"packet socket"}, f"as root: {as_root['open']}")
+        expect(not api.seen(), f"the API saw {api.seen()}")
+        for hole, open_it, close_it, ways in holes(net):
+            open_it()
+            found = {way for way, _ in probe(net, "proxy-node/esp")["open"]}
+            expect(ways <= found, f"{hole}: found {found}, not {ways - found}")
+            notes.append(f"{hole}: found {len(found)}, such as {', '.join(sorted(ways))}")
+            close_it()
+        found = probe(net, "proxy-node/esp")
+        expect(not found["open"], f"ways out, after all holes were closed: {found['open']}")
+        return notes
+
+
+def holes(net):
+    """Each hole: its name, how it is opened and closed, and ways that must be found."""
+    esp, api, router = net["esp"], net["api"], net.router
+
+    def metadata(verb):
+        router.do("ip", "address", verb, "169.254.169.254/32", "dev", "lo")
+
+    def no_capture():
+        net.open_router()
+        esp.release()
+
+    def capture():
+        net.firewall()
+        esp.capture("--closed")
+
+    def excluded(*options):
+        return lambda: (net.open_router(), esp.capture("--closed", "--annotation", *options))
+
+    annotation = "traffic.sidecar.istio.io/"
+    yield ("no capture and no firewall", no_capture, capture,
+           {"TCP over IPv4", "TCP over IPv6", "TCP over IPv4 from an IPv6 socket", "UDP over IPv4", "UDP over IPv6",
+            "DNS of a foreign server over UDP", "DNS of a foreign server over TCP", "TCP over IPv4, other port"})
+    yield ("capture as Istio has it, which lets UDP out",
+           lambda: (net.open_router(), esp.capture()), capture, {"UDP over IPv4", "UDP over IPv6"})
+    yield ("an excluded port", excluded(f"{annotation}excludeOutboundPorts=22"), capture,
+           {"TCP over IPv4, other port", "TCP over IPv6, other port"})
+    yield ("an excluded range", excluded(f"{annotation}excludeOutboundIPRanges={api.ip}/32"), capture,
+           {"TCP over IPv4", "UDP over IPv4"})
+
+    def serve_metadata():
+        metadata("add")
+        router.start("witness-router", sys.executable, HERE / "witness.py", "80")
+        log = net.dir / "witness-router.log"
+        net.wait("the metadata server", lambda: log.exists() and "ready" in log.read_text())
+        esp.capture("--closed", "--annotation", f"{annotation}excludeOutboundIPRanges=169.254.169.254/32")
+
+    def end_metadata():
+        net.stop("witness-router")
+        metadata("del")
+        capture()
+
+    yield "the machine's metadata", serve_metadata, end_metadata, {"machine's metadata"}
+
+    def serve_admin():
+        esp.start("admin", sys.executable, "-m", "http.server", "15000", "--bind", "127.0.0.1")
+        wait_until("the administration", lambda: esp.python(
+            "import socket; socket.create_connection(('127.0.0.1', 15000), 5); print('ok')") == "ok")
+
+    yield ("the sidecar's administration", serve_admin, lambda: net.stop("admin"), {"sidecar's administration"})
+
+
+def probe(net, workload, *more):
+    """What the prober finds: how many ways, those that are open with what was seen, and how long it took."""
+    api = net["api"]
+    began = time.monotonic()
+    done = net.run([net.sluis, "probe", workload, "--outside", api.ip, "--outside", api.ip6,
+                    "--control", net["control"].ip, "-o", "json", *more])
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        raise Failed(f"probe: {done.stderr or done.stdout}") from None
+    is_open = [(one["way"], one["detail"]) for one in found if one["is_open"]]
+    expect(done.returncode == (3 if is_open else 0), f"the probe ended with {done.returncode}")
+    return {"all": len(found), "open": is_open, "took": time.monotonic() - began}
+
+
+ALL = [
+    capture_replaces_its_rules_and_no_others,
+    the_hsm_is_reached_through_the_gateway_alone,
+    each_piece_may_stop_and_nothing_gets_out,
+    the_prober_finds_no_way_out_and_each_hole,
+    many_namespaces_are_captured_and_released,
+]

@@ -174,12 +174,11 @@ class Topology(Scene):
         self.places = list(places or PLACES)
         engines = {place.workload: place.proxy for place in self.places if place.workload}
         super().__init__(programs, engines, keep=keep, up=up)
-        self.write = manifests or hsm_manifests
+        self.write, self.has_policies = manifests or hsm_manifests, manifests is None
         self.prefix = f"sl{os.getpid():x}"
         self.net = "10.77.0"
         self.router = Host(self, Place("router", 0))
         self.hosts = {place.name: Host(self, place) for place in self.places}
-        self.is_firewalled = True
 
     def __getitem__(self, name):
         return self.hosts[name]
@@ -199,6 +198,7 @@ class Topology(Scene):
         self.manifests.mkdir()
         for name, text in self.write(self).items():
             (self.manifests / name).write_text(text)
+        self.firewall()
         self.set_outside()
         self.start_all()
 
@@ -210,7 +210,7 @@ class Topology(Scene):
             self.wait("the HSM to listen", lambda: "ready" in (self.dir / "hsm.log").read_text())
 
     def build(self):
-        """Namespaces, links, addresses, routes, the router's firewall."""
+        """Namespaces, links, addresses, routes."""
         self.step(f"build {len(self.hosts)} hosts and a router")
         for host in [self.router, *self.hosts.values()]:
             tell("ip", "netns", "add", host.netns)
@@ -227,16 +227,25 @@ class Topology(Scene):
                 f"route add default via {host.hop}", f"route add default via {host.hop6}"])
         batch(self.router.netns, router)
         self.router_do("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-        self.firewall()
 
     def router_do(self, *command, text_in=None):
         return self.router.do(*command, text_in=text_in)
 
-    def firewall(self):
-        """The router's rules: to the outside from the gateway alone; all else as listed."""
-        self.router_do("nft", "-f", "-", text_in=self.firewall_text())
+    def firewall(self, *options):
+        """The router's rules: from the NetworkPolicies and gateways of the manifests, or as listed below."""
+        if not self.has_policies:
+            self.router_do("nft", "-f", "-", text_in=self.firewall_text())
+            return
+        self.router_do(self.sluis, "capture", "firewall", "-f", self.manifests, "--apply",
+                       "--control", f"{self['control'].ip}:{CONTROL_PORT}", *options)
+
+    def open_router(self):
+        """Takes the router's rules away: a hole that a test opens on purpose."""
+        self.router_do(self.sluis, "capture", "firewall", "-f", self.manifests, "--remove")
+        self.router_do("nft", "-f", "-", text_in="add table inet firewall\ndelete table inet firewall\n")
 
     def firewall_text(self):
+        """Rules of a mesh that has no NetworkPolicies: to the outside from gateways alone."""
         inside = [host for host in self.hosts.values() if not host.place.is_outside]
         outside = [host for host in self.hosts.values() if host.place.is_outside]
         gateways = [host for host in inside if host.place.run == "gateway"]
@@ -322,7 +331,57 @@ def hsm_manifests(net):
     texts["mesh.yaml"] = (HSM / "machine/mesh.yaml").read_text()
     texts["workloads.yaml"] = "---\n".join(net.entry(place) for place in net.places if place.workload)
     service = (HSM / "machine/gateway.yaml").read_text().split("---")[0]
-    return texts | {"gateway-service.yaml": service}
+    return texts | {"gateway-service.yaml": service, "network-policies.yaml": POLICIES}
+
+
+# The policy of the article (seed of examples/hsm-egress) as it is printed there, for both namespaces that
+# may talk to the HSM; and the gateway's own: who may call it.
+POLICIES = """
+{apiVersion: v1, kind: Namespace, metadata: {name: proxy-node, labels: {namespace: proxy-node}}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: istio-system, labels: {istio: system}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: allow-egress-to-istio-system-and-kube-dns
+  namespace: proxy-node
+spec:
+  podSelector: {}
+  policyTypes:
+  - Egress
+  egress:
+  - to:
+    - namespaceSelector:
+        matchLabels:
+          kube-system: "true"
+    ports:
+    - protocol: UDP
+      port: 53
+  - to:
+    - namespaceSelector:
+        matchLabels:
+          istio: system
+  - to:
+    - namespaceSelector:
+        matchLabels:
+          namespace: proxy-node
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  name: gateway-port
+  namespace: istio-system
+spec:
+  podSelector:
+    matchLabels:
+      istio: egressgateway
+  policyTypes:
+  - Ingress
+  ingress:
+  - ports:
+    - port: 8443
+"""
 
 
 def tell(*command, text_in=None):

@@ -19,6 +19,9 @@ pub(crate) use server::{Answers, Denial, serve};
 pub(crate) struct JailPlan {
     /// Where the sidecar takes the jail's sockets; none when a real Envoy serves the workload.
     pub handoff: Option<PathBuf>,
+    /// The network namespace in which the workload runs, where a packet filter captures it.
+    #[serde(default)]
+    pub netns: Option<PathBuf>,
     /// Where the sidecar takes single connections, each behind a PROXY header.
     pub capture: PathBuf,
     /// A file, kept current: a JSON object from each name that the workload may know to its addresses.

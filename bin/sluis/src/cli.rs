@@ -41,6 +41,8 @@ pub(crate) enum Verb {
     },
     /// Bring a host's connections to its sidecar by a packet filter
     Capture(crate::verbs::capture::CaptureOptions),
+    /// Try every known way out of a workload's namespace, and say which are open
+    Probe(crate::verbs::probe::ProbeOptions),
     /// Check YAML files without running anything
     Validate(ValidateOptions),
     /// Show what users wrote, with its status: Gateway API conditions, and what is refused

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Verb::Exec(options) => verbs::exec::run(options),
         Verb::ExecJail { spec } => verbs::exec::run_in_jail(spec),
         Verb::Capture(options) => verbs::capture::run(&options),
+        Verb::Probe(options) => verbs::probe::run(&options),
         Verb::Validate(options) => verbs::validate::run(&options),
         Verb::Get(options) => verbs::get::run(&options),
         Verb::Status(options) => verbs::status::run(&options),

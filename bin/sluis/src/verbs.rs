@@ -8,6 +8,7 @@ pub(crate) mod control_plane;
 pub(crate) mod exec;
 pub(crate) mod get;
 pub(crate) mod logs;
+pub(crate) mod probe;
 pub(crate) mod proxy;
 pub(crate) mod proxy_config;
 pub(crate) mod proxy_status;

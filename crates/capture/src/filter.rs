@@ -19,7 +19,7 @@ use std::net::IpAddr;
 
 use sluis_nouns::Cidr;
 
-pub use load::{Backend, Fault, Place, apply, remove, script, show};
+pub use load::{Backend, Fault, Place, apply, load_script, remove, script, show};
 pub use rules::Rules;
 pub use written::{ANNOTATIONS, SettingError, Written};
 

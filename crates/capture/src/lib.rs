@@ -9,9 +9,11 @@
 
 pub mod dns;
 pub mod filter;
+pub mod firewall;
 pub mod handoff;
 pub mod jail;
 pub mod netns;
+pub mod probe;
 pub mod relay;
 
 mod original;

@@ -14,6 +14,7 @@ mod endpoint;
 mod export;
 mod gateway_api;
 mod index;
+mod isolation;
 mod locality;
 mod mtls;
 mod platform;
@@ -30,6 +31,7 @@ pub use gateway_api::{
     is_gateway_api,
 };
 pub use index::{Owned, Workload};
+pub use isolation::{Allowed, Isolated, Isolation, PortRange, Range, isolate};
 pub use locality::Locality;
 pub use mtls::{Mtls, MtlsMode};
 pub use rules::{Policy, PolicyDefaults, Rule};

@@ -8,6 +8,7 @@ pub(crate) mod gateway;
 pub(crate) mod gateway_api;
 pub(crate) mod mesh_config;
 pub(crate) mod mesh_policy;
+pub(crate) mod network_policy;
 pub(crate) mod peer_authentication;
 pub(crate) mod provider;
 pub(crate) mod proxy_config;

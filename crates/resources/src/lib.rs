@@ -51,6 +51,9 @@ pub use kinds::mesh_policy::{
     Operator, ProxyHeaders, Requirement, ServiceEntryVisibility, TlsSettings, Visibility,
     VisibilityPolicy,
 };
+pub use kinds::network_policy::{
+    NetworkPeer, NetworkPolicy, NetworkPort, NetworkPortName, NetworkProtocol, NetworkRule,
+};
 pub use kinds::peer_authentication::{MtlsMode, PeerAuthentication};
 pub use kinds::provider::{
     ExtAuthz, ExtensionProvider, FileAccessLog, LogFormat, LogService, ProviderAddress,

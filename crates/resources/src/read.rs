@@ -18,6 +18,7 @@ mod legacy;
 mod mesh_config;
 mod mesh_policy;
 mod meta;
+mod network_policy;
 mod peer_authentication;
 mod provider;
 mod request_authentication;

@@ -14,6 +14,7 @@ use crate::kinds::gateway::Gateway;
 use crate::kinds::gateway_api::{
     ApiRoute, BackendTlsPolicy, GatewayClass, KubernetesGateway, ReferenceGrant,
 };
+use crate::kinds::network_policy::NetworkPolicy;
 use crate::kinds::peer_authentication::PeerAuthentication;
 use crate::kinds::proxy_config::WorkloadProxyConfig;
 use crate::kinds::request_authentication::RequestAuthentication;
@@ -141,6 +142,8 @@ pub enum Spec {
     Node(Node),
     /// Kubernetes Namespace.
     Namespace(Namespace),
+    /// Kubernetes NetworkPolicy.
+    NetworkPolicy(NetworkPolicy),
     /// Kubernetes Secret.
     Secret(Secret),
     /// Kubernetes ConfigMap; the mesh configuration is in [`ConfigMap::mesh`].
@@ -164,6 +167,8 @@ pub enum Kind {
     Gateway,
     /// Kubernetes Namespace.
     Namespace,
+    /// Kubernetes NetworkPolicy.
+    NetworkPolicy,
     /// Kubernetes Node.
     Node,
     /// PeerAuthentication.
@@ -212,7 +217,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in alphabetical order, those of the Gateway API last.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::AuthorizationPolicy,
         Self::ConfigMap,
         Self::DestinationRule,
@@ -220,6 +225,7 @@ impl Kind {
         Self::EnvoyFilter,
         Self::Gateway,
         Self::Namespace,
+        Self::NetworkPolicy,
         Self::Node,
         Self::PeerAuthentication,
         Self::Pod,
@@ -254,6 +260,7 @@ impl Kind {
             Self::EnvoyFilter => "EnvoyFilter",
             Self::Gateway => "Gateway",
             Self::Namespace => "Namespace",
+            Self::NetworkPolicy => "NetworkPolicy",
             Self::Node => "Node",
             Self::PeerAuthentication => "PeerAuthentication",
             Self::Pod => "Pod",

@@ -28,7 +28,7 @@ const SECURITY: &str = "security.istio.io/v1";
 const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
 
 /// All kinds, in the order in which `get all` shows them.
-const ROWS: [KindNames; 29] = [
+const ROWS: [KindNames; 30] = [
     row(Kind::Gateway, NETWORKING, "gateways", "gw"),
     row(Kind::VirtualService, NETWORKING, "virtualservices", "vs"),
     row(Kind::DestinationRule, NETWORKING, "destinationrules", "dr"),
@@ -54,6 +54,7 @@ const ROWS: [KindNames; 29] = [
     row(Kind::Service, "v1", "services", "svc"),
     row(Kind::EndpointSlice, "discovery.k8s.io/v1", "endpointslices", ""),
     row(Kind::Pod, "v1", "pods", "po"),
+    row(Kind::NetworkPolicy, "networking.k8s.io/v1", "networkpolicies", "netpol"),
     row(Kind::ConfigMap, "v1", "configmaps", "cm"),
     row(Kind::Secret, "v1", "secrets", ""),
     row(Kind::Namespace, "v1", "namespaces", "ns"),

@@ -249,6 +249,7 @@ impl Answers for Mesh {
         let variables: BTreeSet<String> =
             local.workloads.values().flat_map(|workload| workload.inherited.clone()).collect();
         Ok(JailPlan {
+            netns: workload.netns.clone(),
             handoff: (!workload.is_envoy).then(|| files.handoff_socket()),
             capture: files.capture_socket(),
             names: files.names(),

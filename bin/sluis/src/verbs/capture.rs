@@ -4,6 +4,8 @@
 //! Out:   rules in force, removed, or printed.
 //! Never: touches rules that are not ours.
 
+mod firewall;
+
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -20,7 +22,9 @@ use crate::{cli::WorkloadArgument, output, verbs::workload_name};
   sluis capture apply --netns /run/netns/shop --closed
   sluis capture apply --dry-run -a traffic.sidecar.istio.io/excludeOutboundPorts=3306
   sluis capture apply -f pods.yaml shop/cart --netns /run/netns/cart
-  sluis capture show --netns /run/netns/shop")]
+  sluis capture show --netns /run/netns/shop
+  sluis capture firewall -f mesh/ --control 10.0.0.2:15012            # for a router, printed
+  sluis capture firewall -f mesh/ shop/cart --netns /run/netns/cart --apply")]
 pub(crate) struct CaptureOptions {
     /// What to do.
     #[command(subcommand)]
@@ -36,6 +40,8 @@ enum CaptureVerb {
     Remove(PlaceOptions),
     /// Print the rules that are in force
     Show(PlaceOptions),
+    /// NetworkPolicies, and that gateways alone may leave, as rules for a host or a router
+    Firewall(firewall::FirewallOptions),
 }
 
 /// Where.
@@ -112,6 +118,7 @@ impl PlaceOptions {
 pub(crate) fn run(options: &CaptureOptions) -> Result<ExitCode> {
     match &options.verb {
         CaptureVerb::Apply(options) => apply(options)?,
+        CaptureVerb::Firewall(options) => return firewall::run(options),
         CaptureVerb::Remove(options) => filter::remove(&options.place())?,
         CaptureVerb::Show(options) => {
             let shown = filter::show(&options.place(), options.backend()?)?;

@@ -33,6 +33,12 @@ pub(crate) fn run(options: ExecOptions) -> Result<ExitCode> {
     let state = StateDir::locate(options.state.state_dir)?;
     let path = format!("/v1/workloads/{}/{}/jail", name.namespace, name.name);
     let plan: JailPlan = serde_json::from_value(api::get(&state, &path)?)?;
+    if let Some(netns) = &plan.netns {
+        bail!(
+            "{name} has a network namespace of its own: run commands there, as in `nsenter --net={}`",
+            netns.display()
+        );
+    }
     if options.explicit_proxy {
         return explicit::run(&plan, &options.command);
     }

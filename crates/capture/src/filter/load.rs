@@ -160,6 +160,15 @@ pub fn show(place: &Place, backend: Backend) -> Result<String, Fault> {
     })
 }
 
+/// Loads a script of nft, whole or not at all.
+///
+/// # Errors
+///
+/// A [`Fault`].
+pub fn load_script(place: &Place, script: &str) -> Result<(), Fault> {
+    inside(place, || run("nft", &["-f", "-"], script))
+}
+
 fn inside<T: Send>(
     place: &Place,
     work: impl FnOnce() -> Result<T, Fault> + Send,

@@ -134,6 +134,7 @@ pub(super) const READERS: &[KindReader] = &[
     whole!(CORE, ONLY_V1, Pod, |fields, _| super::workload::pod(fields)),
     whole!(CORE, ONLY_V1, Secret, |fields, _| super::core::secret(fields)),
     whole!(CORE, ONLY_V1, ConfigMap, super::core::config_map),
+    whole!("networking.k8s.io", ONLY_V1, NetworkPolicy, super::network_policy::network_policy),
     whole!(DISCOVERY, ONLY_V1, EndpointSlice, super::workload::endpoint_slice),
     api!(V1_OR_BETA, "GatewayClass", GatewayClass),
     api!(V1_OR_BETA, "Gateway", KubernetesGateway),
