@@ -227,13 +227,13 @@ impl Refusal {
             }
             Self::SubjectForbidden => Row(
                 101,
-                "Subject in Jwt is not allowed",
-                "jwt_authn_access_denied{Subject_in_Jwt_is_not_allowed}",
+                "Jwt verification fails",
+                "jwt_authn_access_denied{Jwt_verification_fails}",
             ),
             Self::Lifetime => Row(
                 102,
-                "Jwt lifetime is not allowed",
-                "jwt_authn_access_denied{Jwt_lifetime_is_not_allowed}",
+                "Jwt verification fails",
+                "jwt_authn_access_denied{Jwt_verification_fails}",
             ),
             Self::KeySetJson => Row(
                 28,

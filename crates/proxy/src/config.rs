@@ -33,6 +33,7 @@ use crate::{
     bound::BoundSet,
     buckets::Buckets,
     hosts::{Group, Host},
+    key_ring::KeyRing,
     names::DynamicNames,
 };
 
@@ -57,6 +58,8 @@ pub struct Settings {
     pub local_ip: IpAddr,
     /// The buckets of rate limits.
     pub(crate) buckets: Arc<Buckets>,
+    /// The keys that tokens of end users are verified by.
+    pub(crate) keys: Arc<KeyRing>,
 }
 
 /// A cluster ready for use: endpoints that can be dialled, and the choice among them.

@@ -12,6 +12,7 @@ mod checks;
 mod dns;
 pub(crate) mod handoff;
 mod health;
+mod key_sets;
 pub(crate) mod nameserver;
 mod outlier;
 pub(crate) mod resolver;
@@ -35,7 +36,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use self::{checks::unusable, resolver::Resolver, watches::Watches};
+use self::{checks::unusable, key_sets::KeySets, resolver::Resolver, watches::Watches};
 use crate::{
     bound::bind_all,
     config::{Config, chains},
@@ -72,6 +73,7 @@ pub(crate) struct Control {
     warm_by: Option<Instant>,
     is_ready: bool,
     watches: Watches,
+    key_sets: KeySets,
 }
 
 /// What a control thread is made of.
@@ -105,6 +107,7 @@ impl Control {
             warm_by: None,
             is_ready: false,
             watches: Watches::default(),
+            key_sets: KeySets::default(),
         };
         for secret in control.wanted.secrets.values() {
             control.store.put(secret).map_err(|error| vec![error.to_string()])?;
@@ -290,6 +293,7 @@ impl Control {
         let next = before.next(Arc::clone(runtime), resolve, &self.store, bound);
         self.watches.follow(next.backends());
         self.config.send_replace(Arc::new(next));
+        self.key_sets.follow(runtime, &self.config);
         let texts = errors.iter().map(|error| error.to_string()).collect::<Vec<_>>();
         texts.iter().for_each(|error| warn!("{error}"));
         texts

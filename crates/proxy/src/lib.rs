@@ -21,6 +21,7 @@ mod guards;
 pub mod hosts;
 pub mod http;
 mod inspect;
+mod key_ring;
 pub mod log_sink;
 pub mod names;
 pub mod random;

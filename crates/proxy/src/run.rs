@@ -344,6 +344,7 @@ fn settings(options: &Options, workers: usize) -> Arc<Settings> {
         node_cluster: options.bootstrap.node.cluster.clone(),
         local_ip: crate::sockets::local_ip(),
         buckets: Arc::default(),
+        keys: Arc::default(),
     })
 }
 

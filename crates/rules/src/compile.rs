@@ -15,6 +15,7 @@ mod ext_authz;
 mod filters;
 mod hop;
 mod http;
+mod jwt;
 mod listener;
 mod messages;
 mod metadata;

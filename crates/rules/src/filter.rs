@@ -34,6 +34,8 @@ pub enum FilterSetting {
     Rbac(Arc<RbacFilter>),
     /// What an authorization service is told, and how much of the body.
     Authz(Arc<AuthzCheck>),
+    /// The requirement of this name, of a filter for tokens.
+    Jwt(Arc<str>),
 }
 
 /// Which origins a browser may let read responses (Envoy's CORS filter). What is absent is taken

@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    AccessLog, Cidr, ExtAuthz, FaultFilter, HealthCheckFilter, LocalRateLimit, MutationFilter,
-    RbacFilter, RouteTable,
+    AccessLog, Cidr, ExtAuthz, FaultFilter, HealthCheckFilter, JwtFilter, LocalRateLimit,
+    MutationFilter, RbacFilter, RouteTable,
 };
 
 /// What serves HTTP on a connection (Envoy's HTTP connection manager).
@@ -130,6 +130,8 @@ pub enum HttpFilterKind {
     Rbac(Arc<RbacFilter>),
     /// Answers health checks.
     HealthCheck(Arc<HealthCheckFilter>),
+    /// Verifies tokens of end users.
+    Jwt(Arc<JwtFilter>),
     /// Offers endpoints other protocols in TLS than the cluster does (Istio's ALPN filter).
     Alpn(Arc<AlpnOverride>),
     /// Asks a service whether requests may go on.

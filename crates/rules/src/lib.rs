@@ -18,6 +18,7 @@ mod filter;
 mod fraction;
 mod hash;
 mod http;
+mod jwt;
 mod listener;
 mod matcher;
 mod metadata;
@@ -54,6 +55,7 @@ pub use http::{
     HttpManager, HttpOptions, LuaFilter, PathOptions, RouterOptions, Routes, ServerHeader, Source,
     StripPort, Underscores, Upgrade,
 };
+pub use jwt::{ClaimHeader, JwtFilter, JwtKeys, JwtProvider, JwtRequirement, JwtRule, RemoteKeys};
 pub use listener::{
     ChainReason, ConnectionFacts, Direction, FilterChain, Listener, ListenerFilter,
     ListenerFilterKind, Network, NetworkGuard, NoChain, PortPredicate, TcpProxy, TcpTarget,

@@ -1,14 +1,17 @@
 //! Everything that one proxy does, as one immutable value.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use sluis_envoy::ResourceSet;
 
-use crate::{Address, Cluster, HttpManager, Listener, Names, RouteTable, Routes};
+use crate::{
+    Address, Cluster, HttpFilterKind, HttpManager, JwtKeys, Listener, Names, RemoteKeys,
+    RouteTable, Routes,
+};
 
 /// The compiled configuration of a proxy. Parts are shared with the runtime before it: what did
 /// not change is the same `Arc`.
@@ -101,6 +104,27 @@ impl Runtime {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// The key sets on servers that filters use.
+    #[must_use]
+    pub fn remote_keys(&self) -> BTreeSet<Arc<RemoteKeys>> {
+        let chains =
+            self.listeners.values().flat_map(|all| all.chains.iter().chain(&all.default_chain));
+        let managers = chains.filter_map(|chain| match &chain.network {
+            crate::Network::Http(manager) => Some(manager),
+            crate::Network::Tcp(_) => None,
+        });
+        let filters = managers.flat_map(|manager| &manager.filters);
+        let providers = filters.flat_map(|filter| match &filter.kind {
+            HttpFilterKind::Jwt(filter) => filter.providers.values().collect(),
+            _ => Vec::new(),
+        });
+        let keys = providers.filter_map(|provider| match &provider.keys {
+            JwtKeys::Remote(remote) => Some(Arc::clone(remote)),
+            JwtKeys::Local(_) => None,
+        });
+        keys.collect()
     }
 
     /// Makes the table of addresses anew, from the listeners.

@@ -7,6 +7,7 @@
 mod cors;
 mod ext_authz;
 mod fault;
+mod jwt;
 mod lua;
 mod mutation;
 mod rate_limit;
@@ -33,6 +34,7 @@ use super::{
 use crate::{access_log::Flag, config::Config, stats::Counter, worker::Worker};
 use ext_authz::Authz;
 use fault::Fault;
+use jwt::Jwt;
 use lua::Lua;
 use rate_limit::RateLimit;
 use rbac::Rbac;
@@ -76,6 +78,7 @@ enum Kind {
     HealthCheck(Arc<HealthCheckFilter>),
     Rbac(Box<Rbac>),
     Authz(Box<Authz>),
+    Jwt(Box<Jwt>),
     /// It cannot run: every request that it should see is answered 500.
     Failed,
 }
@@ -96,6 +99,7 @@ impl Filter {
             }
             HttpFilterKind::Authz(own) => Kind::Authz(Box::new(Authz::new(own))),
             HttpFilterKind::HealthCheck(own) => Kind::HealthCheck(Arc::clone(own)),
+            HttpFilterKind::Jwt(own) => Kind::Jwt(Box::new(Jwt::new(worker, own))),
         };
         Some(Self { name: Arc::clone(&filter.name), is_disabled: filter.disabled, kind })
     }
@@ -224,6 +228,12 @@ pub(super) async fn on_request<'c>(
                     return Err(reply.into());
                 }
             }
+            Kind::Jwt(jwt) => {
+                if jwt.on_request(name, (site, matched), desk, trace).await? {
+                    found = find(site, table, &desk.request, &trace.metadata);
+                    note(site, config, &found, desk, trace);
+                }
+            }
             Kind::Failed => {
                 site.worker.stats().inc(Counter::LuaErrors);
                 return Err(Reply::new(500, "filter_cannot_run").plain().into());
@@ -258,7 +268,7 @@ pub(super) fn on_response(stage: Stage<'_, '_>, desk: &mut Desk) -> Result<(), U
         match &filter.kind {
             Kind::Lua(lua) => lua.on_response(stage, desk)?,
             Kind::Cors => cors::on_response(desk)?,
-            Kind::Fault(_) | Kind::HealthCheck(_) | Kind::Rbac(_) => {}
+            Kind::Fault(_) | Kind::HealthCheck(_) | Kind::Rbac(_) | Kind::Jwt(_) => {}
             Kind::Authz(_) => Authz::on_response(desk)?,
             Kind::RateLimit(_) => RateLimit::on_response(stage, desk)?,
             Kind::Mutation(own) => mutation::on_response(own, &filter.name, stage, desk)?,

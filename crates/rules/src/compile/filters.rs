@@ -29,7 +29,7 @@ use prost::Message;
 
 use super::{
     at::{At, fields, message_of},
-    ext_authz, messages, rbac,
+    ext_authz, jwt, messages, rbac,
     routes::matches,
 };
 use crate::{
@@ -112,6 +112,7 @@ fn setting(at: &At<'_>, any: &Any, may_wrap: bool) -> Option<FilterSetting> {
         "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute" => {
             ext_authz::per_route(at, any)
         }
+        "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig" => jwt::per_route(at, any),
         other => {
             at.fault(format!("{other} is not supported"));
             None

@@ -29,7 +29,7 @@ use envoy_types::pb::{
 use super::{
     access_log::access_logs,
     at::{At, fields, message_of},
-    dns, ext_authz, filters, messages, rbac, routes,
+    dns, ext_authz, filters, jwt, messages, rbac, routes,
 };
 use crate::{
     ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
@@ -71,6 +71,7 @@ const UNSEEN: [&str; 4] = [
     "istio.telemetry.stats.PluginConfig",
 ];
 
+const JWT: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
 const LUA: &str = "envoy.extensions.filters.http.lua.v3.Lua";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const UPSTREAM_CODEC: &str = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
@@ -498,6 +499,7 @@ fn http_filter(at: &At<'_>, filter: &PbFilter) -> Option<HttpFilter> {
         EXT_AUTHZ => HttpFilterKind::Authz(Arc::new(ext_authz::http(at, any)?)),
         HEALTH_CHECK => HttpFilterKind::HealthCheck(Arc::new(filters::health_check(at, any)?)),
         RBAC => HttpFilterKind::Rbac(Arc::new(rbac::http_filter(at, any)?)),
+        JWT => HttpFilterKind::Jwt(Arc::new(jwt::filter(at, any)?)),
         // The cluster resolves names itself, by the settings of its own.
         DYNAMIC_FORWARD => {
             dns::http_filter(at, any);

@@ -132,6 +132,12 @@ pub(crate) enum QueryTest {
 }
 
 impl RouteMatch {
+    /// Whether a request matches.
+    #[must_use]
+    pub fn matches(&self, request: &impl RequestFacts) -> bool {
+        self.path.matches(request, path_of(request.path())) && self.conditions_hold(request)
+    }
+
     /// Whether everything but the path matches.
     pub(crate) fn conditions_hold(&self, request: &impl RequestFacts) -> bool {
         self.fraction.is_none_or(|fraction| fraction.holds(request.draw()))
