@@ -52,6 +52,8 @@ pub struct KeySet {
 
 struct Key {
     kid: Option<String>,
+    /// The one that it is for, where it says so.
+    algorithm: Option<Algorithm>,
     /// What it verifies, each with the key in the form for that.
     uses: Vec<(Algorithm, Material)>,
 }
@@ -124,17 +126,21 @@ impl KeySet {
                 (Some(wanted), Some(kid)) => wanted == kid,
                 _ => true,
             };
-            let of_algorithm = key.uses.iter().find(|(known, _)| *known == algorithm);
-            let Some((_, material)) = of_algorithm.filter(|_| is_named) else { continue };
+            if !is_named || key.algorithm.is_some_and(|wanted| wanted != algorithm) {
+                continue;
+            }
+            // As in Envoy a key that says no algorithm might have been meant, whatever its kind.
+            refusal = Refusal::Signature;
+            let material = key.uses.iter().find(|(known, _)| *known == algorithm);
             let is_good = match material {
-                Material::Public(key) => key.verify_sig(message, signature).is_ok(),
+                Some((_, Material::Public(key))) => key.verify_sig(message, signature).is_ok(),
                 // In constant time.
-                Material::Secret(key) => hmac::verify(key, message, signature).is_ok(),
+                Some((_, Material::Secret(key))) => hmac::verify(key, message, signature).is_ok(),
+                None => false,
             };
             if is_good {
                 return Ok(());
             }
-            refusal = Refusal::Signature;
         }
         Err(refusal)
     }
@@ -184,7 +190,7 @@ impl Key {
             .filter(|(known, _)| algorithm.is_none_or(|wanted| wanted == *known))
             .collect();
         let kid = text_of(fields, "kid").filter(|kid| !kid.is_empty()).map(str::to_owned);
-        (!uses.is_empty()).then_some(Self { kid, uses })
+        (!uses.is_empty()).then_some(Self { kid, algorithm, uses })
     }
 }
 

@@ -16,4 +16,7 @@ mod edges;
 mod injected;
 mod pair;
 mod service;
+#[path = "../../../jwt/tests/jwt/signing.rs"]
+mod signing;
 mod timing;
+mod tokens;

@@ -16,6 +16,8 @@ use envoy_types::pb::{
     google::protobuf::Any,
 };
 
+use sluis_jwt::{KeySet, Origin};
+
 use super::{
     at::{At, fields},
     messages,
@@ -23,7 +25,7 @@ use super::{
 };
 use crate::{
     ClaimHeader, FilterSetting, JwtFilter, JwtKeys, JwtProvider, JwtRequirement, JwtRule,
-    RemoteKeys,
+    RemoteKeys, Source,
 };
 
 /// Envoy's default, in seconds.
@@ -207,7 +209,14 @@ fn provider(at: &At<'_>, name: &str, value: &PbProvider) -> Option<JwtProvider> 
         .map(|name| messages::header_name(&at.field("forward_payload_header"), &name));
     let keys = match jwks_source_specifier {
         Some(JwksSourceSpecifier::LocalJwks(source)) => {
-            JwtKeys::Local(messages::source(&at.field("local_jwks"), source)?)
+            let at = at.field("local_jwks");
+            let source = messages::source(&at, source)?;
+            if let Source::Text(text) = &source
+                && let Err(refusal) = KeySet::parse(text, Origin::Local)
+            {
+                at.fault(refusal.message());
+            }
+            JwtKeys::Local(source)
         }
         Some(JwksSourceSpecifier::RemoteJwks(remote)) => {
             JwtKeys::Remote(Arc::new(remote_keys(&at.field("remote_jwks"), remote)?))

@@ -170,15 +170,16 @@ impl Jwt {
     }
 
     fn unknown<'c>(&self, wanted: &str, matched: Option<&Matched<'c>>) -> Reply<'c> {
-        let mut reply = Reply::new(403, "jwt_authn_access_denied{Wrong_requirement_name}");
+        let known: Vec<&str> = self.filter.requirements.keys().map(|name| &**name).collect();
+        let reason = format!(
+            "Wrong requirement_name: {wanted}. It should be one of [{}]",
+            known.join(",")
+        );
+        let details = format!("jwt_authn_access_denied{{{}}}", reason.replace(' ', "_"));
+        let mut reply = Reply::new(403, details);
         reply.matched = matched.copied();
         if !self.filter.strips_answers {
-            let known: Vec<&str> = self.filter.requirements.keys().map(|name| &**name).collect();
-            let body = format!(
-                "Failed JWT authentication: Wrong requirement_name: {wanted}. It should be one of [{}]",
-                known.join(",")
-            );
-            reply.body = body.into_bytes().into();
+            reply.body = format!("Failed JWT authentication: {reason}").into_bytes().into();
         }
         reply
     }

@@ -93,7 +93,7 @@ impl Places {
     pub(super) fn find(&self, head: &RequestHead) -> Vec<Found<'_>> {
         let mut found = Vec::new();
         for ((name, prefix), issuers) in &self.headers {
-            for value in head.fields.all_named(name.as_bytes()) {
+            for value in values(head, name).iter() {
                 let Some(token) = in_header(value, prefix.as_bytes()) else { continue };
                 let token = String::from_utf8_lossy(token).into_owned();
                 found.push(Found { token, place: Place::Header(name), issuers });
@@ -133,6 +133,16 @@ impl Found<'_> {
         }
         Ok(())
     }
+}
+
+/// The values of a header. As in Envoy, two of `authorization` are one with a comma, and so no token:
+/// a server behind might look at either.
+fn values<'h>(head: &'h RequestHead, name: &str) -> Vec<Cow<'h, [u8]>> {
+    let all: Vec<&[u8]> = head.fields.all_named(name.as_bytes()).collect();
+    if name == "authorization" && all.len() > 1 {
+        return vec![all.join(&b","[..]).into()];
+    }
+    all.into_iter().map(Cow::Borrowed).collect()
 }
 
 /// As in Envoy: the text may stand anywhere in the value, and the token begins behind it with the
