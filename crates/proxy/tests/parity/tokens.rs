@@ -422,11 +422,7 @@ fn a_requirement_that_nobody_has_is_refused() {
     });
     let name = "envoy.filters.http.jwt_authn";
     let manager = filters(name, "jwt_authn.v3.JwtAuthentication", settings);
-    Scene::routes(routes)
-        .with(manager)
-        .get("/", &[])
-        .get("/", &[&bearer(&good("me"))])
-        .check();
+    Scene::routes(routes).with(manager).get("/", &[]).get("/", &[&bearer(&good("me"))]).check();
 }
 
 #[test]

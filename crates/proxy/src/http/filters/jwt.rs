@@ -171,10 +171,8 @@ impl Jwt {
 
     fn unknown<'c>(&self, wanted: &str, matched: Option<&Matched<'c>>) -> Reply<'c> {
         let known: Vec<&str> = self.filter.requirements.keys().map(|name| &**name).collect();
-        let reason = format!(
-            "Wrong requirement_name: {wanted}. It should be one of [{}]",
-            known.join(",")
-        );
+        let reason =
+            format!("Wrong requirement_name: {wanted}. It should be one of [{}]", known.join(","));
         let details = format!("jwt_authn_access_denied{{{}}}", reason.replace(' ', "_"));
         let mut reply = Reply::new(403, details);
         reply.matched = matched.copied();
