@@ -137,7 +137,7 @@ impl Found<'_> {
 
 /// The values of a header. As in Envoy, two of `authorization` are one with a comma, and so no token:
 /// a server behind might look at either.
-fn values<'h>(head: &'h RequestHead, name: &str) -> Vec<Cow<'h, [u8]>> {
+fn values<'h>(head: &'h RequestHead, name: &'h str) -> Vec<Cow<'h, [u8]>> {
     let all: Vec<&[u8]> = head.fields.all_named(name.as_bytes()).collect();
     if name == "authorization" && all.len() > 1 {
         return vec![all.join(&b","[..]).into()];
