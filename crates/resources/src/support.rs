@@ -41,6 +41,21 @@ const NOTES: &[(&str, &str)] = &[
          the proxy's own namespace, with `tls.crt`, `tls.key`, `ca.crt`, `ca.crl` or `cert`, `key`, \
          `cacert`, `crl`, the CA also in `NAME-cacert`",
     ),
+    (
+        "AuthorizationPolicy spec.targetRefs",
+        "a Gateway of the Gateway API; a ServiceEntry, which is guarded at each client's sidecar and at \
+         every gateway that carries it; Services and GatewayClasses are refused, for only waypoints \
+         look at them",
+    ),
+    (
+        "AuthorizationPolicy spec.provider",
+        "`envoyExtAuthzGrpc` or `envoyExtAuthzHttp`; one for a workload, as in Istio; a provider that \
+         is missing refuses what the rules match",
+    ),
+    (
+        "AuthorizationPolicy spec.rules[].when[].key",
+        "all of Istio's but `experimental.envoy.filters.*`, which is refused",
+    ),
     ("VirtualService spec.gateways", "`mesh` is the gateway of the sidecars"),
     (
         "VirtualService spec.http[].match[].sourceLabels",

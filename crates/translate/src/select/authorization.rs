@@ -6,17 +6,17 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use sluis_model::Owned;
+use sluis_model::{MtlsMode, Owned};
 use sluis_nouns::HostPattern;
 use sluis_resources::{
     AuthorizationAction, AuthorizationPolicy, AuthorizationRule, ConditionKey, ConditionValue,
-    ExtAuthz, Operation, PathPattern, ProviderKind, Source, TextPattern, Values,
+    ExtAuthz, Operation, PathNormalization, PathPattern, ProviderKind, Source, TextPattern, Values,
 };
 
 use super::{Selection, destination::ClusterKey};
 use crate::{
-    Attribute, AuthorizationInput, Clause, CustomInput, ExtAuthzInput, Fault, PolicySet, RuleInput,
-    RuleMatch, Wanted,
+    Attribute, AuthorizationInput, Clause, CustomInput, ExtAuthzInput, Fault, PolicySet, Role,
+    RuleInput, RuleMatch, Wanted,
 };
 
 /// What the names of rules that a provider decides begin with; the provider's name follows.
@@ -47,6 +47,9 @@ impl Selection<'_> {
         let (snapshot, view) = (self.snapshot, self.view);
         let policies: Vec<&Owned<AuthorizationPolicy>> =
             snapshot.authorization_policies(&view.name.namespace, &view.labels).collect();
+        for policy in &policies {
+            self.warn_of_nameless_peers(policy);
+        }
         let made = Arc::new(self.policies(&policies));
         self.authorization = Some(Arc::clone(&made));
         made
@@ -57,6 +60,9 @@ impl Selection<'_> {
         &mut self,
         policies: &[&Owned<AuthorizationPolicy>],
     ) -> AuthorizationInput {
+        for policy in policies {
+            self.warn_of_spellings(policy);
+        }
         let mut input = AuthorizationInput::default();
         let mut custom: BTreeMap<&str, Vec<&Owned<AuthorizationPolicy>>> = BTreeMap::new();
         for policy in policies {
@@ -94,6 +100,52 @@ impl Selection<'_> {
             });
         }
         input
+    }
+
+    /// Tells of DENY by path where paths are not normalised: `//admin` is not `/admin`.
+    fn warn_of_spellings(&mut self, policy: &Owned<AuthorizationPolicy>) {
+        if self.snapshot.mesh().path_normalization != PathNormalization::None
+            || policy.spec().action != AuthorizationAction::Deny
+        {
+            return;
+        }
+        for rule in &policy.spec().rules {
+            if rule.to.iter().any(|operation| !operation.paths.any.is_empty()) {
+                let message = "the mesh does not normalise paths: other spellings of a path are let \
+                               through";
+                let fault = Fault::warning(rule.at.clone(), message)
+                    .field("spec.rules.to.operation.paths")
+                    .help("set pathNormalization in the mesh configuration");
+                self.fault(policy.meta(), fault);
+            }
+        }
+    }
+
+    /// Tells of rules that a client escapes by having no identity: ALLOW for all but some, DENY for
+    /// some, where plain text is taken.
+    fn warn_of_nameless_peers(&mut self, policy: &Owned<AuthorizationPolicy>) {
+        let view = self.view;
+        let mtls = self.snapshot.mtls(&view.name.namespace, &view.labels);
+        let is_strict = mtls.mode() == MtlsMode::Strict
+            && mtls.ports().all(|(_, mode)| mode == MtlsMode::Strict);
+        if is_strict || view.role == Role::Gateway {
+            return;
+        }
+        let is_escaped = |source: &Source| match policy.spec().action {
+            AuthorizationAction::Allow => names_identity(source, false),
+            AuthorizationAction::Deny => names_identity(source, true),
+            AuthorizationAction::Audit | AuthorizationAction::Custom(_) => false,
+        };
+        for rule in &policy.spec().rules {
+            if rule.from.iter().any(is_escaped) {
+                let message = "plain text is taken here, and its sender has no identity: this does \
+                               not hold it back";
+                let fault = Fault::warning(rule.at.clone(), message)
+                    .field("spec.rules.from.source")
+                    .help("a PeerAuthentication with mode STRICT demands an identity");
+                self.fault(policy.meta(), fault);
+            }
+        }
     }
 
     /// How a provider is asked.
@@ -158,6 +210,17 @@ impl Selection<'_> {
         };
         written.iter().enumerate().map(rule).collect()
     }
+}
+
+/// Whether a source looks at identities: at some (`is_wanted`), or at all but some.
+fn names_identity(source: &Source, is_wanted: bool) -> bool {
+    fn has<T>(values: &Values<T>, is_wanted: bool) -> bool {
+        !(if is_wanted { &values.any } else { &values.none }).is_empty()
+    }
+    has(&source.principals, is_wanted)
+        || has(&source.namespaces, is_wanted)
+        || has(&source.service_accounts, is_wanted)
+        || has(&source.trust_domains, is_wanted)
 }
 
 impl PolicySet {

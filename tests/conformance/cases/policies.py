@@ -1,0 +1,126 @@
+"""Who may do what: policies on an external host at the client's sidecar, and on a gateway."""
+
+from corpus import ALPHA, BETA, GAMMA, USUAL, Cases, Feature, service_entry, upstream
+
+HOST, OTHER = "policy.test", "policy-none.test"
+
+
+def policy(name, spec, namespace="apps", annotations="{}"):
+    return f"""
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: {name}, namespace: {namespace}, annotations: {annotations}}}
+spec:
+{spec}"""
+
+
+TARGET = "  targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: policy-test}]\n"
+MANIFESTS = (service_entry(HOST, {ALPHA: {}}) + service_entry(OTHER, {BETA: {}})
+             + service_entry("policy-tcp.test", {31: {}}, protocol="TCP", port=5000, target=5000)
+             + policy("let", TARGET + """  rules:
+  - from: [{source: {namespaces: [apps]}}]
+    to:
+    - operation: {methods: [GET, HEAD], paths: [/exact, /prefix/*, "*.end", "/t/{*}/end", "/all/{**}"]}
+    - operation: {methods: ["P*"], notPaths: [/never*], hosts: ["policy.test", "policy.test:*", "*.policy.test"]}
+  - from: [{source: {principals: [cluster.local/ns/nowhere/sa/nobody]}}]
+  - when:
+    - {key: "request.headers[x-let]", values: [one, two-*, "*-three"], notValues: [two-no]}
+  - to: [{operation: {ports: ["81"]}}]
+""")
+             + policy("refuse", TARGET + """  action: DENY
+  rules:
+  - to: [{operation: {paths: [/prefix/private, /prefix/private/*]}}]
+  - when: [{key: "request.headers[x-refuse]", values: ["*"]}]
+  - from: [{source: {notNamespaces: [apps]}}]
+""")
+             + policy("trial", TARGET + """  action: DENY
+  rules: [{to: [{operation: {methods: [HEAD]}}]}]
+""", annotations='{istio.io/dry-run: "true"}')
+             + policy("bytes", """  targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: policy-tcp-test}]
+  rules: [{from: [{source: {namespaces: [elsewhere]}}]}]
+"""))
+
+
+def at_sidecar():
+    case = Cases("policies", HOST)
+    paths = ["/exact", "/exact?x=1", "/exact/", "/Exact", "/prefix/", "/prefix/a", "/prefix", "/a.end", "/.end", "/end",
+             "/t/a/end", "/t//end", "/t/a/b/end", "/all/", "/all/a/b", "/all", "/prefix/private", "/prefix/private/x",
+             "/prefix/privately", "/prefix/./private", "/prefix/x/../private", "/prefix//private", "/prefix/%70rivate",
+             "/prefix/private?x", "/prefix%2Fprivate", "/exact%00", "/other"]
+    for path in paths:
+        case.http1(f"path {path}", path)
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        case.http1(f"method {method}", "/exact", method=method)
+        case.http1(f"method {method} never", "/never", method=method)
+    for authority in (HOST, f"{HOST}:80", "POLICY.test", OTHER):
+        case.http1(f"authority {authority}", "/p", method="POST", authority=authority, connect=HOST)
+    headers = {"one": [("x-let", "one")], "one in capitals": [("X-Let", "one")], "ONE": [("x-let", "ONE")],
+               "prefix": [("x-let", "two-a")], "prefix refused": [("x-let", "two-no")], "suffix": [("x-let", "a-three")],
+               "twice": [("x-let", "one"), ("x-let", "x")], "empty": [("x-let", "")],
+               "let and refuse": [("x-let", "one"), ("x-refuse", "y")], "refuse empty": [("x-let", "one"), ("x-refuse", "")]}
+    for name, fields in headers.items():
+        case.http1(f"header {name}", "/h", headers=fields)
+    case.http1("host without a policy", "/h", host=OTHER)
+    case.http2("http2 let", "/exact")
+    case.http2("http2 refused", "/other")
+    case.tcp("bytes refused", b"hello", host="policy-tcp.test", port=5000)
+    return case
+
+
+GATEWAY = (service_entry("gated.test", {GAMMA: {}}, namespace="edge") + """
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: gated, namespace: edge}
+spec:
+  selector: {istio: conformance-gateway}
+  servers:
+  - port: {number: 8080, name: http, protocol: HTTP}
+    hosts: ["*.gated.example"]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: gated, namespace: edge}
+spec:
+  hosts: ["*.gated.example"]
+  gateways: [gated]
+  http: [{route: [{destination: {host: gated.test}}]}]
+""" + policy("mark", """  selector: {matchLabels: {istio: conformance-gateway}}
+  action: AUDIT
+  rules: [{to: [{operation: {paths: [/marked]}}]}]
+""", "edge") + policy("let", """  selector: {matchLabels: {istio: conformance-gateway}}
+  rules:
+  - to: [{operation: {hosts: [a.gated.example, "*.b.gated.example"], ports: ["8080"]}}]
+    from: [{source: {ipBlocks: [127.0.0.0/8]}}]
+  - to: [{operation: {hosts: [c.gated.example]}}]
+    from: [{source: {remoteIpBlocks: [192.0.2.0/24]}}]
+  - to: [{operation: {hosts: [d.gated.example]}}]
+    from: [{source: {requestPrincipals: ["*"]}}]
+  - to: [{operation: {hosts: [e.gated.example]}}]
+    from: [{source: {notPrincipals: ["*"]}}]
+""", "edge") + policy("refuse", """  selector: {matchLabels: {istio: conformance-gateway}}
+  action: DENY
+  rules:
+  - to: [{operation: {paths: [/admin*], methods: [GET, POST]}}]
+  - to: [{operation: {ports: ["9999"]}}]
+""", "edge"))
+
+
+def at_gateway():
+    case = Cases("gateway-policies", "a.gated.example", port=8080, place="gateway")
+    for host in ("a", "A", "x.b", "b", "c", "d", "e", "f"):
+        case.http1(f"host {host}", host=f"{host}.gated.example")
+    for path in ("/admin", "/admin/x", "/Admin", "/adm%69n", "/x/../admin", "//admin", "/marked"):
+        case.http1(f"path {path}", path)
+    case.http1("forwarded for", host="c.gated.example", headers=[("x-forwarded-for", "192.0.2.9")])
+    case.http1("a token that nobody has read", host="d.gated.example", headers=[("authorization", "Bearer e30.e30.")])
+    case.http1("method PUT", "/admin", method="PUT")
+    case.http2("http2", "/admin")
+    return case
+
+
+FEATURES = [
+    Feature("policies", MANIFESTS, at_sidecar(), [*USUAL, upstream("bytes", 31, 5000, "tcp")]),
+    Feature("gateway-policies", GATEWAY, at_gateway(), USUAL, gateway_ports=(8080,)),
+]
