@@ -90,10 +90,17 @@ pub(crate) fn log_denied(
     denied: Denied,
 ) {
     worker.stats().inc(Counter::TcpTotal);
-    let cluster = Some(Arc::clone(proxy.target.pick(worker.random().next())));
-    let termination = Some(denied.details);
-    let flags = denied.flag.map(Flags::from).unwrap_or_default();
-    write_log(worker, logs, facts, &Outcome { cluster, flags, termination, ..Outcome::default() });
+    let cluster = Arc::clone(proxy.target.pick(worker.random().next()));
+    let config = worker.peek_config();
+    let outcome = Outcome {
+        stat_name: config.backend(&cluster).map(|backend| Arc::clone(&backend.stat_name)),
+        cluster: Some(cluster),
+        flags: denied.flag.map(Flags::from).unwrap_or_default(),
+        termination: Some(denied.details),
+        ..Outcome::default()
+    };
+    drop(config);
+    write_log(worker, logs, facts, &outcome);
 }
 
 async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worker>) -> Outcome {

@@ -213,7 +213,7 @@ impl Selection<'_> {
 }
 
 /// Whether a source looks at identities: at some (`is_wanted`), or at all but some.
-fn names_identity(source: &Source, is_wanted: bool) -> bool {
+pub(super) fn names_identity(source: &Source, is_wanted: bool) -> bool {
     fn has<T>(values: &Values<T>, is_wanted: bool) -> bool {
         !(if is_wanted { &values.any } else { &values.none }).is_empty()
     }

@@ -22,7 +22,11 @@ use sluis_resources::{
     AuthorizationPolicy, ConditionKey, ConditionValue, ServiceAccountRef, TextPattern,
 };
 
-use super::{Selection, authorization::written, destination::CLIENT_TLS};
+use super::{
+    Selection,
+    authorization::{names_identity, written},
+    destination::CLIENT_TLS,
+};
 use crate::{
     Attribute, AuthorizationInput, ChainInput, Clause, Fault, Handler, ListenerInput, PolicySet,
     ProxyView, Role, RouteAction, RouteInput, RouteTable, RuleInput, RuleMatch, VirtualHostInput,
@@ -159,9 +163,33 @@ impl Guarding<'_> {
         names.extend(of_tls.map(|host| (host, None)));
         let is_tls = !chain.server_names.is_empty() || chain.tls.is_some();
         let (found, is_passed_on) = self.led(selection, &clusters, &names);
+        let is_nameless = selection.view.role == Role::Gateway
+            && !chain.tls.as_ref().is_some_and(|tls| tls.is_client_required);
         for (host, port) in found {
+            if is_nameless {
+                self.warn_of_nameless_peers(selection, &host);
+            }
             let input = self.input(selection, &host, port, is_passed_on, Some(is_tls));
             chain.authorization.push(input);
+        }
+    }
+
+    /// Tells of policies that look at identities where a gateway asks for no certificate.
+    fn warn_of_nameless_peers(&self, selection: &mut Selection<'_>, host: &HostPattern) {
+        for policy in self.guards.get(host).into_iter().flatten().copied() {
+            for rule in &policy.spec().rules {
+                let names = |source| names_identity(source, true) || names_identity(source, false);
+                if rule.from.iter().any(names) {
+                    let message = format!(
+                        "a gateway takes connections for {host} without a certificate: it knows no \
+                         identity, so that ALLOW refuses and DENY is left to the sidecars"
+                    );
+                    let fault = Fault::warning(rule.at.clone(), message)
+                        .field("spec.rules.from.source")
+                        .help("a server with mode ISTIO_MUTUAL knows its clients");
+                    selection.fault(policy.meta(), fault);
+                }
+            }
         }
     }
 
