@@ -10,7 +10,7 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo test e2e conformance lint bench golden support fuzz setup
+.PHONY: help demo test e2e rotation conformance lint bench golden support fuzz setup
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -44,6 +44,11 @@ lint: ## check formatting, lints and the rules of the tree
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	python3 scripts/tidy.py
 
+rotation: setup ## change the root and restart the authority under 100,000 requests by mutual TLS; Workload API
+	@scripts/setup.sh rotation
+	$(CARGO) build -p sluis -p sluis-proxy-bin
+	python3 tests/e2e/rotation.py --bin-dir $(TARGET)/debug
+
 golden: ## rewrite the golden files of the translation; look at the diff afterwards
 	UPDATE_GOLDEN=1 $(CARGO) test -p sluis-translate golden
 
@@ -55,6 +60,6 @@ bench: ## measure sluis-proxy beside Envoy and nginx
 	$(CARGO) build --release -p sluis -p sluis-proxy-bin
 	python3 benches/gateway.py --sluis $(TARGET)/release/sluis --sluis-proxy $(TARGET)/release/sluis-proxy
 
-fuzz: ## fuzz the HTTP/1.1 codec and the reader of manifests for a minute each (needs nightly and cargo-fuzz)
-	cd fuzz && for target in request_head response_head chunked manifest; do \
+fuzz: ## fuzz the HTTP/1.1 codec, the readers of manifests and of signing requests for a minute each (needs nightly and cargo-fuzz)
+	cd fuzz && for target in request_head response_head chunked manifest signing_request; do \
 		cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done

@@ -2,6 +2,8 @@
 
 pub mod checks;
 pub mod manifests;
+pub mod requests;
 
 pub use checks::{chunked, request_head, response_head};
 pub use manifests::manifest;
+pub use requests::signing_request;

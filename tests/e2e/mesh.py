@@ -46,8 +46,8 @@ def wait_until(what, ask, within=WITHIN):
 class Mesh(Scene):
     """The scene of the example, for a scenario: quiet, and with questions of its own."""
 
-    def __init__(self, programs, up=()):
-        super().__init__(programs, up=up)
+    def __init__(self, programs, up=(), **engines):
+        super().__init__(programs, up=up, **engines)
         self.steps = []
 
     def __exit__(self, *error):

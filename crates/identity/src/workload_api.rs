@@ -8,6 +8,7 @@
 //! Start at [`WorkloadApi::serve`]. The rules are those of the SPIFFE Workload Endpoint and Workload
 //! API specifications; who may ask is decided by who can reach the folder, and by the user.
 
+mod authority;
 mod messages;
 
 use std::{
@@ -36,7 +37,10 @@ use tonic::{
 };
 use tonic_prost::ProstCodec;
 
-use self::messages::{Empty, X509Bundles, X509Svid, X509Svids};
+use self::{
+    authority::Mended,
+    messages::{Empty, X509Bundles, X509Svid, X509Svids},
+};
 use crate::sds::bind;
 
 /// The service's name; the specification gives it no package.
@@ -101,7 +105,7 @@ impl WorkloadApi {
         let server = Server::builder()
             .max_concurrent_streams(STREAMS_MAX)
             .add_service(service)
-            .serve_with_incoming_shutdown(of_our_user(listener), async move {
+            .serve_with_incoming_shutdown(of_our_user(listener).map(mended), async move {
                 // An error means that the sender is gone, which ends the server too.
                 let _ = stopping.wait_for(|stop| *stop).await;
             });
@@ -118,6 +122,10 @@ impl WorkloadApi {
         let _ = std::fs::remove_file(path);
         Ok(())
     }
+}
+
+fn mended(socket: io::Result<UnixStream>) -> io::Result<Mended> {
+    socket.map(Mended::new)
 }
 
 /// The connections of programs of our own user, or of root; others are closed.

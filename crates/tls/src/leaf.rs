@@ -97,6 +97,9 @@ pub enum LeafError {
     /// X509-SVID §2: exactly one URI name.
     #[error("an SPIFFE certificate has exactly one URI name, this one has {0}")]
     UriCount(usize),
+    /// A name holds a space or a control character: some readers would see another name.
+    #[error("a name of the certificate holds a space or a control character")]
+    NameCharacter,
     /// X509-SVID §4: a leaf is no authority and signs nothing.
     #[error("an SPIFFE leaf certificate must not be able to sign certificates")]
     MaySign,
@@ -142,8 +145,12 @@ impl Leaf {
     ///
     /// # Errors
     ///
-    /// [`LeafError::UriCount`] and [`LeafError::MaySign`].
+    /// [`LeafError::NameCharacter`], [`LeafError::UriCount`] and [`LeafError::MaySign`].
     pub fn identity(&self) -> Result<PeerIdentity, LeafError> {
+        let mut names = self.uris.iter().chain(&self.dns_names).chain(&self.emails);
+        if names.any(|name| name.bytes().any(|byte| byte <= b' ' || byte == 0x7f)) {
+            return Err(LeafError::NameCharacter);
+        }
         if self.uris.iter().any(|uri| uri.starts_with(SPIFFE_SCHEME)) {
             if self.uris.len() != 1 {
                 return Err(LeafError::UriCount(self.uris.len()));

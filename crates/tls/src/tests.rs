@@ -1,5 +1,6 @@
 //! Handshakes between our two sides, over certificates made here.
 
+mod bad_certificates;
 mod handshakes;
 mod pki;
 

@@ -60,6 +60,7 @@ pub(super) fn known_annotations(kind: Kind) -> &'static [&'static str] {
             "sluis.dev/proxy",
             "sluis.dev/env",
             "sluis.dev/lua-path",
+            "sluis.dev/workload-api",
             "sluis.dev/hide",
             "sluis.dev/netns",
             "proxy.istio.io/config",

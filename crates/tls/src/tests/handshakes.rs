@@ -27,20 +27,20 @@ use crate::{
     WORKLOAD_CERTIFICATE, peer_identity,
 };
 
-const NOTEBOOK: &str = "spiffe://cluster.local/ns/team-a/sa/notebook";
-const GATEWAY: &str = "spiffe://cluster.local/ns/egress/sa/gateway";
+pub(super) const NOTEBOOK: &str = "spiffe://cluster.local/ns/team-a/sa/notebook";
+pub(super) const GATEWAY: &str = "spiffe://cluster.local/ns/egress/sa/gateway";
 
 /// One side: its store and what it should do.
-struct Side<S> {
-    store: SecretStore,
-    settings: S,
+pub(super) struct Side<S> {
+    pub(super) store: SecretStore,
+    pub(super) settings: S,
 }
 
 fn store() -> SecretStore {
     SecretStore::new(Clock::new(now), None)
 }
 
-fn meshed(pki: &Pki, uri: &'static [&'static str]) -> SecretStore {
+pub(super) fn meshed(pki: &Pki, uri: &'static [&'static str]) -> SecretStore {
     let store = store();
     store.set_identity(pki.pair(&Leaf { uris: uri, ..Leaf::default() }), pki.roots());
     store
@@ -58,11 +58,11 @@ fn validation(roots: &str, sans: Vec<SanMatcher>) -> Option<Validation> {
     })
 }
 
-fn exact(kind: SanKind, name: &str) -> SanMatcher {
+pub(super) fn exact(kind: SanKind, name: &str) -> SanMatcher {
     SanMatcher { kind, matcher: StringMatcher::Exact(Text::new(name, Case::Sensitive)) }
 }
 
-fn mutual_server(pki: &Pki) -> Side<DownstreamTls> {
+pub(super) fn mutual_server(pki: &Pki) -> Side<DownstreamTls> {
     let settings = DownstreamTls {
         certificates: vec![SecretName::new(WORKLOAD_CERTIFICATE)],
         validation: validation(MESH_ROOTS, Vec::new()),
@@ -74,7 +74,7 @@ fn mutual_server(pki: &Pki) -> Side<DownstreamTls> {
     Side { store: meshed(pki, &[GATEWAY]), settings }
 }
 
-fn mutual_client(pki: &Pki) -> Side<UpstreamTls> {
+pub(super) fn mutual_client(pki: &Pki) -> Side<UpstreamTls> {
     let settings = UpstreamTls {
         certificate: Some(SecretName::new(WORKLOAD_CERTIFICATE)),
         validation: validation(MESH_ROOTS, vec![exact(SanKind::Uri, GATEWAY)]),
@@ -88,7 +88,7 @@ fn mutual_client(pki: &Pki) -> Side<UpstreamTls> {
 }
 
 /// A server with a DNS certificate that asks for no client certificate.
-fn plain_server(pki: &Pki, dns: &'static [&'static str]) -> Side<DownstreamTls> {
+pub(super) fn plain_server(pki: &Pki, dns: &'static [&'static str]) -> Side<DownstreamTls> {
     let mut side = mutual_server(pki);
     side.store.set_identity(pki.pair(&Leaf { dns, ..Leaf::default() }), pki.roots());
     side.settings.validation = None;
@@ -97,7 +97,7 @@ fn plain_server(pki: &Pki, dns: &'static [&'static str]) -> Side<DownstreamTls> 
 }
 
 /// A client that goes by roots and the server's name alone.
-fn plain_client(pki: &Pki, sni: Option<&str>) -> Side<UpstreamTls> {
+pub(super) fn plain_client(pki: &Pki, sni: Option<&str>) -> Side<UpstreamTls> {
     let mut side = mutual_client(pki);
     side.settings.certificate = None;
     side.settings.validation = validation(MESH_ROOTS, Vec::new());
@@ -108,8 +108,8 @@ fn plain_client(pki: &Pki, sni: Option<&str>) -> Side<UpstreamTls> {
 
 /// What both sides know after a handshake.
 #[derive(Debug)]
-struct Met {
-    client: Option<PeerIdentity>,
+pub(super) struct Met {
+    pub(super) client: Option<PeerIdentity>,
     server: PeerIdentity,
     sni: Option<String>,
     alpn: Option<Vec<u8>>,
@@ -117,7 +117,7 @@ struct Met {
     client_io: tokio_rustls::client::TlsStream<DuplexStream>,
 }
 
-async fn meet(server: &ServerTls, client: &ClientTls) -> io::Result<Met> {
+pub(super) async fn meet(server: &ServerTls, client: &ClientTls) -> io::Result<Met> {
     let (near, far) = tokio::io::duplex(64 << 10);
     let (server_io, client_io) = tokio::join!(server.accept(far), async {
         let mut io = client.connect(near, None).await?;
@@ -139,7 +139,10 @@ async fn meet(server: &ServerTls, client: &ClientTls) -> io::Result<Met> {
     })
 }
 
-async fn shake(server: &Side<DownstreamTls>, client: &Side<UpstreamTls>) -> io::Result<Met> {
+pub(super) async fn shake(
+    server: &Side<DownstreamTls>,
+    client: &Side<UpstreamTls>,
+) -> io::Result<Met> {
     let server = ServerTls::new(&server.settings, &server.store).unwrap();
     meet(&server, &ClientTls::new(&client.settings, &client.store).unwrap()).await
 }

@@ -56,6 +56,18 @@ impl Pki {
         (cert.pem(), key.serialize_pem())
     }
 
+    /// A certificate that `change` made odd.
+    pub(crate) fn odd(&self, change: impl FnOnce(&mut CertificateParams)) -> crate::KeyPair {
+        let mut params = CertificateParams::default();
+        params.not_before = (now() - Duration::from_secs(1_800)).into();
+        params.not_after = (now() + Duration::from_secs(1_800)).into();
+        params.distinguished_name = DistinguishedName::new();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        crate::KeyPair::from_pem(cert.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap()
+    }
+
     /// A list of revoked certificates, with the first of this chain on it if there is one.
     pub(crate) fn crl(&self, revoked: Option<&str>) -> String {
         let serial = |chain: &str| {
