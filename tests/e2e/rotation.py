@@ -41,7 +41,7 @@ MESH = renewals.MUTUAL.replace("""      route:
 def ca(mesh, *arguments):
     """The output of `sluis ca`."""
     shown = mesh.run([mesh.sluis, "ca", *arguments])
-    expect(shown.returncode == 0, f"sluis ca {' '.join(arguments)}: {shown.stderr or shown.stdout}")
+    expect(shown.returncode == 0, f"sluis ca {' '.join(map(str, arguments))}: {shown.stderr or shown.stdout}")
     return shown.stdout
 
 
