@@ -2,7 +2,8 @@
 //!
 //! In:    the package's source folder, found by asking cargo where it is.
 //! Out:   `$OUT_DIR/envoy.descriptors`, a serialised `FileDescriptorSet`.
-//! Never: copies a .proto file into this tree, or reads the network.
+//! Never: copies a .proto file of Envoy's into this tree (`proto` has what is in no package), or reads
+//!        the network.
 
 use std::{
     env, fs,
@@ -33,6 +34,7 @@ const WANTED: [&str; 5] =
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=proto");
     let protos = package_folder("envoy-types").join("proto");
     let roots: Vec<PathBuf> = ROOTS
         .iter()
@@ -40,8 +42,11 @@ fn main() {
         .map(|root| protos.join(root))
         .filter(|root| root.is_dir())
         .collect();
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    let roots: Vec<PathBuf> = roots.into_iter().chain([own.clone()]).collect();
     let api = protos.join("data-plane-api");
     let mut files = Vec::new();
+    proto_files(&own, &mut files);
     for wanted in WANTED {
         proto_files(&api.join(wanted), &mut files);
     }

@@ -56,6 +56,7 @@ pub(crate) fn render(
             "id": format!("{role}~{}~{}.{}~{domain}", workload.address, name.name, name.namespace),
             "cluster": format!("{}.{}", id.service_account(), name.namespace),
             "metadata": metadata(workload, id, files, control, engine),
+            "extensions": extensions(engine),
         },
         "admin": {"address": {"pipe": {"path": files.admin_socket(), "mode": 0o600}}},
         "dynamic_resources": {
@@ -82,6 +83,14 @@ pub(crate) fn render(
 pub(crate) fn encode(bootstrap: &Value) -> Result<Vec<u8>> {
     let message: Bootstrap = sluis_protojson::message_from_json(bootstrap)?;
     Ok(message.encode_to_vec())
+}
+
+/// What the proxy can do that a stock Envoy cannot; an Envoy lists its own extensions by itself.
+fn extensions(engine: Engine) -> Value {
+    match engine {
+        Engine::Sluis => json!([{"name": "istio.alpn", "category": "envoy.filters.http"}]),
+        Engine::Envoy => json!([]),
+    }
 }
 
 fn metadata(

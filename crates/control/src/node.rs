@@ -18,6 +18,9 @@ use sluis_translate::{NodeFacts, Role};
 const UNIQUE_KEYS: [&str; 6] =
     ["NAME", "WORKLOAD_NAME", "INSTANCE_IPS", "POD_NAME", "ENVOY_STATUS_PORT", "PILOT_SAN"];
 
+/// Istio's filter that a stock Envoy has not.
+const ALPN_FILTER: &str = "istio.alpn";
+
 /// How connections reach a sidecar, by its own word (`INTERCEPTION_MODE`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Interception {
@@ -81,6 +84,7 @@ impl ProxyNode {
             },
             capture_pipe: text("SLUIS_CAPTURE_PIPE"),
             facts: NodeFacts {
+                has_alpn_filter: node.extensions.iter().any(|one| one.name == ALPN_FILTER),
                 is_grpc: text("GENERATOR").as_deref() == Some("grpc"),
                 istio_version: text("ISTIO_VERSION").unwrap_or_default(),
                 cluster_id: text("CLUSTER_ID").unwrap_or_default(),

@@ -105,6 +105,7 @@ impl Readers {
             dns: view.dns,
             node: NodeFacts {
                 is_grpc: view.node.is_grpc,
+                has_alpn_filter: view.node.has_alpn_filter,
                 istio_version: if self.reads_version {
                     view.node.istio_version.clone()
                 } else {

@@ -5,6 +5,7 @@
 //! Never: chooses: which services, routes and policies there are was decided by `select`.
 
 mod access_log;
+mod alpn;
 mod authorization;
 mod cluster;
 mod dynamic;

@@ -129,7 +129,11 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
     let mut seen = HashSet::new();
     selection.faults.retain(|fault| seen.insert(fault.clone()));
     Inputs {
-        mesh: MeshInputs { dynamic_dns: cluster::dynamic_dns(&clusters), ..mesh(snapshot.mesh()) },
+        mesh: MeshInputs {
+            dynamic_dns: cluster::dynamic_dns(&clusters),
+            has_alpn_filter: view.node.has_alpn_filter,
+            ..mesh(snapshot.mesh())
+        },
         is_grpc: view.node.is_grpc,
         outbound,
         inbound,
@@ -165,7 +169,11 @@ pub fn select_clusters(
     };
     let clusters = cluster::select(&mut selection);
     Inputs {
-        mesh: MeshInputs { dynamic_dns: cluster::dynamic_dns(&clusters), ..mesh(snapshot.mesh()) },
+        mesh: MeshInputs {
+            dynamic_dns: cluster::dynamic_dns(&clusters),
+            has_alpn_filter: view.node.has_alpn_filter,
+            ..mesh(snapshot.mesh())
+        },
         is_grpc: false,
         outbound: None,
         inbound: None,
@@ -262,6 +270,7 @@ fn mesh(config: &MeshConfig) -> MeshInputs {
         normalization,
         detection_timeout: config.protocol_detection_timeout,
         dns_refresh: config.dns_refresh_rate,
+        has_alpn_filter: false,
         dynamic_dns: None,
     }
 }

@@ -35,6 +35,8 @@ pub struct ProxyView {
 pub struct NodeFacts {
     /// `GENERATOR: grpc`: the proxy is a gRPC library, which takes API listeners by name.
     pub is_grpc: bool,
+    /// Whether it has Istio's ALPN filter, as its node's `extensions` say; a stock Envoy has not.
+    pub has_alpn_filter: bool,
     /// `ISTIO_VERSION`; `EnvoyFilter` may match it.
     pub istio_version: String,
     /// `CLUSTER_ID`.

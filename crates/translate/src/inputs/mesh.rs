@@ -17,6 +17,8 @@ pub struct MeshInputs {
     pub dns_refresh: Duration,
     /// When some cluster resolves names as clients ask for them: which addresses are used.
     pub dynamic_dns: Option<DnsFamily>,
+    /// Whether the proxy has Istio's ALPN filter.
+    pub has_alpn_filter: bool,
 }
 
 /// Where and how requests and connections are logged.

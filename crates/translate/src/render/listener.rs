@@ -61,7 +61,7 @@ use prost::Name;
 use sluis_envoy::pack;
 
 use super::{
-    access_log, authorization, dynamic,
+    access_log, alpn, authorization, dynamic,
     route::{self, PASSTHROUGH},
     route_policy, server_tls, wrap,
 };
@@ -275,7 +275,7 @@ fn connection_manager(
     let mut manager = HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
         route_specifier: Some(routes),
-        http_filters: with_dynamic_dns(filters, mesh),
+        http_filters: with_alpn(with_dynamic_dns(filters, mesh), mesh),
         // Zero is "no limit": Istio leaves long polls and watches alone.
         stream_idle_timeout: Some(wrap::duration(Duration::ZERO)),
         upgrade_configs: vec![UpgradeConfig {
@@ -331,6 +331,15 @@ pub(super) fn guarded(
     let local = policies.iter().flat_map(|policies| authorization::http(policies));
     let guards = authorization::guards().filter(|_| has_guards);
     custom.chain(local).chain(guards).chain(filters).collect()
+}
+
+/// Puts Istio's ALPN filter where Istio has it, before the one for faults.
+fn with_alpn(mut filters: Vec<HttpFilter>, mesh: &MeshInputs) -> Vec<HttpFilter> {
+    if mesh.has_alpn_filter {
+        let place = filters.iter().position(|filter| filter.name == route_policy::FAULT);
+        filters.insert(place.unwrap_or_default(), alpn::filter());
+    }
+    filters
 }
 
 /// Puts the filter that resolves the Host of requests before the router, where a cluster needs it.
