@@ -166,6 +166,8 @@ def run_commands(ask, mesh):
     ask.says(0, r"^0$", "exec", NOTEBOOK, "--", "sh", "-c", f"ls -A {mesh.state} | wc -l")
     ask.says(0, r"^lo$", "exec", NOTEBOOK, "--", python(), "-c",
              "import socket; print(*(name for _, name in socket.if_nameindex()))")
+    ask.says(0, r"^[1-9]\d* ways tried, 0 open$", "probe", NOTEBOOK, "--outside", "198.51.100.10",
+             "--outside", "2001:db8::10", "--control", "127.0.0.1")
     told = ask.says(0, r"^200 ", "exec", "--explicit-proxy", NOTEBOOK, "--", python(), EXAMPLE / "client.py",
                     "https://api.data.local/graphql?explicit")
     expect("no jail" in told, told)

@@ -311,7 +311,49 @@ def probe(net, workload, *more):
     return {"all": len(found), "open": is_open, "took": time.monotonic() - began}
 
 
+def the_cni_plugin_captures_a_pod_as_it_is_made(options):
+    """The CNI plugin: VERSION, ADD, CHECK and DEL of version 1.0.0, chained; closed where it cannot know."""
+    name, before = "slcni", {"cniVersion": "1.0.0", "interfaces": [], "ips": []}
+    annotations = {"sidecar.istio.io/status": "{}", "traffic.sidecar.istio.io/excludeOutboundPorts": "3306"}
+
+    def call(command, expected=0, told=annotations, netns=f"/run/netns/{name}", **more):
+        document = {"cniVersion": "1.0.0", "name": "pods", "type": "sluis-cni", "prevResult": before, **more}
+        if told is not None:
+            document["runtimeConfig"] = {"io.kubernetes.cri.pod-annotations": told}
+        environment = {"PATH": os.environ["PATH"], "CNI_COMMAND": command, "CNI_NETNS": netns,
+                       "CNI_CONTAINERID": "c", "CNI_IFNAME": "eth0", "CNI_ARGS": "K8S_POD_NAMESPACE=shop"}
+        done = subprocess.run([options.bin_dir / "sluis-cni"], input=json.dumps(document), env=environment,
+                              capture_output=True, text=True, check=False)
+        expect(done.returncode == expected, f"{command}: {done}")
+        return json.loads(done.stdout) if done.stdout else None
+
+    def rules():
+        return tell("ip", "netns", "exec", name, "nft", "list", "ruleset")
+
+    tell("ip", "netns", "add", name)
+    try:
+        expect("1.0.0" in call("VERSION")["supportedVersions"], "1.0.0 is not spoken")
+        expect(call("ADD", told={}) == before and not rules(), "a pod without a sidecar is captured")
+        expect(call("CHECK", 1)["code"] == 101, "CHECK misses nothing")
+        for _ in range(2):
+            expect(call("ADD") == before, "the result of the plugin before is not handed on")
+            expect("tcp dport 3306 return" in rules(), f"not as the annotations say: {rules()}")
+        call("CHECK")
+        for _ in range(2):
+            call("DEL")
+            expect(not rules(), f"left: {rules()}")
+        expect("captureAll" in call("ADD", 1, told=None)["msg"], "a pod of which nothing is known starts")
+        call("ADD", told=None, captureAll=True)
+        expect(call("ADD", 1, cniVersion="9.9.9")["code"] == 1, "version 9.9.9 is taken")
+        expect(call("ADD", 1, prevResult=None)["code"] == 7, "it is not chained, and works")
+    finally:
+        remove(name)
+    call("DEL")
+    return []
+
+
 ALL = [
+    the_cni_plugin_captures_a_pod_as_it_is_made,
     capture_replaces_its_rules_and_no_others,
     the_hsm_is_reached_through_the_gateway_alone,
     each_piece_may_stop_and_nothing_gets_out,

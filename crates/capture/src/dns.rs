@@ -10,6 +10,7 @@
 //! (NOERROR, RFC 2308 §2.2); other names get what [`Unknown`] says.
 
 mod forward;
+mod guard;
 mod query;
 mod reply;
 mod serve;

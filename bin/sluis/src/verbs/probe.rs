@@ -204,6 +204,10 @@ fn as_proxy(name: &str, to: SocketAddr, options: &ProbeOptions, is_user: bool) -
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
             (false, "not permitted".to_owned())
         }
+        // A user namespace that does not map it, as a jail's.
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            (false, "there is no such user here".to_owned())
+        }
         Err(error) => (true, format!("the probe itself failed: {error}")),
         Ok(output) => match serde_json::from_slice::<serde_json::Value>(&output.stdout) {
             Ok(value) => (

@@ -1,7 +1,7 @@
 //! Asks another server, for names that are not the mesh's business.
 //!
 //! In:    a well-formed query, servers in order.
-//! Out:   the first reply to that very query.
+//! Out:   the first reply to that very query, as far as the workload may believe it ([`guard`]).
 //! Never: waits for ever; takes a datagram of another sender or to another question.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,6 +10,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
+
+use super::guard::guard;
 
 /// How long one server has: two fit into the five seconds that clients wait.
 const WAIT: Duration = Duration::from_secs(2);
@@ -23,7 +25,7 @@ const SERVERS_MAX: usize = 3;
 pub(super) async fn by_udp(servers: &[SocketAddr], query: &[u8]) -> Option<Vec<u8>> {
     for server in servers.iter().take(SERVERS_MAX) {
         if let Ok(Some(reply)) = timeout(WAIT, ask_by_udp(*server, query)).await {
-            return Some(reply);
+            return guard(reply);
         }
     }
     None
@@ -32,7 +34,7 @@ pub(super) async fn by_udp(servers: &[SocketAddr], query: &[u8]) -> Option<Vec<u
 pub(super) async fn by_tcp(servers: &[SocketAddr], query: &[u8]) -> Option<Vec<u8>> {
     for server in servers.iter().take(SERVERS_MAX) {
         if let Ok(Some(reply)) = timeout(WAIT, ask_by_tcp(*server, query)).await {
-            return Some(reply);
+            return guard(reply);
         }
     }
     None
