@@ -55,3 +55,14 @@ def request(directory, name, identity):
     openssl("req", "-new", "-key", f"{name}.key", "-subj", "/", "-addext", f"subjectAltName=critical,{san}",
             "-out", f"{name}.csr", directory=directory)
     return pathlib.Path(directory / f"{name}.csr")
+
+
+def site(directory, name, host, signed_by):
+    """A site's certificate and key."""
+    extensions = directory / f"{name}.ext"
+    extensions.write_text(f"subjectAltName=DNS:{host}\n")
+    key(directory / f"{name}.key")
+    openssl("req", "-new", "-key", f"{name}.key", "-subj", f"/CN={host}", "-out", f"{name}.csr", directory=directory)
+    openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", "-days", "1", "-CA", f"{signed_by}.pem",
+            "-CAkey", f"{signed_by}.key", "-CAcreateserial", "-extfile", extensions.name, directory=directory)
+    return directory / f"{name}.pem", directory / f"{name}.key"

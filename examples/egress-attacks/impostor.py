@@ -9,6 +9,7 @@ Never: checks the other side; an impostor has no reason to.
 import argparse
 import pathlib
 import socket
+import ssl
 
 from tlslite.api import HandshakeSettings, TLSConnection, X509CertChain, parsePEMKey
 from tlslite.errors import TLSError
@@ -30,9 +31,20 @@ def speak(options):
         connection.handshakeClientCert(chain, key, serverName=options.sni, settings=settings,
                                        alpn=[name.encode() for name in options.alpn])
         # A server of TLS 1.3 refuses a client's certificate after the client believes all is done.
-        connection.sendall(options.send.encode() + b"\n")
+        connection.sendall(hello(options.inner) if options.inner else options.send.encode() + b"\n")
         answer = connection.recv(4096)
         return f"answered: {bytes(answer)!r}" if answer else "closed without an answer"
+
+
+def hello(name):
+    """The first bytes of TLS for a name, which need not be the one outside."""
+    context = ssl.create_default_context()
+    out = ssl.MemoryBIO()
+    try:
+        context.wrap_bio(ssl.MemoryBIO(), out, server_hostname=name).do_handshake()
+    except ssl.SSLWantReadError:
+        pass
+    return out.read()
 
 
 def main():
@@ -44,6 +56,7 @@ def main():
     parser.add_argument("--key")
     parser.add_argument("--alpn", nargs="*", default=["istio"])
     parser.add_argument("--send", default="ping")
+    parser.add_argument("--inner", help="begin TLS inside, for this name")
     options = parser.parse_args()
     try:
         print(speak(options))

@@ -30,6 +30,7 @@ by file name; `net.entry(place)` writes the WorkloadEntry of a place.
 
 import contextlib
 import dataclasses
+import json
 import os
 import pathlib
 import signal
@@ -149,11 +150,11 @@ class Host:
 
     def unplug(self):
         """Takes the link away, at the router's end."""
-        self.topology.router_do("ip", "link", "set", self.name, "down")
+        self.topology.router_do("ip", "link", "set", "dev", self.name, "down")
 
     def plug(self):
         """Gives the link back; a downed link forgets its IPv6 address."""
-        self.topology.router_do("ip", "link", "set", self.name, "up")
+        self.topology.router_do("ip", "link", "set", "dev", self.name, "up")
         self.topology.router_do("ip", "address", "replace", f"{self.hop6}/64", "dev", self.name, "nodad")
 
     # -- capture
@@ -220,7 +221,7 @@ class Topology(Scene):
             tell("ip", "link", "add", "eth0", "netns", host.netns, "type", "veth",
                  "peer", "name", host.name, "netns", self.router.netns)
             router += [f"address add {host.hop}/24 dev {host.name}",
-                       f"address add {host.hop6}/64 dev {host.name} nodad", f"link set {host.name} up"]
+                       f"address add {host.hop6}/64 dev {host.name} nodad", f"link set dev {host.name} up"]
             batch(host.netns, [
                 "link set lo up", f"address add {host.ip}/24 dev eth0",
                 f"address add {host.ip6}/64 dev eth0 nodad", "link set eth0 up",
@@ -263,6 +264,12 @@ class Topology(Scene):
         lines = "\n    ".join(rules)
         return (f"table inet firewall\ndelete table inet firewall\ntable inet firewall {{\n  chain forward {{\n"
                 f"    type filter hook forward priority 0; policy drop;\n    {lines}\n    counter reject\n  }}\n}}\n")
+
+    def rejected(self):
+        """How many packets the router's firewall has rejected."""
+        told = self.router_do("nft", "-j", "list", "table", "inet", "firewall")
+        rules = [one["rule"]["expr"] for one in json.loads(told)["nftables"] if "rule" in one]
+        return sum(part["counter"]["packets"] for rule in rules for part in rule if "counter" in part)
 
     # -- the mesh
 

@@ -69,6 +69,8 @@ pub struct Record<'r> {
     pub connection_termination_details: Option<&'r str>,
     /// Why TLS towards the endpoint failed.
     pub upstream_transport_failure: Option<&'r str>,
+    /// Why TLS with the client failed.
+    pub downstream_transport_failure: Option<&'r str>,
     /// Bytes of the request body, or from the client.
     pub bytes_received: u64,
     /// Bytes of the response body, or to the client.
@@ -111,6 +113,7 @@ impl<'r> Record<'r> {
             response_code_details: None,
             connection_termination_details: None,
             upstream_transport_failure: None,
+            downstream_transport_failure: None,
             bytes_received: 0,
             bytes_sent: 0,
             upstream_host: None,

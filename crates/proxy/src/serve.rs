@@ -79,7 +79,15 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         let terminated = terminate(&worker, &config, &chain, socket, ahead, facts).await;
         // A connection that lives long must not keep an old configuration alive.
         drop(config);
-        let Some((io, prefix, mut facts)) = terminated else { return };
+        let (io, prefix, mut facts) = match terminated {
+            Ok(terminated) => terminated,
+            Err(refused) => {
+                if let Network::Tcp(proxy) = &chain.network {
+                    tcp::log_refused(&worker, proxy, &logs, &refused.facts, &refused.reason);
+                }
+                return;
+            }
+        };
         if let Err(denied) = guards::admit(&worker, &chain.guards, &mut facts).await {
             if let Network::Tcp(proxy) = &chain.network {
                 tcp::log_denied(&worker, proxy, &logs, &facts, denied);
@@ -155,7 +163,13 @@ fn facts(
     }
 }
 
-/// Takes the client through the handshake when the chain asks for TLS. `None`: closed.
+/// A client that was not taken through the handshake, and why.
+struct Refused {
+    facts: ConnectionFacts,
+    reason: String,
+}
+
+/// Takes the client through the handshake when the chain asks for TLS; else the connection is closed.
 async fn terminate(
     worker: &Worker,
     config: &Config,
@@ -163,36 +177,27 @@ async fn terminate(
     socket: Socket,
     ahead: BytesMut,
     facts: ConnectionFacts,
-) -> Option<(Io, BytesMut, ConnectionFacts)> {
-    let Some(settings) = &chain.tls else { return Some((Io::Plain(socket), ahead, facts)) };
+) -> Result<(Io, BytesMut, ConnectionFacts), Refused> {
+    let Some(settings) = &chain.tls else { return Ok((Io::Plain(socket), ahead, facts)) };
     let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE_WAIT_MAX);
-    let failed = |error: &dyn std::fmt::Display| {
+    let failed = |facts: ConnectionFacts, error: &dyn std::fmt::Display| {
         worker.stats().inc(Counter::TlsErrors);
         debug!(listener = %facts.listener, remote = %facts.remote, sni = ?facts.sni, %error, "TLS handshake failed");
+        Refused { facts, reason: error.to_string() }
     };
     let Some(tls) = config.server_tls(settings) else {
-        failed(&"the filter chain's TLS settings cannot be used");
-        return None;
+        return Err(failed(facts, &"the filter chain's TLS settings cannot be used"));
     };
     let stream = match tokio::time::timeout(limit, tls.accept(Prefixed::new(ahead, socket))).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            failed(&error);
-            return None;
-        }
-        Err(_) => {
-            failed(&format_args!("not done within {limit:?}"));
-            return None;
-        }
+        Ok(Err(error)) => return Err(failed(facts, &error)),
+        Err(_) => return Err(failed(facts, &format_args!("not done within {limit:?}"))),
     };
     let session = stream.get_ref().1;
     let peer: Option<PeerIdentity> = match session.peer_certificates().map(peer_identity) {
         None => None,
         Some(Ok(peer)) => Some(peer),
-        Some(Err(error)) => {
-            failed(&error);
-            return None;
-        }
+        Some(Err(error)) => return Err(failed(facts, &error)),
     };
     let sni = session.server_name().map(|name| name.to_ascii_lowercase().into());
     worker.stats().inc(Counter::TlsHandshakes);
@@ -206,5 +211,5 @@ async fn terminate(
         ..facts
     };
     let io = Io::Tls(Box::new(TlsStream::Server(stream)));
-    Some((io, BytesMut::new(), facts))
+    Ok((io, BytesMut::new(), facts))
 }

@@ -8,7 +8,7 @@ mod pump;
 
 use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
-use sluis_rules::{Listener, TcpProxy, xx64};
+use sluis_rules::{Discovery, Listener, TcpProxy, xx64};
 use tokio::io::AsyncReadExt as _;
 use tracing::debug;
 
@@ -30,6 +30,9 @@ const RETRY_WAIT: Duration = Duration::from_millis(25);
 /// Wait for the hello of a client that is blocked: one on the same machine has sent it by then.
 const ASKED_NAME_WAIT_MAX: Duration = Duration::from_millis(200);
 
+/// Wait for the hello inside the TLS that we have terminated: Envoy's limit for listener filters.
+const INNER_NAME_WAIT_MAX: Duration = Duration::from_secs(15);
+
 /// What the access log says at the end.
 #[derive(Default)]
 struct Outcome {
@@ -42,6 +45,8 @@ struct Outcome {
     moved: Option<Moved>,
     termination: Option<Cow<'static, str>>,
     transport_failure: Option<String>,
+    /// Why the client's handshake failed.
+    handshake_failure: Option<String>,
     /// The name in the hello of a client that was blocked, when no listener filter had read it.
     asked: Option<String>,
     /// The cluster has no endpoint: the connection was not to go anywhere.
@@ -103,6 +108,20 @@ pub(crate) fn log_denied(
     write_log(worker, logs, facts, &outcome);
 }
 
+/// Logs a connection whose TLS was refused: who has no certificate of the mesh is to be read there.
+pub(crate) fn log_refused(
+    worker: &Worker,
+    proxy: &TcpProxy,
+    logs: &Logs,
+    facts: &ConnectionFacts,
+    reason: &str,
+) {
+    let cluster = Some(Arc::clone(proxy.target.pick(worker.random().next())));
+    // As Envoy writes it: one word.
+    let handshake_failure = Some(reason.replace(' ', "_"));
+    write_log(worker, logs, facts, &Outcome { cluster, handshake_failure, ..Outcome::default() });
+}
+
 async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worker>) -> Outcome {
     let mut outcome = Outcome::default();
     let name = proxy.target.pick(worker.random().next());
@@ -113,21 +132,21 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
         return outcome;
     };
     outcome.stat_name = Some(Arc::clone(&backend.stat_name));
+    let gate = downstream.gate.clone();
     let connected = tokio::select! {
-        connected = connect(worker, &backend, proxy, &downstream.facts, &mut outcome) => connected,
-        () = downstream.gate.closed() => None,
+        connected = connect(worker, &backend, proxy, &mut downstream, &mut outcome) => connected,
+        () = gate.closed() => None,
     };
     let Some(Upstream { io: mut upstream, local, pick, _held }) = connected else {
         if outcome.is_blocked && downstream.facts.sni.is_none() && !downstream.facts.tls_terminated
         {
-            outcome.asked = asked_name(&mut downstream).await;
+            outcome.asked = asked_name(&mut downstream, ASKED_NAME_WAIT_MAX).await;
         }
         return outcome;
     };
     let host = pick.host.clone().filter(|_| backend.closes_on_failure);
     (outcome.local, outcome.pick) = (local, Some(pick));
     let ahead = std::mem::take(&mut downstream.prefix);
-    let gate = downstream.gate.clone();
     let limit = async {
         match proxy.max_duration {
             Some(limit) => tokio::time::sleep(limit).await,
@@ -164,10 +183,11 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
     outcome
 }
 
-/// The server name that a blocked client asks for: what the operator wants to read in the log.
+/// The server name in a hello that no listener filter has read.
 ///
-/// The connection is closed in any case; a client that does not speak first has lost nothing.
-async fn asked_name(downstream: &mut Downstream) -> Option<String> {
+/// Of a blocked client it is what the operator wants to read in the log; the connection is closed
+/// in any case, and a client that does not speak first has lost nothing.
+async fn asked_name(downstream: &mut Downstream, wait_max: Duration) -> Option<String> {
     let reading = async {
         let mut hello = HelloReader::default();
         loop {
@@ -179,7 +199,20 @@ async fn asked_name(downstream: &mut Downstream) -> Option<String> {
             }
         }
     };
-    tokio::time::timeout(ASKED_NAME_WAIT_MAX, reading).await.ok()?
+    tokio::time::timeout(wait_max, reading).await.ok()?
+}
+
+/// Whether the bytes inside the TLS that we have terminated must be TLS for the same name.
+///
+/// A cluster that is guarded leads to what the client names. A sidecar says the name in the mesh's
+/// TLS, which policy is decided by; the application says it inside. A compromised sidecar must not
+/// have one name allowed and lead to another (a fake outer SNI).
+fn holds_inner_name(proxy: &TcpProxy, facts: &ConnectionFacts, backend: &Backend) -> bool {
+    let is_guarded = match &backend.discovery {
+        Discovery::DynamicForward(forward) => !forward.reach.patterns.is_empty(),
+        _ => false,
+    };
+    is_guarded && facts.tls_terminated && proxy.sni_port.is_some()
 }
 
 /// Connects, as often as the proxy may try.
@@ -187,10 +220,17 @@ async fn connect(
     worker: &Worker,
     backend: &Arc<Backend>,
     proxy: &TcpProxy,
-    facts: &ConnectionFacts,
+    downstream: &mut Downstream,
     outcome: &mut Outcome,
 ) -> Option<Upstream> {
-    let context = context(proxy, facts);
+    let facts = Arc::clone(&downstream.facts);
+    let mut context = context(proxy, &facts);
+    let inner;
+    if holds_inner_name(proxy, &facts, backend) {
+        inner = asked_name(downstream, INNER_NAME_WAIT_MAX).await.unwrap_or_default();
+        let sni = facts.sni.as_deref();
+        context.target = Some(Target { host: &inner, port: proxy.sni_port, sni });
+    }
     loop {
         outcome.attempts += 1;
         let error = match worker.connect(backend, &context).await {
@@ -248,6 +288,7 @@ fn write_log(worker: &Worker, logs: &Logs, facts: &ConnectionFacts, outcome: &Ou
             flags: outcome.flags,
             connection_termination_details: outcome.termination.as_deref(),
             upstream_transport_failure: outcome.transport_failure.as_deref(),
+            downstream_transport_failure: outcome.handshake_failure.as_deref(),
             bytes_received: outcome.moved.as_ref().map_or(0, |moved| moved.received),
             bytes_sent: outcome.moved.as_ref().map_or(0, |moved| moved.sent),
             upstream_host: outcome.pick.as_ref().map(|pick| &pick.address),

@@ -33,6 +33,7 @@ enum Kind {
     ResponseCodeDetails,
     ConnectionTerminationDetails,
     UpstreamTransportFailure,
+    DownstreamTransportFailure,
     BytesReceived,
     BytesSent,
     Duration,
@@ -146,6 +147,7 @@ impl Operator {
                 Value::text(record.connection_termination_details)
             }
             Kind::UpstreamTransportFailure => Value::text(record.upstream_transport_failure),
+            Kind::DownstreamTransportFailure => Value::text(record.downstream_transport_failure),
             Kind::BytesReceived => Value::Number(record.bytes_received),
             Kind::BytesSent => Value::Number(record.bytes_sent),
             Kind::Duration => millis(Some(record.duration)),
@@ -222,6 +224,7 @@ fn plain(name: &str) -> Option<Kind> {
         "RESPONSE_CODE_DETAILS" => Kind::ResponseCodeDetails,
         "CONNECTION_TERMINATION_DETAILS" => Kind::ConnectionTerminationDetails,
         "UPSTREAM_TRANSPORT_FAILURE_REASON" => Kind::UpstreamTransportFailure,
+        "DOWNSTREAM_TRANSPORT_FAILURE_REASON" => Kind::DownstreamTransportFailure,
         "BYTES_RECEIVED" => Kind::BytesReceived,
         "BYTES_SENT" => Kind::BytesSent,
         "DURATION" => Kind::Duration,
