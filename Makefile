@@ -10,11 +10,11 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo test e2e rotation conformance lint bench golden support fuzz setup
+.PHONY: help demo demo-attacks test e2e rotation conformance lint bench golden support fuzz setup
 .DEFAULT_GOAL := help
 
 help: ## list the commands
-	@grep -hE '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup: ## install what demo and test need: Debian packages, and Envoy in target/envoy
 	@scripts/setup.sh
@@ -24,6 +24,12 @@ demo: setup ## run the credential-injecting egress gateway on this machine and s
 	$(CARGO) build --release -p sluis -p sluis-proxy-bin
 	@python3 examples/credential-egress/demo.py --bin-dir $(TARGET)/release
 
+demo-attacks: setup ## try the attacks on egress control one by one, in network namespaces (root)
+	@scripts/setup.sh attacks
+	@echo "building sluis and sluis-proxy (the first time takes some minutes)"
+	$(CARGO) build --release -p sluis -p sluis-proxy-bin
+	@python3 examples/egress-attacks/demo.py --bin-dir $(TARGET)/release
+
 test: setup ## run every test: units, integration, and the scenario end to end
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
@@ -31,6 +37,7 @@ test: setup ## run every test: units, integration, and the scenario end to end
 
 e2e: setup ## run the scenario end to end, with our proxy and with real Envoy in each place
 	@scripts/setup.sh judges
+	@scripts/setup.sh attacks
 	$(CARGO) build -p sluis -p sluis-proxy-bin
 	python3 tests/e2e/run.py --bin-dir $(TARGET)/debug
 

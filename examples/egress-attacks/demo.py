@@ -21,13 +21,13 @@ ROOT = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(ROOT / "tests/e2e")]
 
 import forge  # noqa: E402
-from onebox.scene import SceneError  # noqa: E402
+from onebox.scene import SceneError, python  # noqa: E402
 from topology import Place, Topology  # noqa: E402
 
 VENV = ROOT / "target/attacks/bin/python"
 MESH_PORT = 15012
 PROXY_GROUP = 1337
-GATEWAY = "istio-system/egressgateway"
+GATEWAY, NOTEBOOK = "istio-system/egressgateway", "team-a/notebook"
 RECORDED_WITHIN = 5  # seconds; logs are written ten times a second
 A, B = ("cluster.local", "team-a", "application-a"), ("cluster.local", "team-b", "application-b")
 PLACES = [
@@ -53,6 +53,20 @@ try:
         print("answered:", answer.decode().strip() if answer else "nothing, and closed")
 except OSError as error:
     print("refused:", type(error).__name__, error)
+"""
+# Application A once more, in a jail on the control plane's machine.
+JAILED = """apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata:
+  name: notebook
+  namespace: team-a
+  annotations:
+    sluis.dev/run: sidecar
+spec:
+  address: 127.0.0.73
+  serviceAccount: application-a
+  labels:
+    app: notebook
 """
 # A second identity of each team, whose proxy never starts: its secrets are what a thief takes.
 LOOT = """apiVersion: networking.istio.io/v1
@@ -83,6 +97,7 @@ class Attack:
 class Battlefield(Topology):
     def __init__(self, options):
         super().__init__(options.bin_dir, places=PLACES, manifests=manifests, keep=options.keep)
+        self.engines[NOTEBOOK] = "sluis"
         self.read = {}  # lines of each proxy's log that stand for an attack already
 
     def set_outside(self):
@@ -164,7 +179,7 @@ class Battlefield(Topology):
 
 
 def manifests(net):
-    texts = {"egress.yaml": (HERE / "istio/egress.yaml").read_text()}
+    texts = {"egress.yaml": (HERE / "istio/egress.yaml").read_text(), "jailed.yaml": JAILED}
     texts["workloads.yaml"] = "---\n".join(net.entry(place) for place in net.places if place.workload)
     for (_, namespace, account), address in ((A, "127.0.0.71"), (B, "127.0.0.72")):
         texts[f"loot-{namespace}.yaml"] = LOOT.format(namespace=namespace, account=account, address=address)
@@ -220,6 +235,22 @@ def bypass(net):
     yield Attack("no name of the tunnel left", "evil" not in names.replace("evil.example", ""), "none asked outside")
 
 
+def jailed(net):
+    """The same from inside the jail of `sluis exec`, where there is no way to a packet filter either."""
+    before = len(net.outside_saw())
+    evil, command = net["evil"], [net.sluis, "exec", NOTEBOOK, "--"]
+    done = subprocess.run(
+        net["control"].enter(*command, python(), "-c", (HERE / "ways.py").read_text(), evil.ip, evil.ip6, root=True),
+        capture_output=True, text=True, timeout=120, env=net.jail_environment(), check=False)
+    if done.returncode:
+        raise SceneError(f"sluis exec {NOTEBOOK}: {done.stderr}")
+    for way, what in json.loads(done.stdout).items():
+        yield Attack(f"out of the jail: {way}", what.startswith("closed"), what)
+    yield Attack("nothing of that came outside", len(net.outside_saw()) == before,
+                 f"{len(net.outside_saw()) - before} packets or connections",
+                 net.line(NOTEBOOK, "BlackHoleCluster", f"local={evil.ip}:4444"))
+
+
 def impersonation(net):
     loot = {}
     for team in ("team-a", "team-b"):
@@ -245,7 +276,7 @@ def impersonation(net):
     for what, name, signer, days, identity in (
             ("a self-signed lookalike of B", "selfsigned", None, 1, B),
             ("a lookalike of B from a root of the same name", "lookalike", "forged-root", 1, B),
-            ("B's certificate of another day, expired", "expired", "mesh", 0, B),
+            ("B's certificate of another day, expired", "expired", "mesh", -1, B),
             ("the same identity in another trust domain", "foreign", "mesh", 1, ("evil.local", *B[1:]))):
         chain, key = forge.leaf(net.dir, name, identity, signer, days)
         if signer == "mesh":
@@ -290,7 +321,7 @@ def greed(net, control):
 
 
 def rows(net):
-    for part in (allowed, straight, bypass, impersonation):
+    for part in (allowed, straight, bypass, jailed, impersonation):
         for attack in part(net):
             show(attack)
             yield attack

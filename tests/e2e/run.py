@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 
+import attacks
 import commands
 import demos
 import edits
@@ -32,7 +33,7 @@ from stage.scene import SceneError
 LINES = [
     [*demos.ALL, *edits.ALL, *kills.ALL, *commands.ALL],
     [*renewals.ALL, *examples.ALL, *inbound.ALL, *judges.ALL],
-    hosts.ALL if os.geteuid() == 0 else [],
+    [*hosts.ALL, *attacks.ALL] if os.geteuid() == 0 else [],
 ]
 
 

@@ -8,7 +8,7 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -32,7 +32,6 @@ pub(crate) async fn dial(
     .unwrap()
     .with_root_certificates(roots)
     .with_no_client_auth();
-    let stream = TcpStream::connect(at).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
     soon("handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await
 }
@@ -167,6 +166,58 @@ async fn tls_is_terminated_and_originated_anew_and_the_server_is_verified() {
     drop(soon("close", stream.read_to_end(&mut rest)).await);
     assert!(rest.is_empty());
     assert_eq!(front.counter("upstream_cx_connect_fail").await, 1);
+}
+
+#[tokio::test]
+async fn why_a_client_was_refused_by_tls_is_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_in(&dir);
+    let pki = Pki::new(dir.path());
+    let mut terminator = terminator("tls", "nowhere", &pki.secret("api.data.local"), &log);
+    let format = "%UPSTREAM_CLUSTER% %DOWNSTREAM_TRANSPORT_FAILURE_REASON%\n";
+    terminator["filter_chains"][0]["filters"][0]["typed_config"]["access_log"][0]["typed_config"]
+        ["log_format"] = json!({"text_format_source": {"inline_string": format}});
+    let mut proxy = Proxy::with(json!([terminator]), json!([cluster("nowhere", &[])])).await;
+    let mut plain = TcpStream::connect(proxy.address("tls")).await.unwrap();
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: api.data.local\r\n\r\n").await.unwrap();
+    drop(soon("close", plain.read_to_end(&mut Vec::new())).await);
+    let lines = proxy.stop_and_read(&log).await;
+    let [line] = lines.as_slice() else { panic!("{lines:?}") };
+    let (cluster, reason) = line.split_once(' ').unwrap();
+    assert_eq!(cluster, "nowhere");
+    // One word, as Envoy writes it.
+    assert!(reason.len() > 1 && !reason.contains(' '), "{line}");
+}
+
+#[tokio::test]
+async fn a_server_name_outside_must_be_the_one_inside_where_it_decides() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_in(&dir);
+    let pki = Pki::new(dir.path());
+    let cache = json!({"name": "cache", "dns_lookup_family": "V4_ONLY"});
+    let guarded = json!({"name": "guarded", "lb_policy": "CLUSTER_PROVIDED", "connect_timeout": "2s",
+        "metadata": {"filter_metadata": {"sluis.dev": {"hosts": ["api.data.local"]}}},
+        "cluster_type": {"name": "envoy.clusters.dynamic_forward_proxy", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
+            "dns_cache_config": cache}}});
+    let mut terminator = terminator("tls", "guarded", &pki.secret("api.data.local"), &log);
+    let format = "%CONNECTION_TERMINATION_DETAILS%\n";
+    let filters = &mut terminator["filter_chains"][0]["filters"];
+    filters[0]["typed_config"]["access_log"][0]["typed_config"]["log_format"] =
+        json!({"text_format_source": {"inline_string": format}});
+    let forward = json!({"name": "sni", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.sni_dynamic_forward_proxy.v3.FilterConfig",
+        "dns_cache_config": cache}});
+    filters.as_array_mut().unwrap().insert(0, forward);
+    let mut proxy = Proxy::with(json!([terminator]), json!([guarded])).await;
+    // Outside api.data.local, inside another name; then no TLS inside at all.
+    let outside = dial(proxy.address("tls"), "api.data.local", &pki).await.unwrap();
+    assert!(soon("refusal", dial_over(outside, "evil.test", &pki)).await.is_err());
+    let mut outside = dial(proxy.address("tls"), "api.data.local", &pki).await.unwrap();
+    outside.write_all(b"no TLS at all").await.unwrap();
+    drop(soon("close", outside.read_to_end(&mut Vec::new())).await);
+    let differs = "dynamic_forward_host_differs_from_sni";
+    assert_eq!(proxy.stop_and_read(&log).await, [differs, "no_healthy_upstream"]);
 }
 
 #[tokio::test]
