@@ -45,6 +45,7 @@ conformance: setup ## send one corpus of requests through sluis-proxy and throug
 	@scripts/setup.sh conformance
 	$(CARGO) build -p sluis -p sluis-proxy-bin
 	target/conformance/bin/python tests/conformance/run.py --bin-dir $(TARGET)/debug
+	python3 tests/conformance/grpc_js/run.py --bin-dir $(TARGET)/debug
 
 lint: ## check formatting, lints and the rules of the tree
 	$(CARGO) fmt --all --check

@@ -108,9 +108,9 @@ pub(crate) struct WorkloadArgument {
     pub namespace: String,
 }
 
-/// `sluis up`.
+/// What every control plane is started with.
 #[derive(Args, Debug)]
-pub(crate) struct UpOptions {
+pub(crate) struct PlaneArguments {
     /// A file or folder of YAML; may be given several times
     #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
     pub files: Vec<PathBuf>,
@@ -121,18 +121,10 @@ pub(crate) struct UpOptions {
     #[command(flatten)]
     pub state: StateOption,
 
-    /// Where the control plane listens (xDS and certificates)
-    #[arg(long, default_value = "127.0.0.1:15012", value_name = "ADDRESS")]
-    pub listen: SocketAddr,
-
     /// Also serve xDS without TLS, to programs of this machine: any loopback ADDRESS; Istio's port
     /// for it is 15010 [default: off]
     #[arg(long, value_name = "ADDRESS")]
     pub plaintext_xds: Option<SocketAddr>,
-
-    /// Also serve Istio's debug pages and metrics (/debug/syncz, /metrics, …) [default: off]
-    #[arg(long, value_name = "ADDRESS")]
-    pub debug: Option<SocketAddr>,
 
     /// How long a workload's certificate lives; it is renewed around half life
     #[arg(long, default_value = "24h", value_parser = humantime::parse_duration, value_name = "DURATION")]
@@ -142,6 +134,21 @@ pub(crate) struct UpOptions {
     /// cert-chain.pem [default: the Secret istio-system/cacerts in the YAML, else one made here]
     #[arg(long, value_name = "DIR")]
     pub ca_dir: Option<PathBuf>,
+}
+
+/// `sluis up`.
+#[derive(Args, Debug)]
+pub(crate) struct UpOptions {
+    #[command(flatten)]
+    pub plane: PlaneArguments,
+
+    /// Where the control plane listens (xDS and certificates)
+    #[arg(long, default_value = "127.0.0.1:15012", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+
+    /// Also serve Istio's debug pages and metrics (/debug/syncz, /metrics, …) [default: off]
+    #[arg(long, value_name = "ADDRESS")]
+    pub debug: Option<SocketAddr>,
 
     /// The sluis-proxy program [default: beside this one]
     #[arg(long, value_name = "FILE")]
@@ -151,38 +158,17 @@ pub(crate) struct UpOptions {
 /// `sluis control-plane`.
 #[derive(Args, Debug)]
 pub(crate) struct ControlPlaneOptions {
-    /// A file or folder of YAML; may be given several times
-    #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
-    pub files: Vec<PathBuf>,
-
     #[command(flatten)]
-    pub reading: ReadingOptions,
-
-    #[command(flatten)]
-    pub state: StateOption,
+    pub plane: PlaneArguments,
 
     /// Where xDS and certificates are served, under TLS
     #[arg(long, default_value = "127.0.0.1:15012", value_name = "ADDRESS")]
     pub xds: SocketAddr,
 
-    /// Also serve xDS without TLS, to programs of this machine: any loopback ADDRESS; Istio's port
-    /// for it is 15010 [default: off]
-    #[arg(long, value_name = "ADDRESS")]
-    pub plaintext_xds: Option<SocketAddr>,
-
     /// Where Istio's debug pages and metrics are served (/debug/syncz, /metrics, …)
     /// [default: 127.0.0.1:15014 where that is free]
     #[arg(long, value_name = "ADDRESS")]
     pub debug: Option<SocketAddr>,
-
-    /// How long a workload's certificate lives; it is renewed around half life
-    #[arg(long, default_value = "24h", value_parser = humantime::parse_duration, value_name = "DURATION")]
-    pub certificate_life: std::time::Duration,
-
-    /// Your own certificate authority, as Istio's `cacerts`: ca-cert.pem, ca-key.pem, root-cert.pem,
-    /// cert-chain.pem [default: the Secret istio-system/cacerts in the YAML, else one made here]
-    #[arg(long, value_name = "DIR")]
-    pub ca_dir: Option<PathBuf>,
 }
 
 /// `sluis exec`.

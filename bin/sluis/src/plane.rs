@@ -37,6 +37,7 @@ use tokio::{
 use crate::{
     api,
     bootstrap::CONTROL_PLANE_NAME,
+    cli::PlaneArguments,
     debug::{self, Debug},
     output,
     state::{StateDir, write_private},
@@ -64,6 +65,30 @@ pub(crate) struct PlaneOptions {
     pub certificate_life: Duration,
     /// The folder of the operator's own authority.
     pub ca_dir: Option<PathBuf>,
+}
+
+impl PlaneOptions {
+    /// What the arguments say, with the addresses that each verb names in its own way.
+    ///
+    /// # Errors
+    ///
+    /// When there is no place for the state.
+    pub(crate) fn new(
+        arguments: PlaneArguments,
+        xds: SocketAddr,
+        debug: Option<SocketAddr>,
+    ) -> Result<Self> {
+        Ok(Self {
+            files: arguments.files,
+            reading: arguments.reading.options(),
+            state: StateDir::locate(arguments.state.state_dir)?,
+            xds,
+            plaintext_xds: arguments.plaintext_xds,
+            debug,
+            certificate_life: arguments.certificate_life,
+            ca_dir: arguments.ca_dir,
+        })
+    }
 }
 
 /// What else follows when the workloads of this machine change.

@@ -13,7 +13,7 @@
 //! | `sluis.dev/netns` | the network namespace, by path, in which the proxy runs: capture is a packet filter's |
 //! | `sluis.dev/workload-api` | a folder, for this workload alone: SPIFFE's Workload API on `workload.sock` in it |
 //! | `sluis.dev/hide` | paths, separated by commas, that `sluis exec` covers in the jail |
-//! | `proxy.istio.io/config` | Istio's own: `proxyMetadata` (environment), `concurrency` (workers) |
+//! | `proxy.istio.io/config` | Istio's own: `proxyMetadata` (environment), `concurrency` (workers); goes over `ProxyConfig` objects |
 
 use std::{
     collections::BTreeMap,
@@ -23,10 +23,10 @@ use std::{
 
 use serde::Deserialize;
 use sluis_control::{NETNS_ANNOTATION, PROXY_ANNOTATION, proxy_view, wants_proxy};
-use sluis_model::Workload as MeshWorkload;
+use sluis_model::{Snapshot, Workload as MeshWorkload};
 use sluis_nouns::{ObjectName, TrustDomain};
 use sluis_resources::Fault;
-use sluis_translate::Role;
+use sluis_translate::{ProxyView, Role};
 
 /// One workload whose proxy, or agent, this machine runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,7 @@ struct ProxyConfig {
 /// A fault for an annotation with a value that is not understood: nothing is started then.
 pub(crate) fn read(
     entry: &MeshWorkload,
+    snapshot: &Snapshot,
     domain: &TrustDomain,
     base: &Path,
 ) -> Result<Option<Workload>, Box<Fault>> {
@@ -103,15 +104,16 @@ pub(crate) fn read(
         }
         None => ProxyConfig::default(),
     };
+    let (environment, workers) = settings(snapshot, &view, config);
     Ok(Some(Workload {
         name: meta.name.clone(),
         account: view.id.service_account().to_owned(),
         address: view.address,
         is_gateway: view.role == Role::Gateway,
         is_envoy,
-        environment: config.proxy_metadata,
+        environment,
         inherited: list(annotation("sluis.dev/env")),
-        workers: config.concurrency,
+        workers,
         lua_path: annotation("sluis.dev/lua-path").map(|path| base.join(path)),
         netns: annotation(NETNS_ANNOTATION).map(|path| base.join(path)),
         workload_api: annotation("sluis.dev/workload-api").map(|path| base.join(path)),
@@ -120,6 +122,26 @@ pub(crate) fn read(
 }
 
 const PROXY_CONFIG: &str = "proxy.istio.io/config";
+
+/// Environment and workers of a proxy: the mesh's `defaultConfig`, over it the `ProxyConfig` objects that
+/// hold for the workload, over them its annotation.
+fn settings(
+    snapshot: &Snapshot,
+    view: &ProxyView,
+    own: ProxyConfig,
+) -> (BTreeMap<String, String>, Option<u32>) {
+    let default = &snapshot.mesh().default_config;
+    let mut environment = default.proxy_metadata.clone();
+    let mut workers = default.concurrency;
+    for config in snapshot.proxy_configs(&view.name.namespace, &view.labels) {
+        let config = config.spec();
+        environment.extend(config.environment.clone());
+        workers = config.concurrency.or(workers);
+    }
+    environment.extend(own.proxy_metadata);
+    // As Istio: 0 is one for each core, which is what a proxy does by itself.
+    (environment, own.concurrency.or(workers).filter(|workers| *workers > 0))
+}
 
 fn list(value: Option<&str>) -> Vec<String> {
     let items = value.unwrap_or_default().split(',').map(str::trim);

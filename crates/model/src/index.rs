@@ -13,8 +13,8 @@ use std::{
 use sluis_nouns::{HostPattern, Labels, ObjectName};
 use sluis_resources::{
     AuthorizationPolicy, EndpointSlice, EnvoyFilter, ExportTo, Gateway, Key, Kind, MeshConfig,
-    Meta, PeerAuthentication, Pod, Resource, ServiceEntryVisibility, Sidecar, Spec, VirtualService,
-    Visibility, WorkloadEntry,
+    Meta, PeerAuthentication, Pod, Resource, ServiceEntryVisibility, Sidecar, Spec, Telemetry,
+    VirtualService, Visibility, WorkloadEntry, WorkloadProxyConfig,
 };
 
 use crate::{
@@ -85,13 +85,17 @@ pub(crate) struct Index {
     pub(crate) peer_authentications: ByNamespace<PeerAuthentication>,
     /// By namespace, the oldest first.
     pub(crate) authorization_policies: ByNamespace<AuthorizationPolicy>,
+    /// By namespace, the oldest first.
+    pub(crate) telemetries: ByNamespace<Telemetry>,
+    /// By namespace, the oldest first.
+    pub(crate) proxy_configs: ByNamespace<WorkloadProxyConfig>,
     pub(crate) scopes: Arc<ScopeMemo>,
     /// What the resources of the Gateway API mean.
     converted: Arc<Converted>,
 }
 
 /// Objects of one kind by namespace, the oldest first.
-type ByNamespace<T> = Arc<BTreeMap<Arc<str>, Vec<Owned<T>>>>;
+pub(crate) type ByNamespace<T> = Arc<BTreeMap<Arc<str>, Vec<Owned<T>>>>;
 
 /// Every resource.
 type Resources = BTreeMap<Key, Arc<Resource>>;
@@ -176,6 +180,10 @@ impl Index {
             .unwrap_or_else(|| {
                 Arc::new(by_namespace(all(Kind::AuthorizationPolicy), authorization_policy))
             }),
+            telemetries: kept(before, &[Kind::Telemetry], |index| &index.telemetries)
+                .unwrap_or_else(|| Arc::new(by_namespace(all(Kind::Telemetry), telemetry))),
+            proxy_configs: kept(before, &[Kind::ProxyConfig], |index| &index.proxy_configs)
+                .unwrap_or_else(|| Arc::new(by_namespace(all(Kind::ProxyConfig), proxy_config))),
             scopes: kept(before, &SCOPE_KINDS, |index| &index.scopes).unwrap_or_default(),
             endpoint_memo: Arc::default(),
             converted: Arc::clone(&converted),
@@ -459,6 +467,14 @@ fn peer_authentication(spec: &Spec) -> Option<&PeerAuthentication> {
 
 fn authorization_policy(spec: &Spec) -> Option<&AuthorizationPolicy> {
     if let Spec::AuthorizationPolicy(value) = spec { Some(value) } else { None }
+}
+
+fn telemetry(spec: &Spec) -> Option<&Telemetry> {
+    if let Spec::Telemetry(value) = spec { Some(value) } else { None }
+}
+
+fn proxy_config(spec: &Spec) -> Option<&WorkloadProxyConfig> {
+    if let Spec::ProxyConfig(value) = spec { Some(value) } else { None }
 }
 
 fn workload(spec: &Spec) -> Option<&WorkloadEntry> {

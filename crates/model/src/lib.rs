@@ -15,6 +15,7 @@ mod export;
 mod gateway_api;
 mod index;
 mod isolation;
+mod layers;
 mod locality;
 mod mtls;
 mod platform;

@@ -15,11 +15,11 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use sluis_model::{EndpointAddress, Locality, ServiceSource, Snapshot};
+use sluis_model::{EndpointAddress, GATEWAY_NAME_LABEL, Locality, ServiceSource, Snapshot};
 use sluis_nouns::{Labels, ObjectName, WorkloadId};
 use sluis_resources::{
-    AuthorizationPolicy, ConditionKey, LoadBalancer, Resource, Spec, TrafficDistribution,
-    TrafficPolicy,
+    AuthorizationPolicy, ConditionKey, LoadBalancer, PolicyTarget, Resource, Spec,
+    TrafficDistribution, TrafficPolicy,
 };
 
 use crate::{NodeFacts, ProxyView, Role, select::NEAR};
@@ -183,6 +183,11 @@ impl Readers {
                 let mut policies = rule.traffic_policy.iter().chain(of_subsets);
                 self.reads_all_labels |= policies.any(reads_labels);
             }
+            Spec::Telemetry(telemetry) => match &telemetry.target {
+                PolicyTarget::Labels(labels) => self.add_labels(Some(labels)),
+                PolicyTarget::Objects(_) => drop(self.labels.insert(GATEWAY_NAME_LABEL.to_owned())),
+                PolicyTarget::Namespace => {}
+            },
             Spec::Sidecar(sidecar) => self.add_labels(sidecar.workload_selector.as_ref()),
             Spec::EnvoyFilter(filter) => {
                 self.add_labels(filter.workload_selector.as_ref());
@@ -244,3 +249,6 @@ fn reads_labels(policy: &TrafficPolicy) -> bool {
         lb.locality.as_ref().is_some_and(|setting| !setting.failover_priority.is_empty())
     })
 }
+
+#[cfg(test)]
+mod tests;

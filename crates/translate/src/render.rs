@@ -80,6 +80,9 @@ pub fn render(inputs: &Inputs) -> Rendered {
     patch::apply(inputs, &mut set, &mut faults);
     if inputs.is_grpc {
         set = grpc::adapt(&set, &mut faults);
+    } else {
+        // After the patches, which speak of the older fields.
+        set.clusters.values_mut().for_each(|one| cluster::modernize(Arc::make_mut(one)));
     }
     Rendered { set, faults }
 }

@@ -7,6 +7,7 @@
 //! Start at [`select`]. A sidecar's listeners are in `outbound`, a gateway's in `gateway`; both take
 //! HTTP routes from `http` and destinations from `destination`.
 
+mod access_log;
 mod authorization;
 mod cluster;
 mod delegate;
@@ -46,13 +47,11 @@ use std::{
 
 use sluis_model::{MeshService, Scope, Snapshot};
 use sluis_nouns::{HostPattern, Labels};
-use sluis_resources::{
-    AccessLogEncoding, GatewayRef, MeshConfig, Meta, OutboundTrafficPolicy, PathNormalization,
-};
+use sluis_resources::{GatewayRef, Meta, OutboundTrafficPolicy, PathNormalization, WorkloadMode};
 
 use crate::{
-    AccessLogInput, AuthorizationInput, Fault, Inputs, MeshInputs, Normalization, OutboundInputs,
-    OutboundPolicy, ProxyView, Role,
+    AuthorizationInput, Fault, Inputs, MeshInputs, Normalization, OutboundInputs, OutboundPolicy,
+    ProxyView, Role,
 };
 
 /// Which side of a proxy is selected for.
@@ -126,14 +125,11 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
     let patches = envoy_filter::select(&mut selection);
     let answers = view.dns && part != Part::Inbound;
     let names = answers.then(|| names::select(&selection));
+    let mesh = mesh(&mut selection, &clusters);
     let mut seen = HashSet::new();
     selection.faults.retain(|fault| seen.insert(fault.clone()));
     Inputs {
-        mesh: MeshInputs {
-            dynamic_dns: cluster::dynamic_dns(&clusters),
-            has_alpn_filter: view.node.has_alpn_filter,
-            ..mesh(snapshot.mesh())
-        },
+        mesh,
         is_grpc: view.node.is_grpc,
         outbound,
         inbound,
@@ -168,12 +164,9 @@ pub fn select_clusters(
         faults: Vec::new(),
     };
     let clusters = cluster::select(&mut selection);
+    let mesh = mesh(&mut selection, &clusters);
     Inputs {
-        mesh: MeshInputs {
-            dynamic_dns: cluster::dynamic_dns(&clusters),
-            has_alpn_filter: view.node.has_alpn_filter,
-            ..mesh(snapshot.mesh())
-        },
+        mesh,
         is_grpc: false,
         outbound: None,
         inbound: None,
@@ -253,12 +246,8 @@ fn config_path(kind: &str, meta: &Meta) -> String {
     format!("/apis/networking.istio.io/v1/namespaces/{namespace}/{kind}/{name}")
 }
 
-fn mesh(config: &MeshConfig) -> MeshInputs {
-    let access_log = (!config.access_log_file.is_empty()).then(|| AccessLogInput {
-        path: config.access_log_file.clone(),
-        format: (!config.access_log_format.is_empty()).then(|| config.access_log_format.clone()),
-        json: config.access_log_encoding == AccessLogEncoding::Json,
-    });
+fn mesh(selection: &mut Selection<'_>, clusters: &[ClusterInput]) -> MeshInputs {
+    let config = selection.snapshot.mesh();
     let normalization = match config.path_normalization {
         PathNormalization::None => Normalization::None,
         PathNormalization::Base => Normalization::Base,
@@ -266,11 +255,12 @@ fn mesh(config: &MeshConfig) -> MeshInputs {
         PathNormalization::DecodeAndMergeSlashes => Normalization::DecodeAndMergeSlashes,
     };
     MeshInputs {
-        access_log,
+        access_logs: selection.access_logs(WorkloadMode::Client),
+        inbound_access_logs: selection.access_logs(WorkloadMode::Server),
         normalization,
         detection_timeout: config.protocol_detection_timeout,
         dns_refresh: config.dns_refresh_rate,
-        has_alpn_filter: false,
-        dynamic_dns: None,
+        has_alpn_filter: selection.view.node.has_alpn_filter,
+        dynamic_dns: cluster::dynamic_dns(clusters),
     }
 }

@@ -141,7 +141,7 @@ fn apply(mesh: &Mesh, event: SourceEvent) -> Local {
     let mut local = Local { faults: event.faults, ..Local::default() };
     let base = std::env::current_dir().unwrap_or_default();
     for entry in snapshot.workloads() {
-        match workload::read(entry, mesh.control.trust_domain(), &base) {
+        match workload::read(entry, &snapshot, mesh.control.trust_domain(), &base) {
             Ok(Some(workload)) => drop(local.workloads.insert(workload.name.clone(), workload)),
             Ok(None) => {}
             Err(fault) => local.faults.push(*fault),

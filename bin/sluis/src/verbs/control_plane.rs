@@ -14,7 +14,6 @@ use anyhow::Result;
 use crate::{
     cli::ControlPlaneOptions,
     plane::{self, Plane, PlaneOptions},
-    state::StateDir,
     supervise::Statuses,
 };
 
@@ -24,17 +23,8 @@ use crate::{
 ///
 /// When another one has the state directory, a port is taken, or a path cannot be read.
 pub(crate) fn run(options: ControlPlaneOptions) -> Result<ExitCode> {
-    let state = StateDir::locate(options.state.state_dir)?;
-    let options = PlaneOptions {
-        files: options.files,
-        reading: options.reading.options(),
-        state,
-        xds: options.xds,
-        plaintext_xds: options.plaintext_xds,
-        debug: options.debug.or_else(debug_by_default),
-        certificate_life: options.certificate_life,
-        ca_dir: options.ca_dir,
-    };
+    let debug = options.debug.or_else(debug_by_default);
+    let options = PlaneOptions::new(options.plane, options.xds, debug)?;
     plane::run(async { Plane::open(options).await?.run((), Statuses::default()).await })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -162,11 +162,25 @@ fn clusters(resources: &[Value]) -> Table {
             _ => [name.as_str(), "", "", ""],
         };
         let mut row: Vec<String> = cells.map(str::to_owned).to_vec();
-        row.push(cluster["type"].as_str().unwrap_or("STATIC").to_owned());
+        row.push(discovery(cluster).to_owned());
         row.push(source(cluster));
         table.row(row);
     }
     table
+}
+
+/// How the endpoints of a cluster are found, in the words that Envoy had before there were extensions for
+/// it.
+fn discovery(cluster: &Value) -> &str {
+    match cluster["cluster_type"]["name"].as_str() {
+        Some("envoy.cluster.dns") => {
+            let is_logical =
+                &cluster["cluster_type"]["typed_config"]["all_addresses_in_single_endpoint"];
+            if is_logical == &Value::Bool(true) { "LOGICAL_DNS" } else { "STRICT_DNS" }
+        }
+        Some(other) => other,
+        None => cluster["type"].as_str().unwrap_or("STATIC"),
+    }
 }
 
 fn endpoints(resources: &[Value]) -> Table {

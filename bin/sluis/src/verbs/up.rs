@@ -20,7 +20,6 @@ use anyhow::{Context, Result};
 use crate::{
     cli::UpOptions,
     plane::{self, Follower, Plane, PlaneOptions},
-    state::StateDir,
     supervise::{Setting, Supervisor, TokenSource},
     workload::Workload,
 };
@@ -42,19 +41,10 @@ pub(crate) fn run(options: UpOptions) -> Result<ExitCode> {
 }
 
 async fn up(options: UpOptions) -> Result<()> {
-    let state = StateDir::locate(options.state.state_dir)?;
     let program = proxy_program(options.proxy_program)?;
-    let plane = Plane::open(PlaneOptions {
-        files: options.files,
-        reading: options.reading.options(),
-        state: state.clone(),
-        xds: options.listen,
-        plaintext_xds: options.plaintext_xds,
-        debug: options.debug,
-        certificate_life: options.certificate_life,
-        ca_dir: options.ca_dir,
-    })
-    .await?;
+    let options = PlaneOptions::new(options.plane, options.listen, options.debug)?;
+    let state = options.state.clone();
+    let plane = Plane::open(options).await?;
     let tokens = Arc::clone(plane.tokens());
     let issue: TokenSource =
         Arc::new(move |id| Ok(tokens.create(id.clone(), TOKEN_LIFE)?.reveal().to_owned()));

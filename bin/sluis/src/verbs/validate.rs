@@ -107,8 +107,9 @@ pub(crate) fn check(files: &[PathBuf], reading: ReadingOptions) -> Result<Checke
     let control = Control::new(TrustDomain::default());
     control.apply(Batch { upserts: resources, removals: Vec::new() });
     let base = std::env::current_dir()?;
-    for entry in control.snapshot().workloads() {
-        if let Err(fault) = workload::read(entry, control.trust_domain(), &base) {
+    let snapshot = control.snapshot();
+    for entry in snapshot.workloads() {
+        if let Err(fault) = workload::read(entry, &snapshot, control.trust_domain(), &base) {
             faults.push(*fault);
         }
     }

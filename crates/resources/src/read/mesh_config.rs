@@ -187,7 +187,6 @@ fn refuse_and_ignore(fields: &mut Fields<'_, '_>) {
         "enablePrometheusMerge",
         "inboundClusterStatName",
     ]);
-    fields.not_carried_out(&["defaultProviders"]);
 }
 
 fn open(fields: &mut Fields<'_, '_>, name: &'static str) -> Option<Duration> {
@@ -271,10 +270,6 @@ fn proxy_config(fields: &mut Fields<'_, '_>) -> Option<ProxyConfig> {
         "proxyAdminPort",
         "holdApplicationUntilProxyStarts",
     ]);
-    for name in ["concurrency", "proxyMetadata"] {
-        let why = "write it into the annotation proxy.istio.io/config of the WorkloadEntry";
-        fields.never_used(&[name], why);
-    }
     fields.not_carried_out(&["drainDuration", "terminationDrainDuration"]);
     Some(ProxyConfig {
         concurrency: fields.opt("concurrency"),

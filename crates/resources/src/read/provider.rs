@@ -195,6 +195,7 @@ fn unread(fields: &mut Fields<'_, '_>) -> Option<Unread> {
 }
 
 fn default_providers(fields: &mut Fields<'_, '_>) -> Option<DefaultProviders> {
+    fields.not_carried_out(&["tracing", "metrics"]);
     let (tracing, metrics) = (fields.or_default("tracing"), fields.or_default("metrics"));
     Some(DefaultProviders { tracing, metrics, access_logging: fields.or_default("accessLogging") })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::target::policy_target;
 use super::{read_fields, read_names};
+use crate::kinds::target::{PolicyTarget, TargetKind};
 use crate::kinds::telemetry::{
     AccessLogging, CustomTag, MetricName, Metrics, MetricsOverride, Telemetry, Tracing,
     WorkloadMode,
@@ -71,6 +72,13 @@ fn telemetry(fields: &mut Fields<'_, '_>) -> Option<Telemetry> {
         value.warn("only the first is obeyed");
     }
     let metrics = fields.or_default("metrics");
+    fields.not_carried_out(&["tracing", "metrics"]);
+    if let PolicyTarget::Objects(targets) = &target
+        && targets.iter().any(|target| target.kind != TargetKind::Gateway)
+    {
+        let written = if fields.has("targetRef") { "targetRef" } else { "targetRefs" };
+        fields.fault_at(written, "only a Gateway of the Gateway API can be named here");
+    }
     Some(Telemetry { target, tracing, metrics, access_logging: fields.or_default("accessLogging") })
 }
 
@@ -230,6 +238,7 @@ fn tag_override(fields: &mut Fields<'_, '_>) -> Option<TagOverride> {
 
 fn access_logging(fields: &mut Fields<'_, '_>) -> Option<AccessLogging> {
     let Mode(mode) = fields.or_default("match");
+    fields.unsupported(&["filter"]);
     Some(AccessLogging {
         at: fields.at(),
         mode,

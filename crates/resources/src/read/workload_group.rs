@@ -143,6 +143,7 @@ fn grpc(fields: &mut Fields<'_, '_>) -> Option<Grpc> {
 
 fn proxy_config(fields: &mut Fields<'_, '_>) -> Option<WorkloadProxyConfig> {
     let selector = fields.opt("selector").map(|LabelSelector(labels)| labels);
+    fields.never_used(&["image"], "proxies are not started from images here");
     Some(WorkloadProxyConfig {
         selector: selector.filter(|labels| !labels.is_empty()),
         concurrency: fields.opt("concurrency"),

@@ -7,8 +7,10 @@ use super::DnsFamily;
 /// What the mesh configuration says to every proxy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MeshInputs {
-    /// Where and how requests and connections are logged; `None` when they are not.
-    pub access_log: Option<AccessLogInput>,
+    /// Where and how requests and connections are logged that the workload sends, or a gateway takes.
+    pub access_logs: Vec<AccessLogInput>,
+    /// Where and how those are logged that the workload receives.
+    pub inbound_access_logs: Vec<AccessLogInput>,
     /// How request paths are normalised before they are matched.
     pub normalization: Normalization,
     /// How long the first bytes may take that tell the protocol of a connection; zero for no limit.

@@ -61,20 +61,20 @@ const JSON: [(&str, &str); 24] = [
     ("route_name", "%ROUTE_NAME%"),
 ];
 
-/// The loggers of a connection manager or TCP proxy: one or none.
-pub(crate) fn loggers(input: Option<&AccessLogInput>) -> Vec<AccessLog> {
-    input.map(|input| logger(input, None)).into_iter().collect()
+/// The loggers of a connection manager or TCP proxy.
+pub(crate) fn loggers(inputs: &[AccessLogInput]) -> Vec<AccessLog> {
+    inputs.iter().map(|input| logger(input, None)).collect()
 }
 
 /// The loggers of a listener: only for connections that no chain claims (flag `NR`), which nothing
 /// else would log.
-pub(crate) fn listener_loggers(input: Option<&AccessLogInput>) -> Vec<AccessLog> {
+pub(crate) fn listener_loggers(inputs: &[AccessLogInput]) -> Vec<AccessLog> {
     let unclaimed = AccessLogFilter {
         filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(ResponseFlagFilter {
             flags: vec!["NR".to_owned()],
         })),
     };
-    input.map(|input| logger(input, Some(unclaimed))).into_iter().collect()
+    inputs.iter().map(|input| logger(input, Some(unclaimed.clone()))).collect()
 }
 
 fn logger(input: &AccessLogInput, filter: Option<AccessLogFilter>) -> AccessLog {

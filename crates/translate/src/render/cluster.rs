@@ -15,8 +15,13 @@ use envoy_types::pb::envoy::{
         },
         core::v3::{HealthStatus, HealthStatusSet},
     },
+    extensions::clusters::{
+        common::dns::v3::DnsLookupFamily as NewLookupFamily,
+        dns::v3::{DnsCluster, dns_cluster},
+    },
     r#type::v3::Percent,
 };
+use sluis_envoy::pack;
 
 pub(crate) use self::endpoints::{assignment, endpoints};
 pub(super) use self::options::HTTP_OPTIONS;
@@ -26,8 +31,9 @@ use crate::{Balance, ClusterInput, Discovery, DnsFamily, MeshInputs};
 /// By how much the times at which names are resolved are spread, in milliseconds, as Istio does.
 const DNS_JITTER_MS: u64 = 100;
 
-/// One cluster.
-#[expect(deprecated, reason = "Istio and other xDS clients know the DNS settings only here")]
+/// One cluster, with the DNS settings where Istio writes them and patches look for them; they end up
+/// where Envoy wants them by [`modernize`].
+#[expect(deprecated, reason = "users' patches speak of these fields")]
 pub(crate) fn cluster(input: &ClusterInput, mesh: &MeshInputs) -> Cluster {
     let (socket, matches) = tls::sockets(input);
     let mut cluster = Cluster {
@@ -94,6 +100,49 @@ pub(crate) fn cluster(input: &ClusterInput, mesh: &MeshInputs) -> Cluster {
     }
     cluster.cluster_discovery_type = Some(ClusterDiscoveryType::Type(kind.into()));
     cluster
+}
+
+/// Moves the DNS settings of a cluster to the extension that Envoy has for them now: the fields of the
+/// cluster itself are deprecated. A cluster with a field that the extension lacks stays as it is.
+#[expect(deprecated, reason = "reads the older fields to move them")]
+pub(crate) fn modernize(cluster: &mut Cluster) {
+    let is_logical = match cluster.cluster_discovery_type {
+        Some(ClusterDiscoveryType::Type(kind)) if kind == DiscoveryType::StrictDns as i32 => false,
+        Some(ClusterDiscoveryType::Type(kind)) if kind == DiscoveryType::LogicalDns as i32 => true,
+        _ => return,
+    };
+    let has_older = !cluster.dns_resolvers.is_empty()
+        || cluster.dns_resolution_config.is_some()
+        || cluster.use_tcp_for_dns_lookups;
+    if has_older {
+        return;
+    }
+    let lookup = match DnsLookupFamily::try_from(std::mem::take(&mut cluster.dns_lookup_family)) {
+        Ok(DnsLookupFamily::Auto) => NewLookupFamily::Auto,
+        Ok(DnsLookupFamily::V4Only) => NewLookupFamily::V4Only,
+        Ok(DnsLookupFamily::V6Only) => NewLookupFamily::V6Only,
+        Ok(DnsLookupFamily::V4Preferred) => NewLookupFamily::V4Preferred,
+        Ok(DnsLookupFamily::All) => NewLookupFamily::All,
+        Err(_) => NewLookupFamily::Unspecified,
+    };
+    let failure = cluster.dns_failure_refresh_rate.take();
+    let dns = DnsCluster {
+        dns_refresh_rate: cluster.dns_refresh_rate.take(),
+        dns_failure_refresh_rate: failure.map(|rate| dns_cluster::RefreshRate {
+            base_interval: rate.base_interval,
+            max_interval: rate.max_interval,
+        }),
+        respect_dns_ttl: std::mem::take(&mut cluster.respect_dns_ttl),
+        dns_jitter: cluster.dns_jitter.take(),
+        typed_dns_resolver_config: cluster.typed_dns_resolver_config.take(),
+        dns_lookup_family: lookup.into(),
+        all_addresses_in_single_endpoint: is_logical,
+        dns_min_refresh_rate: None,
+    };
+    cluster.cluster_discovery_type = Some(ClusterDiscoveryType::ClusterType(CustomClusterType {
+        name: "envoy.cluster.dns".to_owned(),
+        typed_config: Some(pack(&dns)),
+    }));
 }
 
 fn policy(input: &ClusterInput) -> LbPolicy {

@@ -205,7 +205,11 @@ fn clusters(inputs: &Inputs, marks: &Marks, known: &Known) -> Vec<Arc<Encoded>> 
     let mesh = &inputs.mesh;
     let reached = inputs.clusters.iter().zip(&marks.clusters).map(|(input, mark)| {
         let mark = fingerprint(&(marks.mesh, mark));
-        known.get(Kind::Cluster, &input.name, mark, || cluster::cluster(input, mesh))
+        known.get(Kind::Cluster, &input.name, mark, || {
+            let mut made = cluster::cluster(input, mesh);
+            cluster::modernize(&mut made);
+            made
+        })
     });
     let received = inputs.inbound.iter().flat_map(|inbound| &inbound.clusters).map(|input| {
         let mark = fingerprint(&("inbound", input));

@@ -79,6 +79,9 @@ const RETRIES: u32 = 2;
 
 /// One inbound listener.
 pub(crate) fn listener(input: &InboundListener, mesh: &MeshInputs) -> Listener {
+    // Telemetry may log what is received elsewhere than what is sent.
+    let received = mesh.inbound_access_logs.clone();
+    let mesh = &MeshInputs { access_logs: received, ..mesh.clone() };
     Listener {
         name: input.name.clone(),
         address: Some(wrap::socket(input.address, input.port)),
@@ -86,7 +89,7 @@ pub(crate) fn listener(input: &InboundListener, mesh: &MeshInputs) -> Listener {
         continue_on_listener_filters_timeout: true,
         listener_filters_timeout: Some(wrap::duration(input.detection_timeout)),
         transparent: if input.is_transparent { wrap::yes() } else { None },
-        access_log: access_log::listener_loggers(mesh.access_log.as_ref()),
+        access_log: access_log::listener_loggers(&mesh.access_logs),
         listener_filters: listener_filters(input),
         filter_chains: input
             .chains
@@ -238,7 +241,7 @@ fn connection_manager(
             upgrade_type: "websocket".to_owned(),
             ..UpgradeConfig::default()
         }],
-        access_log: access_log::loggers(mesh.access_log.as_ref()),
+        access_log: access_log::loggers(&mesh.access_logs),
         use_remote_address: wrap::boolean(false),
         forward_client_cert_details: ForwardClientCertDetails::AppendForward.into(),
         set_current_client_cert_details: Some(SetCurrentClientCertDetails {

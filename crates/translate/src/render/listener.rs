@@ -126,7 +126,7 @@ pub(crate) fn virtual_outbound(input: &OutboundInputs, mesh: &MeshInputs) -> Lis
         listener_filters_timeout: is_dynamic.then(|| wrap::duration(mesh.detection_timeout)),
         continue_on_listener_filters_timeout: is_dynamic,
         traffic_direction: TrafficDirection::Outbound.into(),
-        access_log: access_log::listener_loggers(mesh.access_log.as_ref()),
+        access_log: access_log::listener_loggers(&mesh.access_logs),
         ..Listener::default()
     }
 }
@@ -187,7 +187,7 @@ pub(crate) fn listener(input: &ListenerInput, mesh: &MeshInputs) -> Listener {
         listener_filters_timeout: reads_http.then(|| wrap::duration(mesh.detection_timeout)),
         continue_on_listener_filters_timeout: reads_http,
         traffic_direction: TrafficDirection::Outbound.into(),
-        access_log: access_log::listener_loggers(mesh.access_log.as_ref()),
+        access_log: access_log::listener_loggers(&mesh.access_logs),
         ..Listener::default()
     }
 }
@@ -282,7 +282,7 @@ fn connection_manager(
             upgrade_type: "websocket".to_owned(),
             ..UpgradeConfig::default()
         }],
-        access_log: access_log::loggers(mesh.access_log.as_ref()),
+        access_log: access_log::loggers(&mesh.access_logs),
         use_remote_address: wrap::boolean(is_edge),
         ..HttpConnectionManager::default()
     };
@@ -404,7 +404,7 @@ fn tcp_proxy_with(
         "envoy.filters.network.tcp_proxy",
         &TcpProxy {
             stat_prefix: stat_prefix.to_owned(),
-            access_log: access_log::loggers(mesh.access_log.as_ref()),
+            access_log: access_log::loggers(&mesh.access_logs),
             cluster_specifier: Some(specifier),
             idle_timeout: options.idle_timeout.map(wrap::duration),
             max_downstream_connection_duration: options.connection_duration_max.map(wrap::duration),

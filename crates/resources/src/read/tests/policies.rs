@@ -185,7 +185,7 @@ spec:
     customTags: {a: {literal: {value: b}}}}]
   metrics: [{overrides: [{match: {metric: REQUEST_COUNT, mode: SERVER},
     tagOverrides: {t: {operation: REMOVE}}}]}]
-  accessLogging: [{filter: {expression: 'response.code >= 400'}}]
+  accessLogging: [{match: {mode: CLIENT}, disabled: true}]
 ";
     let api = "telemetry.istio.io/v1";
     let Spec::Telemetry(telemetry) = spec(api, "Telemetry", text) else { panic!() };
@@ -193,7 +193,11 @@ spec:
     let change = &telemetry.metrics[0].overrides[0];
     assert_eq!(change.metric, MetricName::Istio("REQUEST_COUNT"));
     assert_eq!((change.mode, change.tags.get("t")), (WorkloadMode::Server, Some(&None)));
-    assert!(telemetry.access_logging[0].filter.is_some());
+    assert_eq!(telemetry.access_logging[0].mode, WorkloadMode::Client);
+    let filter = "spec: {accessLogging: [{filter: {expression: 'response.code >= 400'}}]}";
+    refused(api, "Telemetry", filter, "filter: this field is known, but not supported");
+    let entry = "spec: {targetRef: {group: networking.istio.io, kind: ServiceEntry, name: a}}";
+    refused(api, "Telemetry", entry, "targetRef: only a Gateway");
     refused(
         api,
         "Telemetry",
