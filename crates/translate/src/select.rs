@@ -50,8 +50,8 @@ use sluis_nouns::{HostPattern, Labels};
 use sluis_resources::{GatewayRef, Meta, OutboundTrafficPolicy, PathNormalization, WorkloadMode};
 
 use crate::{
-    AuthorizationInput, Fault, Inputs, MeshInputs, Normalization, OutboundInputs, OutboundPolicy,
-    ProxyView, Role,
+    AuthorizationInput, ClusterInput, Fault, Inputs, MeshInputs, Normalization, OutboundInputs,
+    OutboundPolicy, ProxyView, Role,
 };
 
 /// Which side of a proxy is selected for.

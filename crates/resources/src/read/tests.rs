@@ -157,7 +157,6 @@ fn kinds_that_are_not_supported_are_named() {
         assert_eq!(parse("f", &text).resources, []);
     };
     check("networking.k8s.io/v1", "Ingress", "error: Ingress default/x: kind: this kind is not");
-    check("networking.istio.io/v1", "WorkloadGroup", "this kind is known, and not carried out");
     check("gateway.networking.k8s.io/v1", "ListenerSet", "this kind is not supported");
     check("networking.k8s.io/v1", "NetworkPolicy", "this kind is not supported");
     check("apps/v1", "Deployment", "warning: Deployment default/x: kind: this kind says nothing");

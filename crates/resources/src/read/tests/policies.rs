@@ -188,7 +188,9 @@ spec:
   accessLogging: [{match: {mode: CLIENT}, disabled: true}]
 ";
     let api = "telemetry.istio.io/v1";
-    let Spec::Telemetry(telemetry) = spec(api, "Telemetry", text) else { panic!() };
+    let (resource, faults) = read(api, "Telemetry", text);
+    assert!(faults.len() == 2 && faults.iter().all(|fault| fault.contains("not carried out yet")));
+    let Some(Spec::Telemetry(telemetry)) = resource.map(|found| found.spec) else { panic!() };
     assert_eq!(telemetry.tracing[0].providers, ["p"]);
     let change = &telemetry.metrics[0].overrides[0];
     assert_eq!(change.metric, MetricName::Istio("REQUEST_COUNT"));
