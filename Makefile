@@ -10,7 +10,7 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo demo-attacks test e2e rotation conformance lint bench golden support fuzz setup
+.PHONY: help demo demo-attacks test e2e rotation conformance rbac-differential lint bench golden support fuzz setup
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -46,6 +46,9 @@ conformance: setup ## send one corpus of requests through sluis-proxy and throug
 	$(CARGO) build -p sluis -p sluis-proxy-bin
 	target/conformance/bin/python tests/conformance/run.py --bin-dir $(TARGET)/debug
 	python3 tests/conformance/grpc_js/run.py --bin-dir $(TARGET)/debug
+
+rbac-differential: setup ## decide 100,000 random requests by random policies, beside real Envoy
+	RBAC_PAIRS=100000 $(CARGO) test -p sluis-proxy --test rbac -- --nocapture
 
 lint: ## check formatting, lints and the rules of the tree
 	$(CARGO) fmt --all --check

@@ -19,7 +19,8 @@ use crate::{
 /// Where a filter that logs says that a request is to be logged.
 const COMMON: &str = "envoy.common";
 
-/// Under which name the network filter tells what it would have done.
+/// Under which names the filters tell what they have found, whatever they are called themselves.
+const HTTP: &str = "envoy.filters.http.rbac";
 const NETWORK: &str = "envoy.filters.network.rbac";
 
 /// A value of dynamic metadata: its namespace and key.
@@ -76,8 +77,8 @@ fn dotted(prefix: &str) -> String {
 
 impl Guard {
     /// The HTTP filter of a manager.
-    pub(crate) fn http(manager: &str, name: &Arc<str>) -> Self {
-        Self::new(format!("http.{manager}.rbac."), Arc::clone(name))
+    pub(crate) fn http(manager: &str) -> Self {
+        Self::new(format!("http.{manager}.rbac."), HTTP.into())
     }
 
     fn new(stats: String, namespace: Arc<str>) -> Self {

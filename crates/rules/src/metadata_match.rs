@@ -24,7 +24,7 @@ pub enum ValueMatch {
     Text(StringMatcher),
     /// The same flag.
     Bool(bool),
-    /// There, or not.
+    /// There; `false` matches nothing.
     Present(bool),
     /// A list with such a value in it.
     OneOf(Box<ValueMatch>),
@@ -52,7 +52,8 @@ impl ValueMatch {
     #[must_use]
     pub fn matches(&self, value: Option<&MetaValue>) -> bool {
         match (self, value) {
-            (Self::Present(wanted), value) => value.is_some() == *wanted,
+            // As Envoy: to ask for absence matches nothing; an inverted match says it.
+            (Self::Present(wanted), value) => *wanted && value.is_some(),
             (Self::Any(list), value) => list.iter().any(|one| one.matches(value)),
             (Self::Null, Some(MetaValue::Null)) => true,
             (Self::Range(from, to), Some(MetaValue::Number(number))) => {
@@ -104,7 +105,7 @@ mod tests {
         check("text", ValueMatch::Any(vec![ValueMatch::OneOf(admin().into()), admin()]), true);
         check("missing", admin(), false);
         check("missing", ValueMatch::Present(true), false);
-        check("missing", ValueMatch::Present(false), true);
+        check("missing", ValueMatch::Present(false), false);
         check("null", ValueMatch::Present(true), true);
         check("null", ValueMatch::Null, true);
         check("missing", ValueMatch::Null, false);

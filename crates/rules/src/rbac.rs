@@ -16,7 +16,7 @@ mod template;
 
 use std::{sync::Arc, time::Duration};
 
-pub(crate) use condition::{Condition, MetadataMatch, ValueMatch};
+pub(crate) use condition::Condition;
 pub use facts::{PeerFacts, RbacFacts};
 pub(crate) use template::template_pattern;
 
@@ -107,6 +107,11 @@ impl Rbac {
             policy: first.map(|at| &self.policies[at].name),
             logs: (self.action == RbacAction::Log).then_some(is_matched),
         }
+    }
+
+    /// Whether a policy looks at a header.
+    pub(crate) fn asks_for_headers(&self) -> bool {
+        self.policies.iter().any(|policy| policy.when.asks_for_headers())
     }
 
     /// How many policies there are.

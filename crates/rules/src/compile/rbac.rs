@@ -25,11 +25,8 @@ use envoy_types::pb::{
             path::r#match::uri_template::v3::UriTemplateMatchConfig,
         },
         r#type::matcher::v3::{
-            MetadataMatcher, PathMatcher, StringMatcher as PbMatcher, ValueMatcher,
-            double_matcher::MatchPattern as NumberPattern,
-            list_matcher::MatchPattern as ListPattern, metadata_matcher::path_segment::Segment,
-            path_matcher, string_matcher::MatchPattern as TextPattern,
-            value_matcher::MatchPattern as ValuePattern,
+            PathMatcher, StringMatcher as PbMatcher, path_matcher,
+            string_matcher::MatchPattern as TextPattern,
         },
     },
     google::protobuf::Any,
@@ -37,12 +34,12 @@ use envoy_types::pb::{
 
 use super::{
     at::{At, fields, message_of},
-    messages,
+    messages, metadata,
     routes::matches,
 };
 use crate::{
     Case, NetworkRbac, Rbac, RbacAction, RbacFilter, StringMatcher, Text,
-    rbac::{Condition, MetadataMatch, Policy, ValueMatch, template_pattern},
+    rbac::{Condition, Policy, template_pattern},
 };
 
 /// How deep conditions may be nested: Istio needs 6.
@@ -97,7 +94,14 @@ pub(super) fn network_filter(at: &At<'_>, any: &Any) -> Option<NetworkRbac> {
         at.field("stat_prefix").fault("is missing");
     }
     let set = |field: &str, rules: &Option<PbRules>| match rules {
-        Some(rules) => Some(Some(Arc::new(rbac(&at.field(field), rules)?))),
+        Some(rules) => {
+            let compiled = rbac(&at.field(field), rules)?;
+            // Envoy's own rule.
+            if compiled.asks_for_headers() {
+                at.field(field).fault("asks for a header, which a connection does not have");
+            }
+            Some(Some(Arc::new(compiled)))
+        }
         None => Some(None),
     };
     Some(NetworkRbac {
@@ -207,7 +211,9 @@ fn permission(at: &At<'_>, permission: &Permission, depth: usize) -> Option<Cond
         Rule::RequestedServerName(matcher) => {
             Condition::ServerName(text(&at.field("requested_server_name"), matcher)?)
         }
-        Rule::Metadata(matcher) => metadata(&at.field("metadata"), matcher)?,
+        Rule::Metadata(matcher) => {
+            Condition::Metadata(metadata::matcher(&at.field("metadata"), matcher)?)
+        }
         Rule::SourcedMetadata(matcher) => sourced(&at.field("sourced_metadata"), matcher)?,
         Rule::Matcher(_) => {
             at.field("matcher").unsupported();
@@ -246,7 +252,9 @@ fn principal(at: &At<'_>, principal: &Principal, depth: usize) -> Option<Conditi
             Condition::Header(matches::header(&at.field("header"), header)?)
         }
         Identifier::UrlPath(path) => url_path(&at.field("url_path"), path)?,
-        Identifier::Metadata(matcher) => metadata(&at.field("metadata"), matcher)?,
+        Identifier::Metadata(matcher) => {
+            Condition::Metadata(metadata::matcher(&at.field("metadata"), matcher)?)
+        }
         Identifier::SourcedMetadata(matcher) => sourced(&at.field("sourced_metadata"), matcher)?,
         // Who came is told by the connection; nothing here writes filter state.
         Identifier::FilterState(_) => {
@@ -341,87 +349,12 @@ fn sourced(at: &At<'_>, matcher: &SourcedMetadata) -> Option<Condition> {
         return None;
     }
     match &matcher.metadata_matcher {
-        Some(inner) => metadata(&at.field("metadata_matcher"), inner),
+        Some(inner) => {
+            metadata::matcher(&at.field("metadata_matcher"), inner).map(Condition::Metadata)
+        }
         None => {
             at.field("metadata_matcher").fault("is missing");
             None
         }
     }
-}
-
-fn metadata(at: &At<'_>, matcher: &MetadataMatcher) -> Option<Condition> {
-    fields!(at, matcher => MetadataMatcher {
-        use { filter, path, value, invert }
-        accept {}
-        refuse {}
-    });
-    if filter.is_empty() || path.is_empty() {
-        at.fault("names no filter or no path");
-        return None;
-    }
-    let path: Option<Vec<Arc<str>>> = path
-        .iter()
-        .map(|segment| segment.segment.as_ref().map(|Segment::Key(key)| key.as_str().into()))
-        .collect();
-    let Some(path) = path else {
-        at.field("path").fault("has an empty segment");
-        return None;
-    };
-    let Some(value) = value else {
-        at.field("value").fault("is missing");
-        return None;
-    };
-    Some(Condition::Metadata(MetadataMatch {
-        namespace: filter.as_str().into(),
-        path,
-        value: value_match(&at.field("value"), value, 0)?,
-        invert: *invert,
-    }))
-}
-
-fn value_match(at: &At<'_>, value: &ValueMatcher, depth: usize) -> Option<ValueMatch> {
-    if too_deep(at, depth) {
-        return None;
-    }
-    Some(match value.match_pattern.as_ref() {
-        Some(ValuePattern::NullMatch(_)) => ValueMatch::Null,
-        Some(ValuePattern::DoubleMatch(number)) => match &number.match_pattern {
-            Some(NumberPattern::Exact(number)) => ValueMatch::Number(*number),
-            Some(NumberPattern::Range(range)) => ValueMatch::Range(range.start, range.end),
-            None => {
-                at.field("double_match").fault("says nothing to match");
-                return None;
-            }
-        },
-        Some(ValuePattern::StringMatch(matcher)) => {
-            ValueMatch::Text(text(&at.field("string_match"), matcher)?)
-        }
-        Some(ValuePattern::BoolMatch(flag)) => ValueMatch::Bool(*flag),
-        Some(ValuePattern::PresentMatch(present)) => ValueMatch::Present(*present),
-        Some(ValuePattern::ListMatch(list)) => {
-            let at = at.field("list_match");
-            let Some(ListPattern::OneOf(inner)) = &list.match_pattern else {
-                at.fault("says nothing to match");
-                return None;
-            };
-            ValueMatch::OneOf(Box::new(value_match(&at.field("one_of"), inner, depth + 1)?))
-        }
-        Some(ValuePattern::OrMatch(any)) => {
-            let at = at.field("or_match");
-            let list = at.field("value_matchers");
-            // Envoy's own rule.
-            if any.value_matchers.len() < 2 {
-                list.fault("has fewer than two");
-            }
-            let each = any.value_matchers.iter().enumerate();
-            ValueMatch::Any(
-                each.map(|(index, inner)| value_match(&list.nth(index), inner, depth + 1))
-                    .collect::<Option<_>>()?,
-            )
-        }
-        None => {
-            at.fault("says nothing to match");
-            return None;
-        }
-    })
 }

@@ -11,7 +11,7 @@ use super::{
     lookup::{self, Lookup, Ranges},
 };
 use crate::{
-    Cidr, HeaderMatch, HeaderValues, MetaValue, Pattern, StringMatcher, route::HeaderTest,
+    Cidr, HeaderMatch, HeaderValues, MetadataMatch, Pattern, StringMatcher, route::HeaderTest,
 };
 
 /// What must be so.
@@ -58,29 +58,6 @@ pub(crate) enum AddressOf {
     Source,
     DirectRemote,
     Remote,
-}
-
-/// What a value that another filter has found out must be like.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct MetadataMatch {
-    pub(crate) namespace: Arc<str>,
-    pub(crate) path: Vec<Arc<str>>,
-    pub(crate) value: ValueMatch,
-    pub(crate) invert: bool,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum ValueMatch {
-    Null,
-    Number(f64),
-    /// From the first (included) to the second (excluded).
-    Range(f64, f64),
-    Text(StringMatcher),
-    Bool(bool),
-    Present(bool),
-    /// An element of a list.
-    OneOf(Box<Self>),
-    Any(Vec<Self>),
 }
 
 /// Whether a condition holds.
@@ -131,16 +108,22 @@ impl Condition {
             Self::Source(range) => ip(range, AddressOf::Source).into(),
             Self::DirectRemote(range) => ip(range, AddressOf::DirectRemote).into(),
             Self::Remote(range) => ip(range, AddressOf::Remote).into(),
-            Self::Metadata(matcher) => {
-                let value = facts.metadata.get(&matcher.namespace, &matcher.path);
-                (matcher.value.matches(value) != matcher.invert).into()
-            }
+            Self::Metadata(matcher) => matcher.matches(Some(facts.metadata)).into(),
             Self::Lookup(subject, lookup) => {
                 let mut found = false;
                 subject.each(facts, |value| found = found || lookup.has(value));
                 found.into()
             }
             Self::Ranges(of, ranges) => of.of(facts).is_some_and(|ip| ranges.contain(ip)).into(),
+        }
+    }
+
+    pub(super) fn asks_for_headers(&self) -> bool {
+        match self {
+            Self::Header(_) | Self::Lookup(Subject::Header(_), _) => true,
+            Self::All(all) | Self::Any(all) => all.iter().any(Self::asks_for_headers),
+            Self::Not(inner) => inner.asks_for_headers(),
+            _ => false,
         }
     }
 
@@ -248,28 +231,6 @@ impl AddressOf {
             Self::Source => facts.peer.source,
             Self::DirectRemote => facts.peer.direct_remote,
             Self::Remote => facts.peer.remote,
-        }
-    }
-}
-
-impl ValueMatch {
-    /// Whether a value matches; `None` is a value that is not there.
-    fn matches(&self, value: Option<&MetaValue>) -> bool {
-        match (self, value) {
-            (Self::Null, Some(MetaValue::Null)) => true,
-            (Self::Number(wanted), Some(MetaValue::Number(number))) => wanted == number,
-            (Self::Range(start, end), Some(MetaValue::Number(number))) => {
-                (*start..*end).contains(number)
-            }
-            (Self::Text(matcher), Some(MetaValue::Text(text))) => matcher.matches(text.as_bytes()),
-            (Self::Bool(wanted), Some(MetaValue::Bool(flag))) => wanted == flag,
-            // As Envoy: asking for absence matches nothing.
-            (Self::Present(wanted), value) => *wanted && value.is_some(),
-            (Self::OneOf(inner), Some(MetaValue::List(list))) => {
-                list.iter().any(|element| inner.matches(Some(element)))
-            }
-            (Self::Any(any), value) => any.iter().any(|each| each.matches(value)),
-            _ => false,
         }
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{
-    condition::{Condition, Holds, MetadataMatch, ValueMatch},
+    condition::{Condition, Holds},
     *,
 };
 use crate::{
-    Case, Cidr, HeaderMatch, HeaderValues, MetaValue, Metadata, Pattern, RequestFacts,
-    StringMatcher, Text, route::HeaderTest,
+    Case, Cidr, HeaderMatch, HeaderValues, MetaValue, Metadata, MetadataMatch, Pattern,
+    RequestFacts, StringMatcher, Text, ValueMatch, route::HeaderTest,
 };
 
 /// A request and its connection, from small sets of values so that policies often match.

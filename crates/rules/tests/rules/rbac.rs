@@ -111,6 +111,10 @@ fn a_network_filter_comes_before_what_serves_the_connection() {
     assert_eq!(chain.guards.len(), 1);
     assert!(matches!(chain.network, Network::Tcp(_)));
     assert!(faults(&[listener(json!([rbac]))]).contains("serves nothing by itself"));
+    let header = policies(json!({ "header": { "name": "x", "present_match": true } }), any());
+    let asking = json!({ "name": "rbac", "typed_config":
+        { "@type": NETWORK, "stat_prefix": "tcp.", "rules": { "policies": header } } });
+    assert!(faults(&[listener(json!([asking, proxy]))]).contains("asks for a header"));
 }
 
 /// Checks that a filter is rejected for this field.

@@ -18,8 +18,8 @@ pub(super) struct Rbac {
 }
 
 impl Rbac {
-    pub(super) fn new(own: &Arc<RbacFilter>, manager: &str, name: &Arc<str>) -> Self {
-        Self { own: Arc::clone(own), guard: Guard::http(manager, name) }
+    pub(super) fn new(own: &Arc<RbacFilter>, manager: &str) -> Self {
+        Self { own: Arc::clone(own), guard: Guard::http(manager) }
     }
 
     pub(super) fn on_request<'c>(
