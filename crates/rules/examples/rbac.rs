@@ -67,7 +67,9 @@ fn compiled(policies: &Value) -> std::sync::Arc<Rbac> {
     assert!(compiled.faults.is_empty(), "{:?}", compiled.faults);
     let chain = &compiled.runtime.listeners["l"].chains[0];
     let Network::Http(manager) = &chain.network else { unreachable!("it serves HTTP") };
-    let HttpFilterKind::Rbac(filter) = &manager.filters[0].kind else { unreachable!("it is first") };
+    let HttpFilterKind::Rbac(filter) = &manager.filters[0].kind else {
+        unreachable!("it is first")
+    };
     std::sync::Arc::clone(filter.rules.as_ref().unwrap())
 }
 
@@ -111,8 +113,7 @@ fn main() {
             let rbac = compiled(&Value::Object(policies.collect()));
             let nanos = |at: usize| {
                 let uris = [format!("spiffe://cluster.local/ns/n{at}/sa/s")];
-                let request =
-                    Request { host: format!("h{at}.example"), path: format!("/p{at}/x") };
+                let request = Request { host: format!("h{at}.example"), path: format!("/p{at}/x") };
                 let peer = PeerFacts { is_tls: true, uris: &uris, ..PeerFacts::default() };
                 let metadata = Metadata::default();
                 let facts = RbacFacts { peer, request: Some(&request), metadata: &metadata };
