@@ -13,8 +13,8 @@ use std::{
 use sluis_nouns::{HostPattern, Labels, ObjectName};
 use sluis_resources::{
     AuthorizationPolicy, EndpointSlice, EnvoyFilter, ExportTo, Gateway, Key, Kind, MeshConfig,
-    Meta, PeerAuthentication, Pod, Resource, ServiceEntryVisibility, Sidecar, Spec, Telemetry,
-    VirtualService, Visibility, WorkloadEntry, WorkloadProxyConfig,
+    Meta, PeerAuthentication, Pod, RequestAuthentication, Resource, ServiceEntryVisibility,
+    Sidecar, Spec, Telemetry, VirtualService, Visibility, WorkloadEntry, WorkloadProxyConfig,
 };
 
 use crate::{
@@ -89,6 +89,8 @@ pub(crate) struct Index {
     pub(crate) telemetries: ByNamespace<Telemetry>,
     /// By namespace, the oldest first.
     pub(crate) proxy_configs: ByNamespace<WorkloadProxyConfig>,
+    /// By namespace, the oldest first.
+    pub(crate) request_authentications: ByNamespace<RequestAuthentication>,
     pub(crate) scopes: Arc<ScopeMemo>,
     /// What the resources of the Gateway API mean.
     converted: Arc<Converted>,
@@ -173,6 +175,12 @@ impl Index {
             })
             .unwrap_or_else(|| {
                 Arc::new(by_namespace(all(Kind::PeerAuthentication), peer_authentication))
+            }),
+            request_authentications: kept(before, &[Kind::RequestAuthentication], |index| {
+                &index.request_authentications
+            })
+            .unwrap_or_else(|| {
+                Arc::new(by_namespace(all(Kind::RequestAuthentication), request_authentication))
             }),
             authorization_policies: kept(before, &[Kind::AuthorizationPolicy], |index| {
                 &index.authorization_policies
@@ -463,6 +471,13 @@ fn sidecar(spec: &Spec) -> Option<&Sidecar> {
 
 fn peer_authentication(spec: &Spec) -> Option<&PeerAuthentication> {
     if let Spec::PeerAuthentication(value) = spec { Some(value) } else { None }
+}
+
+fn request_authentication(spec: &Spec) -> Option<&RequestAuthentication> {
+    match spec {
+        Spec::RequestAuthentication(policy) => Some(policy),
+        _ => None,
+    }
 }
 
 fn authorization_policy(spec: &Spec) -> Option<&AuthorizationPolicy> {

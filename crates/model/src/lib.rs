@@ -19,6 +19,7 @@ mod layers;
 mod locality;
 mod mtls;
 mod platform;
+mod request_authentication;
 mod rules;
 mod scope;
 mod service;

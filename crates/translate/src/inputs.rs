@@ -15,6 +15,7 @@ mod patch;
 mod route;
 mod secret;
 mod tls;
+mod tokens;
 
 pub use authorization::*;
 pub use cluster::*;
@@ -25,6 +26,7 @@ pub use patch::*;
 pub use route::*;
 pub use secret::*;
 pub use tls::*;
+pub use tokens::*;
 
 use std::{hash::Hash, net::IpAddr};
 

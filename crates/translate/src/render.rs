@@ -19,6 +19,7 @@ mod route_policy;
 mod secret;
 mod server_tls;
 mod tls;
+mod tokens;
 mod wrap;
 
 pub use encoded::{Known, Marks, render_encoded};

@@ -29,6 +29,7 @@ mod names;
 mod origination;
 mod outbound;
 mod outbound_http;
+mod request_authentication;
 mod secrets;
 mod server_tls;
 mod sni_dnat;
@@ -91,6 +92,7 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
         client_tls_clusters: Vec::new(),
         askers: BTreeMap::new(),
         authorization: None,
+        key_servers: Vec::new(),
         faults: Vec::new(),
     };
     let (outbound, (mut listeners, mut routes)) = match view.role {
@@ -121,6 +123,7 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
     if view.role == Role::Gateway {
         clusters.extend(sni_dnat::clusters(&selection, &clusters));
     }
+    add_key_servers(&mut selection, &mut clusters);
     let secrets = secrets::select(&mut selection, &listeners, &clusters);
     let patches = envoy_filter::select(&mut selection);
     let answers = view.dns && part != Part::Inbound;
@@ -143,6 +146,17 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
     }
 }
 
+/// Adds the clusters that keys of tokens are fetched from.
+fn add_key_servers(selection: &mut Selection<'_>, clusters: &mut Vec<ClusterInput>) {
+    let made = std::mem::take(&mut selection.key_servers);
+    if made.is_empty() {
+        return;
+    }
+    clusters.extend(made);
+    clusters.sort_by(|a, b| a.name.cmp(&b.name));
+    clusters.dedup_by(|a, b| a.name == b.name);
+}
+
 /// Chooses the clusters of some services as [`select_part`] does for [`Part::Outbound`], and nothing
 /// else.
 #[must_use]
@@ -161,6 +175,7 @@ pub fn select_clusters(
         client_tls_clusters: Vec::new(),
         askers: BTreeMap::new(),
         authorization: None,
+        key_servers: Vec::new(),
         faults: Vec::new(),
     };
     let clusters = cluster::select(&mut selection);
@@ -194,6 +209,8 @@ struct Selection<'a> {
     askers: BTreeMap<String, secrets::Asker>,
     /// The policies that hold for the proxy's workload, once asked for.
     authorization: Option<Arc<AuthorizationInput>>,
+    /// Clusters that keys of tokens are fetched from.
+    key_servers: Vec<ClusterInput>,
     faults: Vec<Fault>,
 }
 

@@ -114,6 +114,9 @@ impl Told {
         let asks = snapshot
             .authorization_policies(&own.namespace, &self.view.labels)
             .any(|policy| matches!(policy.spec().action, AuthorizationAction::Custom(_)));
+        // So may a server of keys.
+        let mut tokens = snapshot.request_authentications(&own.namespace, &self.view.labels);
+        let asks = asks || tokens.next().is_some();
         let concerns = |key: &Key| match key.kind {
             ResourceKind::VirtualService | ResourceKind::Gateway => false,
             ResourceKind::WorkloadEntry | ResourceKind::Pod => key.name == *own,

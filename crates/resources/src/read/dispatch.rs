@@ -150,7 +150,7 @@ pub(super) const READERS: &[KindReader] = &[
 /// of one is an error, so that a policy that nobody enforces never looks enforced. Whoever carries a
 /// kind out deletes its line.
 pub(super) const NOT_CARRIED_OUT: &[Kind] =
-    &[Kind::RequestAuthentication, Kind::WasmPlugin, Kind::WorkloadGroup];
+    &[Kind::WasmPlugin, Kind::WorkloadGroup];
 
 /// What is said of such a kind.
 pub(super) const PENDING: &str = "this kind is known, and not carried out yet";

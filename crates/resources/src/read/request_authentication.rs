@@ -7,6 +7,7 @@ use super::{checked, read_fields, read_names};
 use crate::kinds::request_authentication::{
     ClaimToHeader, JwtHeader, JwtKeys, JwtRule, RequestAuthentication,
 };
+use crate::kinds::target::{PolicyTarget, TargetKind};
 use crate::value::{Fields, Read, Value};
 
 read_fields! {
@@ -51,6 +52,13 @@ fn words(fields: &mut Fields<'_, '_>, name: &'static str) -> Vec<String> {
 
 fn request_authentication(fields: &mut Fields<'_, '_>) -> Option<RequestAuthentication> {
     let target = policy_target(fields);
+    if let PolicyTarget::Objects(targets) = &target
+        && targets.iter().any(|target| target.kind != TargetKind::Gateway)
+    {
+        // Only waypoints would read it.
+        let name = if fields.has("targetRefs") { "targetRefs" } else { "targetRef" };
+        fields.fault_at(name, "tokens are verified for a Gateway or by a selector only");
+    }
     Some(RequestAuthentication { target, rules: fields.or_default("jwtRules") })
 }
 

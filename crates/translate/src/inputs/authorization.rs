@@ -4,11 +4,17 @@
 //! Out:   policies by action, each rule as Istio's model has it: alternatives of clauses that all hold.
 //! Never: a rule that could not be read: `select` has refused it, or made it match nothing.
 
+use std::sync::Arc;
+
 use sluis_resources::{ConditionKey, ConditionValue, ExtAuthz};
+
+use super::TokensInput;
 
 /// The policies of one place, in the order in which they are asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AuthorizationInput {
+    /// The tokens of end users that are taken: behind those below, before all others.
+    pub tokens: Option<Arc<TokensInput>>,
     /// Those that another server decides, one for each provider, in order of name.
     pub custom: Vec<CustomInput>,
     /// What matches is marked.

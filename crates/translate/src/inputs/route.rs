@@ -72,6 +72,8 @@ pub struct RequestMatch {
     pub headers: Vec<HeaderMatch>,
     /// Query parameters.
     pub query: Vec<(String, TextMatch)>,
+    /// Claims of a token that has been verified.
+    pub claims: Vec<ClaimMatch>,
 }
 
 /// How a path is matched.
@@ -107,6 +109,17 @@ pub struct HeaderMatch {
     /// The header, or a pseudo-header such as `:method`.
     pub name: String,
     /// What its value must be.
+    pub value: TextMatch,
+    /// Whether the match is turned round.
+    pub is_inverted: bool,
+}
+
+/// How a claim is matched: its text, or one of its texts where it is a list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClaimMatch {
+    /// Its name, from the outermost.
+    pub path: Vec<String>,
+    /// What it must be.
     pub value: TextMatch,
     /// Whether the match is turned round.
     pub is_inverted: bool,

@@ -27,6 +27,7 @@ use envoy_types::pb::{
 };
 use sluis_envoy::pack;
 
+pub(super) use self::matchers::{anything, listed_claim};
 use self::rules::Layer;
 use super::listener::{http_filter, network_filter};
 use crate::{AuthorizationInput, CustomInput, PolicySet};

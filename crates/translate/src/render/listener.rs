@@ -63,7 +63,7 @@ use sluis_envoy::pack;
 use super::{
     access_log, alpn, authorization, dynamic,
     route::{self, PASSTHROUGH},
-    route_policy, server_tls, wrap,
+    route_policy, server_tls, tokens, wrap,
 };
 use crate::{
     AuthorizationInput, Capture, ChainInput, Handler, HeaderChanges, ListenerInput, MeshInputs,
@@ -328,9 +328,10 @@ pub(super) fn guarded(
     has_guards: bool,
 ) -> Vec<HttpFilter> {
     let custom = policies.iter().flat_map(|policies| authorization::custom_http(policies));
+    let rules = policies.iter().filter_map(|policies| policies.tokens.as_deref());
     let local = policies.iter().flat_map(|policies| authorization::http(policies));
     let guards = authorization::guards().filter(|_| has_guards);
-    custom.chain(local).chain(guards).chain(filters).collect()
+    custom.chain(rules.map(tokens::filter)).chain(local).chain(guards).chain(filters).collect()
 }
 
 /// Puts Istio's ALPN filter where Istio has it, before the one for faults.

@@ -31,15 +31,17 @@ use envoy_types::pb::envoy::{
         priority::previous_priorities::v3::PreviousPrioritiesConfig,
     },
     r#type::matcher::v3::{
-        RegexMatchAndSubstitute, RegexMatcher, StringMatcher, string_matcher::MatchPattern,
+        MetadataMatcher, RegexMatchAndSubstitute, RegexMatcher, StringMatcher,
+        string_matcher::MatchPattern,
     },
 };
 use sluis_envoy::pack;
 
-use super::{route_policy, wrap};
+use super::{authorization, route_policy, wrap};
 use crate::{
-    Forward, HeaderEdits, HeaderMatch, OutboundPolicy, PathMatch, Redirect, RequestMatch, Retries,
-    RouteAction, RouteInput, RouteTable, Target, TextMatch, VirtualHostInput,
+    ClaimMatch, Forward, HeaderEdits, HeaderMatch, OutboundPolicy, PathMatch, Redirect,
+    RequestMatch, Retries, RouteAction, RouteInput, RouteTable, Target, TextMatch,
+    VirtualHostInput,
 };
 
 /// How often another endpoint is drawn when one that was tried is drawn again (Istio's figure).
@@ -183,6 +185,7 @@ fn request_match(input: &RequestMatch) -> RouteMatch {
         case_sensitive: if input.is_case_ignored { wrap::boolean(false) } else { wrap::yes() },
         headers: input.headers.iter().map(header).collect(),
         query_parameters: input.query.iter().map(query).collect(),
+        dynamic_metadata: input.claims.iter().map(claim).collect(),
         path_specifier: Some(match &input.path {
             PathMatch::Exact(path) => PathSpecifier::Path(path.clone()),
             PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.clone()),
@@ -190,6 +193,18 @@ fn request_match(input: &RequestMatch) -> RouteMatch {
             PathMatch::Regex(pattern) => PathSpecifier::SafeRegex(regex(pattern)),
         }),
         ..RouteMatch::default()
+    }
+}
+
+/// As in Istio: the text itself, or one in a list.
+fn claim(input: &ClaimMatch) -> MetadataMatcher {
+    let matcher = match string(&input.value) {
+        None => authorization::anything(),
+        Some(matcher) => matcher,
+    };
+    MetadataMatcher {
+        invert: input.is_inverted,
+        ..authorization::listed_claim(&input.path, &[matcher])
     }
 }
 

@@ -50,7 +50,8 @@ impl Selection<'_> {
         for policy in &policies {
             self.warn_of_nameless_peers(policy);
         }
-        let made = Arc::new(self.policies(&policies));
+        let tokens = self.tokens();
+        let made = Arc::new(AuthorizationInput { tokens, ..self.policies(&policies) });
         self.authorization = Some(Arc::clone(&made));
         made
     }

@@ -72,6 +72,19 @@ pub(super) fn select(selection: &mut Selection<'_>) -> Vec<ClusterInput> {
     clusters
 }
 
+/// The cluster of one port of a service as [`select`] makes it, for what the proxy asks itself.
+pub(super) fn of_port(
+    selection: &mut Selection<'_>,
+    service: &Arc<MeshService>,
+    port: u16,
+) -> Option<ClusterInput> {
+    let client = Client::of(selection);
+    let rule = selection.rule(service);
+    let port = service.ports.iter().find(|known| known.number == port)?;
+    let wanted = Wanted { client: &client, service, port, rule: rule.as_deref(), subset: None };
+    wanted.cluster(selection)
+}
+
 fn built_in(name: &str, discovery: Discovery, selection: &Selection<'_>) -> ClusterInput {
     ClusterInput {
         name: name.to_owned(),

@@ -14,9 +14,12 @@ use sluis_resources::{GatewayRef, HttpMatch, HttpRoute, StringMatch, VirtualServ
 
 use super::{Selection, config_path, delegate, destination::ClusterKey};
 use crate::{
-    Forward, HeaderChanges, HeaderMatch, PathMatch, RequestMatch, RouteAction, RouteInput, Target,
-    TextMatch,
+    ClaimMatch, Fault, Forward, HeaderChanges, HeaderMatch, PathMatch, RequestMatch, RouteAction,
+    RouteInput, Target, TextMatch,
 };
+
+/// What the names of headers begin with that stand for claims (Istio's notation).
+const CLAIMS: &str = "@request.auth.claims";
 
 /// Where requests come in.
 #[derive(Clone, Copy)]
@@ -45,6 +48,14 @@ pub(super) fn routes(
             let holds = |wanted: &&HttpMatch| is_here(selection, wanted, entrance);
             route.matches.iter().filter(holds).map(Some).collect()
         };
+        let (matches, lost): (Vec<_>, Vec<_>) = matches.into_iter().partition(|wanted| {
+            *entrance.gateway != GatewayRef::Mesh || !wanted.is_some_and(reads_claims)
+        });
+        if !lost.is_empty() {
+            let message = "claims of tokens are known at gateways only: the match is left out here";
+            let fault = Fault::error(route.at.clone(), message.to_owned());
+            selection.fault(owned.meta(), fault.field("match.headers"));
+        }
         if matches.is_empty() {
             continue;
         }
@@ -133,7 +144,15 @@ pub(super) fn is_catch_all(route: &RouteInput) -> bool {
         PathMatch::Regex(pattern) => pattern == ".*",
         PathMatch::Exact(_) | PathMatch::Segments(_) => false,
     };
-    path && route.matches.headers.is_empty() && route.matches.query.is_empty()
+    path && route.matches.headers.is_empty()
+        && route.matches.query.is_empty()
+        && route.matches.claims.is_empty()
+}
+
+/// Whether a match looks at claims of a token.
+fn reads_claims(wanted: &HttpMatch) -> bool {
+    let mut all = wanted.headers.keys().chain(wanted.without_headers.keys());
+    all.any(|name| claim_path(name).is_some())
 }
 
 /// Whether a match bears on an entrance, as far as can be told before there is a request.
@@ -181,6 +200,7 @@ pub(super) fn match_all() -> RequestMatch {
         is_case_ignored: false,
         headers: Vec::new(),
         query: Vec::new(),
+        claims: Vec::new(),
     }
 }
 
@@ -196,11 +216,23 @@ fn request_match(wanted: &HttpMatch) -> RequestMatch {
     let listed = |headers: &BTreeMap<String, Option<StringMatch>>, is_inverted: bool| {
         headers
             .iter()
+            .filter(|(name, _)| claim_path(name).is_none())
             .map(|(name, value)| header(name, value.as_ref(), is_inverted))
             .collect::<Vec<_>>()
     };
     matches.headers.extend(listed(&wanted.headers, false));
     matches.headers.extend(listed(&wanted.without_headers, true));
+    for (headers, is_inverted) in [(&wanted.headers, false), (&wanted.without_headers, true)] {
+        for (name, value) in headers {
+            let path = claim_path(name).into_iter();
+            let value = text(value.as_ref());
+            matches.claims.extend(path.map(|path| ClaimMatch {
+                path,
+                value: value.clone(),
+                is_inverted,
+            }));
+        }
+    }
     matches.headers.sort_by(|a, b| a.name.cmp(&b.name));
     for (name, value) in [
         (":method", &wanted.method),
@@ -217,6 +249,19 @@ fn request_match(wanted: &HttpMatch) -> RequestMatch {
         .map(|(name, value)| (name.clone(), text(value.as_ref())))
         .collect();
     matches
+}
+
+/// The claim that a header stands for: `@request.auth.claims.a.b` and `@request.auth.claims[a][b]`.
+fn claim_path(name: &str) -> Option<Vec<String>> {
+    let (start, rest) = name.split_at_checked(CLAIMS.len())?;
+    if !start.eq_ignore_ascii_case(CLAIMS) {
+        return None;
+    }
+    let split = |text: &str, by: &str| text.split(by).map(str::to_owned).collect();
+    match rest.strip_prefix('.') {
+        Some(rest) => Some(split(rest, ".")),
+        None => Some(split(rest.strip_prefix('[')?.strip_suffix(']')?, "][")),
+    }
 }
 
 fn header(name: &str, value: Option<&StringMatch>, is_inverted: bool) -> HeaderMatch {

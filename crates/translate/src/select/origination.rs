@@ -20,6 +20,16 @@ const SECRET_ROOTS: &str = "-cacert";
 /// A name with this before it means a ConfigMap, which holds nothing secret.
 const CONFIG_MAP: &str = "configmap://";
 
+/// TLS to a server of keys, which is verified by its name.
+pub(super) fn to_key_server(host: &str) -> ClientTls {
+    ClientTls {
+        roots: Some(SYSTEM_ROOTS.to_owned()),
+        sni: host.to_owned(),
+        names: vec![NameMatch::Exact(host.to_owned())],
+        ..ClientTls::default()
+    }
+}
+
 /// What a cluster originates for a service.
 #[derive(Clone, Copy)]
 pub(super) struct Origination<'a> {

@@ -29,7 +29,14 @@ pub(in crate::read) fn expression(value: &Value<'_>) -> Option<String> {
 pub(super) fn matched_header(name: &str, value: &Value<'_>) {
     const PSEUDO: [&str; 5] = [":method", ":scheme", ":authority", ":path", ":status"];
     if name.to_ascii_lowercase().starts_with("@request.auth.claims") {
-        value.fault::<()>("routing by the claims of a token is known, and not carried out yet");
+        let rest = &name["@request.auth.claims".len()..];
+        let is_dotted =
+            rest.strip_prefix('.').is_some_and(|rest| !rest.split('.').any(str::is_empty));
+        let listed = rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let is_listed = listed.is_some_and(|rest| !rest.split("][").any(str::is_empty));
+        if !is_dotted && !is_listed {
+            value.fault::<()>(format!("{name:?} is not @request.auth.claims.NAME or [NAME]"));
+        }
     } else if !PSEUDO.contains(&name) && !is_token(name) {
         value.fault::<()>(format!("{name:?} is not the name of a header"));
     }

@@ -38,7 +38,7 @@ pub(super) fn regex(regex: impl Into<String>) -> StringMatcher {
 }
 
 /// Any text but none.
-pub(super) fn anything() -> StringMatcher {
+pub(in crate::render) fn anything() -> StringMatcher {
     regex(".+")
 }
 
@@ -102,7 +102,10 @@ pub(super) fn claim(name: &str, wanted: StringMatcher) -> MetadataMatcher {
 }
 
 /// A claim whose value, or one of whose values, is one of these texts.
-pub(super) fn listed_claim(names: &[String], wanted: &[StringMatcher]) -> MetadataMatcher {
+pub(in crate::render) fn listed_claim(
+    names: &[String],
+    wanted: &[StringMatcher],
+) -> MetadataMatcher {
     let one = any_of(wanted.iter().cloned().map(string_value).collect());
     let list = ListMatcher { match_pattern: Some(ListPattern::OneOf(Box::new(one.clone()))) };
     let list = value(value_matcher::MatchPattern::ListMatch(Box::new(list)));
