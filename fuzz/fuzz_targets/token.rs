@@ -1,4 +1,4 @@
-//! See `checks::token`.
+//! See `tokens::token`.
 
 #![no_main]
 

@@ -72,12 +72,16 @@ static RBAC: [Field; 1] = [map(2, &[])];
 static RBAC_FILTER: [Field; 2] = [message(1, &RBAC), message(2, &RBAC)];
 static RBAC_ROUTE: [Field; 1] = [message(2, &RBAC_FILTER)];
 
+/// Providers and named requirements.
+static TOKENS: [Field; 2] = [map(1, &[]), map(5, &[])];
+
 /// The maps of a filter's configuration, by the full name of its message.
 pub(crate) fn of_filter(message: &str) -> &'static [Field] {
     match message {
         "envoy.extensions.filters.http.rbac.v3.RBAC"
         | "envoy.extensions.filters.network.rbac.v3.RBAC" => &RBAC_FILTER,
         "envoy.extensions.filters.http.rbac.v3.RBACPerRoute" => &RBAC_ROUTE,
+        "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" => &TOKENS,
         _ => &[],
     }
 }
