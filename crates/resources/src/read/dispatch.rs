@@ -149,8 +149,7 @@ pub(super) const READERS: &[KindReader] = &[
 /// Kinds that are read and checked, and that the rest of the program does not carry out yet: an object
 /// of one is an error, so that a policy that nobody enforces never looks enforced. Whoever carries a
 /// kind out deletes its line.
-pub(super) const NOT_CARRIED_OUT: &[Kind] =
-    &[Kind::WasmPlugin, Kind::WorkloadGroup];
+pub(super) const NOT_CARRIED_OUT: &[Kind] = &[Kind::WasmPlugin, Kind::WorkloadGroup];
 
 /// What is said of such a kind.
 pub(super) const PENDING: &str = "this kind is known, and not carried out yet";
