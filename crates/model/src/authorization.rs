@@ -5,7 +5,7 @@
 //! Never: applies a policy of another namespace to a workload.
 
 use sluis_nouns::{HostPattern, Labels, ObjectName};
-use sluis_resources::{AuthorizationPolicy, Key, Kind, PolicyTarget, Spec, TargetKind};
+use sluis_resources::{AuthorizationPolicy, Key, Kind, PolicyTarget, Spec, TargetKind, TargetRef};
 
 use crate::{GATEWAY_NAME_LABEL, Owned, SERVICE_DOMAIN, Snapshot};
 
@@ -55,6 +55,31 @@ impl Snapshot {
                 }
             }
             (!hosts.is_empty()).then_some((policy, hosts))
+        })
+    }
+
+    /// The targets of policies that are not there.
+    pub fn missing_targets(
+        &self,
+    ) -> impl Iterator<Item = (&Owned<AuthorizationPolicy>, &TargetRef)> {
+        let missing = |policy: &Owned<AuthorizationPolicy>, target: &TargetRef| {
+            let kind = match target.kind {
+                TargetKind::ServiceEntry => Kind::ServiceEntry,
+                TargetKind::Gateway => Kind::KubernetesGateway,
+                // Refused as they are read.
+                TargetKind::Service | TargetKind::GatewayClass => return false,
+            };
+            let namespace = policy.meta().name.namespace.clone();
+            let name = ObjectName::new(namespace, target.name.as_str());
+            self.get(&Key { kind, name }).is_none()
+        };
+        self.index().authorization_policies.values().flatten().flat_map(move |policy| {
+            let targets = match &policy.spec().target {
+                PolicyTarget::Objects(targets) => targets.as_slice(),
+                PolicyTarget::Namespace | PolicyTarget::Labels(_) => &[],
+            };
+            let gone = targets.iter().filter(move |target| missing(policy, target));
+            gone.map(move |target| (policy, target))
         })
     }
 }

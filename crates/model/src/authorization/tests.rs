@@ -83,6 +83,9 @@ fn a_policy_on_a_service_entry_guards_its_hosts() {
             (policy.meta().name.to_string(), hosts.join(" "))
         })
         .collect();
+    let missing: Vec<&str> =
+        snapshot.missing_targets().map(|(_, target)| target.name.as_str()).collect();
+    assert_eq!(missing, ["front"]);
     let expected = ("shop/outside".to_owned(), "pay.example.com *.pay.example.com".to_owned());
     assert_eq!(guards, [expected]);
 }

@@ -350,7 +350,7 @@ fn principals(pattern: &TextPattern, domains: &[&str]) -> Vec<TextPattern> {
             || domain.strip_prefix('*').is_some_and(|end| own.ends_with(end))
             || domain.strip_suffix('*').is_some_and(|start| own.starts_with(start))
     };
-    if domain != OWN_DOMAIN && !domains.iter().any(|own| is_own(&own)) {
+    if domain != OWN_DOMAIN && !domains.iter().any(is_own) {
         return vec![pattern.clone()];
     }
     let mut made: Vec<TextPattern> = Vec::new();

@@ -19,7 +19,7 @@ use std::{
 use sluis_model::{Owned, ServiceSource};
 use sluis_nouns::HostPattern;
 use sluis_resources::{
-    AuthorizationPolicy, ConditionKey, ConditionValue, ServiceAccountRef, TextPattern,
+    AuthorizationPolicy, ConditionKey, ConditionValue, ServiceAccountRef, TargetKind, TextPattern,
 };
 
 use super::{
@@ -48,6 +48,7 @@ pub(super) fn apply(
     listeners: &mut [ListenerInput],
     tables: &mut [RouteTable],
 ) {
+    report_missing(selection);
     let guards = guards(selection);
     if guards.is_empty() {
         return;
@@ -64,6 +65,23 @@ pub(super) fn apply(
             Handler::Http { routes, .. } => chain.has_guards = guarded.contains(routes),
             Handler::Tcp { .. } => guarding.chain(selection, chain),
         }
+    }
+}
+
+/// Names what policies are attached to and is not there: nothing is guarded by them.
+fn report_missing(selection: &mut Selection<'_>) {
+    for (policy, target) in selection.snapshot.missing_targets() {
+        let kind = match target.kind {
+            TargetKind::ServiceEntry => "ServiceEntry",
+            _ => "Gateway",
+        };
+        let message = format!(
+            "there is no {kind} {} in namespace {}: the policy holds nowhere because of it",
+            target.name,
+            policy.meta().name.namespace
+        );
+        let fault = Fault::warning(target.at.clone(), message);
+        selection.fault(policy.meta(), fault.field("spec.targetRefs"));
     }
 }
 
@@ -110,9 +128,12 @@ enum Left {
     Open(Clause),
 }
 
+/// What policies come to depends on: the host, its port, and two of [`Known`]'s.
+type MadeFor = (HostPattern, Option<u16>, bool, Option<bool>);
+
 struct Guarding<'a> {
     guards: Guards<'a>,
-    made: BTreeMap<(HostPattern, Option<u16>, bool, Option<bool>), Arc<AuthorizationInput>>,
+    made: BTreeMap<MadeFor, Arc<AuthorizationInput>>,
 }
 
 impl Guarding<'_> {
@@ -176,7 +197,7 @@ impl Guarding<'_> {
 
     /// Tells of policies that look at identities where a gateway asks for no certificate.
     fn warn_of_nameless_peers(&self, selection: &mut Selection<'_>, host: &HostPattern) {
-        for policy in self.guards.get(host).into_iter().flatten().copied() {
+        for policy in self.guards.get(host).into_iter().flatten() {
             for rule in &policy.spec().rules {
                 let names = |source| names_identity(source, true) || names_identity(source, false);
                 if rule.from.iter().any(names) {
