@@ -27,7 +27,6 @@ DIFFERENT = {
     "forwarding/HTTP/1.0 keep-alive": OLD,
     "upgrades/websocket": "a client that closes its upgraded connection has ended it in order: no DC in the log",
     "upgrades/websocket in capitals": "as above",
-    "tls/originated origin-plain": "not as we want it yet: a client that leaves while we connect is noticed afterwards",
     "upgrades/websocket refused": "the connection of a refused upgrade can be used again",
     "tls/originated origin-wrong": TLS,
     "tls/originated origin-stranger": TLS,

@@ -40,6 +40,8 @@ pub struct ConnectContext<'a> {
     pub labels: Option<&'a Labels>,
     /// How often an endpoint has been chosen and not been wanted.
     pub attempt: u32,
+    /// Priorities that are left out while another is of use, as bits.
+    pub spurned: u64,
     /// Whose limits count.
     pub priority: Priority,
     /// The server name to ask for in TLS in the place of the one that its settings say.
@@ -111,6 +113,11 @@ impl Pick {
         if let Some(host) = &self.host {
             host.reached(backend.outlier.as_deref(), &backend.group, is_final);
         }
+    }
+
+    /// The endpoint's priority.
+    pub(crate) fn priority(&self) -> u32 {
+        self.endpoint.as_ref().map_or(0, |(all, index)| all.list[*index].priority)
     }
 
     /// The endpoint's host name, for `auto_host_rewrite`.
@@ -363,8 +370,9 @@ impl Worker {
             if *number != choice.number {
                 (*number, *turns) = new();
             }
-            let &ConnectContext { hash, labels, attempt, .. } = context;
-            let mut draw = Draw { random: self.random().next(), hash, labels, attempt, turns };
+            let &ConnectContext { hash, labels, attempt, spurned, .. } = context;
+            let mut draw =
+                Draw { random: self.random().next(), hash, labels, attempt, spurned, turns };
             let in_flight =
                 |at: usize| backend.hosts[at].as_ref().map_or(0, |host| host.requests());
             choice.balancer.pick(&mut draw, in_flight)

@@ -29,6 +29,8 @@ pub struct Draw<'d> {
     pub labels: Option<&'d Labels>,
     /// How often an endpoint has been chosen for this request and not been wanted.
     pub attempt: u32,
+    /// Priorities that are left out while another is of use, as bits: those tried before.
+    pub spurned: u64,
     /// What the caller keeps per balancer (and worker).
     pub turns: &'d mut Turns,
 }

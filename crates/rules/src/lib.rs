@@ -76,6 +76,6 @@ pub use route::{
 };
 pub use runtime::Runtime;
 pub use tls::{
-    CipherSuites, DownstreamTls, SanKind, SanMatcher, SecretName, TlsVersion, TlsVersions,
-    UpstreamTls, Validation,
+    CipherSuites, DownstreamTls, KeyGroups, SanKind, SanMatcher, SecretName, TlsVersion,
+    TlsVersions, UpstreamTls, Validation,
 };

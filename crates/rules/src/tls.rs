@@ -6,7 +6,7 @@
 
 mod suites;
 
-pub use suites::CipherSuites;
+pub use suites::{CipherSuites, KeyGroups};
 
 use std::{fmt, sync::Arc};
 
@@ -61,11 +61,18 @@ pub struct TlsVersions {
     pub max: TlsVersion,
     /// The cipher suites of TLS 1.2. Default all.
     pub suites: CipherSuites,
+    /// The groups of the key exchange. Default all.
+    pub groups: KeyGroups,
 }
 
 impl Default for TlsVersions {
     fn default() -> Self {
-        Self { min: TlsVersion::V1_2, max: TlsVersion::V1_3, suites: CipherSuites::ALL }
+        Self {
+            min: TlsVersion::V1_2,
+            max: TlsVersion::V1_3,
+            suites: CipherSuites::ALL,
+            groups: KeyGroups::ALL,
+        }
     }
 }
 

@@ -47,7 +47,7 @@ impl ClientTls {
             store,
         )?;
         let builder = ClientConfig::builder_with_details(
-            provider_of(settings.versions.suites),
+            provider_of(settings.versions.suites, settings.versions.groups),
             Arc::new(store.clock().clone()),
         )
         .with_protocol_versions(versions(settings.versions))?

@@ -22,9 +22,12 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::{
     CipherSuite,
-    crypto::{CryptoProvider, aws_lc_rs},
+    crypto::{
+        CryptoProvider, SupportedKxGroup,
+        aws_lc_rs::{self, kx_group},
+    },
 };
-use sluis_rules::CipherSuites;
+use sluis_rules::{CipherSuites, KeyGroups};
 
 pub use client::ClientTls;
 pub use clock::Clock;
@@ -43,15 +46,27 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     PROVIDER.clone()
 }
 
-/// The same, with some cipher suites of TLS 1.2 only.
-pub(crate) fn provider_of(suites: CipherSuites) -> Arc<CryptoProvider> {
-    if suites == CipherSuites::ALL {
+/// The same, with some cipher suites of TLS 1.2 and some groups only.
+pub(crate) fn provider_of(suites: CipherSuites, groups: KeyGroups) -> Arc<CryptoProvider> {
+    if (suites, groups) == (CipherSuites::ALL, KeyGroups::ALL) {
         return provider();
     }
     let mut part = (*provider()).clone();
+    part.kx_groups = groups.names().filter_map(group).collect();
     part.cipher_suites
         .retain(|suite| openssl_name(suite.suite()).is_none_or(|name| suites.has(name)));
     Arc::new(part)
+}
+
+/// A group by BoringSSL's name.
+fn group(name: &str) -> Option<&'static dyn SupportedKxGroup> {
+    Some(match name {
+        "X25519MLKEM768" => kx_group::X25519MLKEM768,
+        "X25519" => kx_group::X25519,
+        "P-256" => kx_group::SECP256R1,
+        "P-384" => kx_group::SECP384R1,
+        _ => return None,
+    })
 }
 
 /// OpenSSL's name of a suite of TLS 1.2.

@@ -77,7 +77,7 @@ impl ServerTls {
             None => WebPkiClientVerifier::no_client_auth(),
         };
         let mut config = ServerConfig::builder_with_details(
-            provider_of(settings.versions.suites),
+            provider_of(settings.versions.suites, settings.versions.groups),
             Arc::new(store.clock().clone()),
         )
         .with_protocol_versions(versions(settings.versions))?

@@ -187,8 +187,14 @@ async fn ask(remote: &RemoteKeys, config: &Config, random: &Random) -> Result<Ke
 /// One of the cluster's endpoints, as its balancer chooses.
 fn pick(backend: &Arc<Backend>, random: &Random) -> Option<Pick> {
     let mut turns = Turns::new(random.next());
-    let mut draw =
-        Draw { random: random.next(), hash: None, labels: None, attempt: 0, turns: &mut turns };
+    let mut draw = Draw {
+        random: random.next(),
+        hash: None,
+        labels: None,
+        attempt: 0,
+        spurned: 0,
+        turns: &mut turns,
+    };
     let place = backend.choice().balancer.pick(&mut draw, |_| 0).ok()?;
     let is_fixed = matches!(backend.endpoints.list.get(place)?.address, EndpointAddress::Fixed(_));
     is_fixed.then(|| Pick::of(backend, place)).flatten()

@@ -17,7 +17,7 @@ use super::{
     pool::{Key, Pooled},
     reply::Reply,
     rewrite,
-    settle::{RESPONSE_TIMEOUT, response_timeout},
+    settle::{RESPONSE_TIMEOUT, Seen, response_timeout, settle},
     state::Desk,
     trace::Trace,
 };
@@ -51,7 +51,9 @@ pub(super) async fn attempt<'c>(
 ) -> Result<Finish<'c>, Failure> {
     let plan = course.plan;
     trace.attempts += 1;
-    let context = ConnectContext { hash: course.hash, ..site.connection.connect_context() };
+    let spurned = course.tries.spurned(&course.priorities);
+    let context =
+        ConnectContext { hash: course.hash, spurned, ..site.connection.connect_context() };
     let mut pick = choose(site, plan, desk, context).await?;
     // As in Envoy: after so many draws the last one is taken, tried before or not.
     for attempt in 1..=course.tries.host_attempts() {
@@ -62,6 +64,7 @@ pub(super) async fn attempt<'c>(
         pick = choose(site, plan, desk, context).await?;
     }
     course.tried.push(pick.address.clone());
+    course.priorities.push(pick.priority());
     trace.host = Some(pick.address.clone());
     if plan.forward.host == HostRewrite::Endpoint {
         let name = pick.hostname().map(|name| &**name);
@@ -74,15 +77,28 @@ pub(super) async fn attempt<'c>(
         return Ok(Finish::Reply(reply.closing().into()));
     };
     let connecting = connect(site, plan, pick.clone(), server_name);
-    let (mut link, _under_way) = match course.deadlines.response {
-        Some(limit) => match timeout_at(limit, connecting).await {
-            Ok(connected) => connected?,
-            Err(_) => {
-                pick.failed(plan.backend, true);
-                return Ok(Finish::Reply(response_timeout().into()));
-            }
-        },
-        None => connecting.await?,
+    let connecting = async {
+        match course.deadlines.response {
+            Some(limit) => timeout_at(limit, connecting).await.ok(),
+            None => Some(connecting.await),
+        }
+    };
+    let is_whole = trace.request_end.is_some();
+    let connected = tokio::select! {
+        // A kept connection is there at once; nobody looks at the client then.
+        biased;
+        connected = connecting => connected,
+        event = client.gone(desk, is_whole) => {
+            let seen = Seen { is_request_done: is_whole, ..Seen::default() };
+            return settle(event, seen, trace, false);
+        }
+    };
+    let (mut link, _under_way) = match connected {
+        Some(connected) => connected?,
+        None => {
+            pick.failed(plan.backend, true);
+            return Ok(Finish::Reply(response_timeout().into()));
+        }
     };
     trace.local = link.local();
     if plan.matched.virtual_host.request_attempt_count {

@@ -15,6 +15,7 @@ use super::{
     decide::Plan,
     edge::Site,
     failure::Failure,
+    flight::Event,
     forward::Course,
     link::Link,
     reply::Reply,
@@ -73,6 +74,10 @@ pub(super) trait Client {
         desk: &mut Desk,
         enough: usize,
     ) -> Result<(Vec<u8>, bool), Unpeeked>;
+
+    /// Ready with how the client has gone, while nothing else is done with it. Where its request has
+    /// not come as a whole that may not be seen.
+    async fn gone(&mut self, desk: &mut Desk, is_whole: bool) -> Event;
 
     /// How much of the request's content has come, and whether that is all; nothing is taken.
     fn arrived(&self, desk: &Desk) -> (usize, bool);

@@ -10,7 +10,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -29,7 +29,7 @@ use super::{
     edge::Site,
     exchange::{exchange, refuse},
     failure::Failure,
-    flight,
+    flight::{self, Event},
     forward::{Course, bad_body},
     http2,
     link::Link,
@@ -385,6 +385,22 @@ impl Client for Connection {
                 return Err(Unpeeked::Gone);
             }
         }
+    }
+
+    async fn gone(&mut self, desk: &mut Desk, is_whole: bool) -> Event {
+        let io = &mut self.io;
+        poll_fn(|cx| {
+            // What belongs to the next request waits; a full buffer waits too, and a body until
+            // somebody takes it.
+            while is_whole && desk.input.has_room() {
+                match ready!(desk.input.poll_fill(cx, io)) {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return Poll::Ready(Event::ClientGone),
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     fn arrived(&self, desk: &Desk) -> (usize, bool) {

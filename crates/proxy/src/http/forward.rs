@@ -44,6 +44,8 @@ pub(super) struct Course<'p, 'c> {
     pub(super) deadlines: Deadlines,
     /// The endpoints that were tried.
     pub(super) tried: Vec<Address>,
+    /// Their priorities.
+    pub(super) priorities: Vec<u32>,
     /// What chooses the endpoint, for clusters that choose by hash.
     pub(super) hash: Option<u64>,
     /// Whether what an endpoint got can still be sent to another.
@@ -230,6 +232,7 @@ fn begin<'p, 'c>(
         tries,
         deadlines,
         tried: Vec::new(),
+        priorities: Vec::new(),
         hash,
         is_repeatable: true,
         owes_continue: false,

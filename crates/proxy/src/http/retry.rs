@@ -139,6 +139,15 @@ impl<'c> Tries<'c> {
         self.policy.map_or(0, |policy| policy.host_attempts)
     }
 
+    /// The priorities that are left out of the next choice, as bits, by those of the endpoints that
+    /// were tried: as in Envoy, looked at anew after so many tries each.
+    pub(super) fn spurned(&self, tried: &[u32]) -> u64 {
+        let Some(every) = self.policy.and_then(|policy| policy.priorities_after) else { return 0 };
+        let every = usize::try_from(every).unwrap_or(usize::MAX);
+        let seen = tried.len() - tried.len() % every;
+        tried[..seen].iter().fold(0, |bits, at| bits | 1_u64.checked_shl(*at).unwrap_or(0))
+    }
+
     /// Whether a response of this status is to be tried again, if that is still possible.
     pub(super) fn wants(&self, status: u16, headers: impl Fn(&str, &mut dyn FnMut(&[u8]))) -> bool {
         if self.on.is_empty() || !self.covers_response(status, &headers) {

@@ -12,7 +12,7 @@ use super::{
 use crate::access_log::Flag;
 
 /// How far a try had come when it ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
     /// Whether the response's head has gone to the client.
     pub(super) has_begun: bool,

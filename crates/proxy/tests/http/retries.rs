@@ -100,3 +100,32 @@ async fn a_try_has_its_own_time() {
     assert_eq!(client.head().await.line(), "HTTP/1.1 504 Gateway Timeout");
     assert_eq!(first.rest().await + &second.rest().await, "");
 }
+
+/// The endpoint's queue of connections is full, so that nobody ever gets one.
+#[tokio::test]
+async fn a_client_that_leaves_while_we_connect_is_noticed() {
+    let deaf = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    deaf.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    deaf.listen(0).unwrap();
+    let at = deaf.local_addr().unwrap().as_socket().unwrap();
+    // Two fit: the one that waits to be accepted, and one more.
+    let mut waiting = Vec::new();
+    loop {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        let connecting = socket.connect(at);
+        let limit = std::time::Duration::from_millis(300);
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(stream) => waiting.push(stream.unwrap()),
+            Err(_) => break,
+        }
+    }
+    let routes = json!([{"name": "r", "match": {"prefix": "/"}, "route": {"cluster": "deaf"}}]);
+    let scene = Scene::with_cluster(&routes, &json!({}), ("deaf", at)).await;
+    let mut client = scene.client().await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    scene.proxy.until_counter("http.downstream_rq_total", 1).await;
+    drop(client);
+    // Long before the two seconds after which we give up connecting.
+    let log = scene.log().await;
+    assert_eq!(log, ["GET / 0 DC downstream_remote_disconnect 0 0 deaf r"]);
+}

@@ -1,8 +1,10 @@
 //! Retries and timeouts.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
-use crate::pair::Scene;
+use crate::{harness::address, pair::Scene, service::Service};
 
 fn retrying(policy: Value, further: Value) -> Scene {
     let mut route = json!({ "cluster": "origin", "retry_policy": policy, "timeout": "2s" });
@@ -60,6 +62,25 @@ fn connections_that_fail_are_tried_again() {
     for on in ["5xx", "gateway-error", "reset", "connect-failure", "retriable-4xx", ""] {
         retrying(policy(on), json!({ "cluster": "refusing" })).get("/", &[]).check();
         retrying(policy(on), json!({ "cluster": "nowhere" })).get("/", &[]).check();
+    }
+}
+
+#[test]
+fn priorities_that_were_tried_can_be_left_out() {
+    let service = Service::start();
+    let level = |priority: u32, at: SocketAddr| json!({ "priority": priority, "lb_endpoints": [{ "endpoint": { "address": address(at) } }] });
+    let levels = json!([level(0, "127.0.0.1:1".parse().unwrap()), level(1, service.http)]);
+    for every in [1, 2, 3] {
+        let mut own = policy("connect-failure");
+        own["num_retries"] = json!(2);
+        own["retry_priority"] = json!({ "name": "envoy.retry_priorities.previous_priorities",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+                "update_frequency": every } });
+        let mut scene = retrying(own, json!({ "cluster": "levels" }));
+        scene.clusters.push(json!({ "name": "levels", "type": "STATIC", "connect_timeout": "1s",
+            "load_assignment": { "cluster_name": "levels", "endpoints": levels } }));
+        scene.get("/", &[]).check();
     }
 }
 

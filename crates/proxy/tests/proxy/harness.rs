@@ -102,6 +102,13 @@ impl Proxy {
         line.unwrap_or_else(|| panic!("no {name} in {stats}")).trim().parse().unwrap()
     }
 
+    /// Waits until a counter has come to this value.
+    pub(crate) async fn until_counter(&self, name: &str, value: u64) {
+        let reached = async { while self.counter(name).await < value {} };
+        soon(name, reached).await;
+        assert_eq!(self.counter(name).await, value, "{name}");
+    }
+
     /// Tells the proxy to stop.
     pub(crate) fn ask_to_stop(&mut self) {
         drop(self.stop.take());

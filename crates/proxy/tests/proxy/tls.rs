@@ -241,7 +241,7 @@ async fn a_chain_without_its_certificate_serves_nobody() {
     )
     .await;
     assert!(dial(proxy.address("tls"), "api.data.local", &pki).await.is_err());
-    assert_eq!(proxy.counter("ssl.connection_error").await, 1);
+    proxy.until_counter("ssl.connection_error", 1).await;
 }
 
 /// A filter chain that speaks HTTP and sends everything to one cluster.

@@ -24,6 +24,34 @@ pub(super) struct Loads {
     pub(super) degraded: Vec<u32>,
     /// Whether a priority uses all of its endpoints, whatever their health.
     pub(super) panics: Vec<bool>,
+    /// What each priority could take, healthy and degraded, in percent.
+    able: [Vec<u32>; 2],
+}
+
+impl Loads {
+    /// The shares when some priorities are left out, healthy and degraded; `None` when nothing would
+    /// be left. Envoy's arithmetic (`previous_priorities`).
+    pub(super) fn without(&self, is_out: impl Fn(usize) -> bool) -> Option<[Vec<u32>; 2]> {
+        let keep = |able: &Vec<u32>| -> Vec<u32> {
+            let of = |(at, able): (usize, &u32)| if is_out(at) { 0 } else { *able };
+            able.iter().enumerate().map(of).collect()
+        };
+        let [healthy, degraded] = [keep(&self.able[0]), keep(&self.able[1])];
+        let total = healthy.iter().chain(&degraded).sum::<u32>().min(100);
+        if total == 0 {
+            return None;
+        }
+        let mut loads = [vec![0; healthy.len()], vec![0; degraded.len()]];
+        let mut left = 100;
+        let first = distribute(&mut loads[0], &healthy, &mut left, total);
+        let first_degraded = distribute(&mut loads[1], &degraded, &mut left, total);
+        match (first, first_degraded) {
+            (Some(first), _) => loads[0][first] += left,
+            (None, Some(first)) => loads[1][first] += left,
+            (None, None) => {}
+        }
+        Some(loads)
+    }
 }
 
 pub(super) fn loads(standings: &[Standing], overprovisioning: u32, panic_threshold: u8) -> Loads {
@@ -41,6 +69,7 @@ pub(super) fn loads(standings: &[Standing], overprovisioning: u32, panic_thresho
         healthy: vec![0; standings.len()],
         degraded: vec![0; standings.len()],
         panics: vec![false; standings.len()],
+        able: [healthy.clone(), degraded.clone()],
     };
     if standings.is_empty() {
         return loads;

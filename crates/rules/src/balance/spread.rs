@@ -21,6 +21,7 @@ pub(super) struct Spread {
 /// One priority.
 #[derive(Clone, Debug)]
 struct Level {
+    priority: u32,
     all: Flat,
     healthy: Parts,
     degraded: Parts,
@@ -62,9 +63,11 @@ impl Spread {
             groups.values().map(|group| standing(endpoints, group)).collect();
         let loads = loads(&standings, endpoints.overprovisioning, cluster.panic_threshold);
         let levels = groups
-            .values()
+            .iter()
             .zip(&loads.panics)
-            .map(|(group, panics)| Level::new(cluster, endpoints, group, *panics, slots))
+            .map(|((priority, group), panics)| {
+                Level::new(cluster, endpoints, (*priority, group), *panics, slots)
+            })
             .collect();
         Self { policy: Some(cluster.policy), loads, levels }
     }
@@ -91,7 +94,8 @@ impl Spread {
         let policy = self.policy?;
         let hash = draw.hash.unwrap_or(draw.random);
         let by_hash = matches!(policy, LbPolicy::RingHash { .. } | LbPolicy::Maglev { .. });
-        let (at, is_degraded) = self.level(if by_hash { hash } else { draw.random })?;
+        let (at, is_degraded) =
+            self.level(if by_hash { hash } else { draw.random }, draw.spurned)?;
         let level = &self.levels[at];
         if let Some(table) = &level.table {
             return table.find(hash, draw.attempt).map(|place| place as usize);
@@ -105,22 +109,35 @@ impl Spread {
     }
 
     /// The priority that a number falls to, and whether its degraded endpoints are meant.
-    fn level(&self, number: u64) -> Option<(usize, bool)> {
+    fn level(&self, number: u64, spurned: u64) -> Option<(usize, bool)> {
+        let is_spurned = |at: usize| {
+            let bit = 1_u64.checked_shl(self.levels[at].priority).unwrap_or(0);
+            spurned & bit != 0
+        };
+        if spurned != 0
+            && let Some([healthy, degraded]) = self.loads.without(is_spurned)
+        {
+            return fall(number, &healthy, &degraded);
+        }
         if self.levels.len() == 1 && self.loads.healthy[0] == 100 {
             return Some((0, false));
         }
-        let number = (number % 100 + 1) as u32;
-        let mut sum = 0;
-        for (loads, is_degraded) in [(&self.loads.healthy, false), (&self.loads.degraded, true)] {
-            for (at, load) in loads.iter().enumerate() {
-                sum += load;
-                if number <= sum {
-                    return Some((at, is_degraded));
-                }
+        fall(number, &self.loads.healthy, &self.loads.degraded)
+    }
+}
+
+fn fall(number: u64, healthy: &[u32], degraded: &[u32]) -> Option<(usize, bool)> {
+    let number = (number % 100 + 1) as u32;
+    let mut sum = 0;
+    for (loads, is_degraded) in [(healthy, false), (degraded, true)] {
+        for (at, load) in loads.iter().enumerate() {
+            sum += load;
+            if number <= sum {
+                return Some((at, is_degraded));
             }
         }
-        None
     }
+    None
 }
 
 fn standing(endpoints: &Endpoints, group: &[Member]) -> Standing {
@@ -146,7 +163,7 @@ impl Level {
     fn new(
         cluster: &Cluster,
         endpoints: &Endpoints,
-        group: &[Member],
+        (priority, group): (u32, &[Member]),
         panics: bool,
         slots: &mut usize,
     ) -> Self {
@@ -158,6 +175,7 @@ impl Level {
         let usable = if panics { group } else { &healthy };
         let shares = normalised(cluster, endpoints, group, usable);
         Self {
+            priority,
             table: Table::new(cluster.policy, endpoints, &shares),
             all: Flat::new(endpoints, group, slots),
             healthy: Parts::new(cluster, endpoints, group, healthy, slots),

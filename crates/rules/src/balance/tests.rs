@@ -32,7 +32,8 @@ fn counts(cluster: &Cluster, endpoints: &Endpoints, labels: Option<&Labels>) -> 
     let (mut turns, mut random) = (Turns::new(7), 1);
     for _ in 0..1000 {
         random = mix(random);
-        let mut draw = Draw { random, hash: None, labels, attempt: 0, turns: &mut turns };
+        let mut draw =
+            Draw { random, hash: None, labels, attempt: 0, spurned: 0, turns: &mut turns };
         counts[balancer.pick(&mut draw, |_| 0).unwrap()] += 1;
     }
     counts
@@ -49,7 +50,8 @@ fn shares(policy: LbPolicy, panic: u8, list: &[(u32, u32, Health)]) -> Vec<u32> 
 fn pick(cluster: &Cluster, endpoints: &Endpoints, hash: u64) -> Result<usize, NoEndpoint> {
     let balancer = Balancer::new(cluster, endpoints, |_| Health::Healthy);
     let turns = &mut Turns::new(0);
-    let mut draw = Draw { random: 1, hash: Some(hash), labels: None, attempt: 0, turns };
+    let mut draw =
+        Draw { random: 1, hash: Some(hash), labels: None, attempt: 0, spurned: 0, turns };
     balancer.pick(&mut draw, |_| 0)
 }
 
@@ -104,7 +106,8 @@ fn the_least_loaded_of_two_is_taken() {
     let (mut turns, mut random, mut busy) = (Turns::new(0), 1, 0);
     for _ in 0..1000 {
         random = mix(random);
-        let mut draw = Draw { random, hash: None, labels: None, attempt: 0, turns: &mut turns };
+        let mut draw =
+            Draw { random, hash: None, labels: None, attempt: 0, spurned: 0, turns: &mut turns };
         busy += u32::from(balancer.pick(&mut draw, |at| if at == 0 { 9 } else { 0 }) == Ok(0));
     }
     // Only when the busy one is drawn twice.
@@ -126,7 +129,7 @@ fn a_local_observation_can_only_worsen_health() {
     let balancer =
         Balancer::new(&cluster, &endpoints, |at| if at == 0 { DOWN } else { Health::Healthy });
     let turns = &mut Turns::new(0);
-    let mut draw = Draw { random: 1, hash: None, labels: None, attempt: 0, turns };
+    let mut draw = Draw { random: 1, hash: None, labels: None, attempt: 0, spurned: 0, turns };
     assert_eq!(balancer.pick(&mut draw, |_| 0), Err(NoEndpoint::NoneHealthy));
 }
 
@@ -137,7 +140,8 @@ fn a_new_endpoint_gets_its_share_little_by_little() {
     let balancer = Balancer::new(&cluster(LbPolicy::RoundRobin, 50), &endpoints, seen);
     let (mut turns, mut new) = (Turns::new(0), 0);
     for random in 0..1000 {
-        let mut draw = Draw { random, hash: None, labels: None, attempt: 0, turns: &mut turns };
+        let mut draw =
+            Draw { random, hash: None, labels: None, attempt: 0, spurned: 0, turns: &mut turns };
         new += u32::from(balancer.pick(&mut draw, |_| 0) == Ok(1));
     }
     check_near(&[new], &[200]);
@@ -205,8 +209,14 @@ fn a_key_stays_with_its_endpoint_when_another_comes() {
             let hash = crate::xx64(&key.to_le_bytes());
             let of = |balancer: &Balancer| {
                 let turns = &mut Turns::new(0);
-                let draw =
-                    &mut Draw { random: 1, hash: Some(hash), labels: None, attempt: 0, turns };
+                let draw = &mut Draw {
+                    random: 1,
+                    hash: Some(hash),
+                    labels: None,
+                    attempt: 0,
+                    spurned: 0,
+                    turns,
+                };
                 balancer.pick(draw, |_| 0).unwrap()
             };
             moved += u32::from(of(&a) != of(&b));
@@ -220,4 +230,18 @@ fn hashes_are_those_of_the_reference_implementations() {
     assert_eq!(crate::xx64(b"foo"), 3728699739546630719);
     assert_eq!(crate::hash::murmur2(b"foo"), 9631199822919835226);
     assert_eq!(crate::hash::murmur2(b"foobarbaz_qux"), crate::hash::murmur2(b"foobarbaz_qux"));
+}
+
+#[test]
+fn priorities_that_were_tried_are_left_out_while_another_is_of_use() {
+    let endpoints = endpoints(&[(1, 0, UP), (1, 0, UP), (1, 1, UP), (1, 2, UP)]);
+    let cluster = cluster(LbPolicy::RoundRobin, 50);
+    let balancer = Balancer::new(&cluster, &endpoints, |_| Health::Healthy);
+    let priority = |spurned| {
+        let turns = &mut Turns::new(0);
+        let mut draw = Draw { random: 7, hash: None, labels: None, attempt: 0, spurned, turns };
+        endpoints.list[balancer.pick(&mut draw, |_| 0).unwrap()].priority
+    };
+    let all = [0b000, 0b001, 0b011, 0b101, 0b111].map(priority);
+    assert_eq!(all, [0, 1, 2, 1, 0]);
 }

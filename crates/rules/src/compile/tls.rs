@@ -23,8 +23,8 @@ use super::{
     messages,
 };
 use crate::{
-    CipherSuites, DownstreamTls, SanKind, SanMatcher, SecretName, TlsVersion, TlsVersions,
-    UpstreamTls, Validation,
+    CipherSuites, DownstreamTls, KeyGroups, SanKind, SanMatcher, SecretName, TlsVersion,
+    TlsVersions, UpstreamTls, Validation,
 };
 
 const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
@@ -246,9 +246,11 @@ fn versions(at: &At<'_>, parameters: Option<&TlsParameters>) -> TlsVersions {
     let mut versions = TlsVersions::default();
     let Some(parameters) = parameters else { return versions };
     fields!(at, parameters => TlsParameters {
-        use { tls_minimum_protocol_version, tls_maximum_protocol_version, cipher_suites }
+        use {
+            tls_minimum_protocol_version, tls_maximum_protocol_version, cipher_suites, ecdh_curves,
+        }
         accept {}
-        refuse { ecdh_curves, signature_algorithms, compliance_policies }
+        refuse { signature_algorithms, compliance_policies }
     });
     let version = |field: &str, value: i32| match TlsProtocol::try_from(value) {
         Ok(TlsProtocol::TlsAuto) => None,
@@ -268,6 +270,10 @@ fn versions(at: &At<'_>, parameters: Option<&TlsParameters>) -> TlsVersions {
     match CipherSuites::read(cipher_suites) {
         Ok(suites) => versions.suites = suites,
         Err(name) => at.field("cipher_suites").fault(format!("{name} is not carried out")),
+    }
+    match KeyGroups::read(ecdh_curves) {
+        Ok(groups) => versions.groups = groups,
+        Err(name) => at.field("ecdh_curves").fault(format!("{name} is not carried out")),
     }
     if versions.min > versions.max {
         at.fault("has a minimum version above the maximum");

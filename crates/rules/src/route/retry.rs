@@ -23,6 +23,8 @@ pub struct RetryPolicy {
     pub reset: Option<RateLimitedBackoff>,
     /// How often an endpoint is drawn anew when it was tried before. 0 allows the same again.
     pub host_attempts: u32,
+    /// After how many tries each the priorities that were tried are left out; `None` never.
+    pub priorities_after: Option<u32>,
     /// Response headers that `retriable-headers` means.
     pub response_headers: Vec<HeaderMatch>,
     /// Only requests with one of these headers are tried again; empty means any.

@@ -67,6 +67,46 @@ impl Default for CipherSuites {
     }
 }
 
+/// A list of groups for the key exchange, the most wanted first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyGroups([Option<u8>; KeyGroups::NAMES.len()]);
+
+impl KeyGroups {
+    /// The groups that can be carried out, by BoringSSL's names, in our own order.
+    pub const NAMES: [&'static str; 4] = ["X25519MLKEM768", "X25519", "P-256", "P-384"];
+
+    /// All of them, in our own order.
+    pub const ALL: Self = Self([Some(0), Some(1), Some(2), Some(3)]);
+
+    /// Reads Envoy's list; an empty one is all.
+    ///
+    /// # Errors
+    ///
+    /// The name that is unknown or cannot be carried out.
+    pub fn read(list: &[String]) -> Result<Self, String> {
+        if list.is_empty() {
+            return Ok(Self::ALL);
+        }
+        let mut groups = Self([None; Self::NAMES.len()]);
+        for name in list {
+            let known = Self::NAMES.iter().position(|known| known == name);
+            let known = known.and_then(|place| u8::try_from(place).ok());
+            let known = known.ok_or_else(|| name.clone())?;
+            if !groups.0.contains(&Some(known))
+                && let Some(free) = groups.0.iter_mut().find(|group| group.is_none())
+            {
+                *free = Some(known);
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Their names, the most wanted first.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        self.0.into_iter().flatten().map(|place| Self::NAMES[usize::from(place)])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,5 +122,16 @@ mod tests {
         assert!(!mixed.has("ECDHE-RSA-AES256-GCM-SHA384"));
         assert_eq!(read(&["AES128-SHA"]), Err("AES128-SHA".to_owned()));
         assert_eq!(read(&["ECDHE-RSA-AES128-GCM-SHA256", "NONE"]), Err("NONE".to_owned()));
+    }
+
+    #[test]
+    fn groups_keep_the_order_that_was_written() {
+        let read = |list: &[&str]| {
+            let list: Vec<String> = list.iter().map(|&name| name.to_owned()).collect();
+            KeyGroups::read(&list).map(|groups| groups.names().collect::<Vec<_>>())
+        };
+        assert_eq!(read(&["P-256", "X25519", "P-256"]), Ok(vec!["P-256", "X25519"]));
+        assert_eq!(read(&[]), Ok(KeyGroups::NAMES.to_vec()));
+        assert_eq!(read(&["P-521"]), Err("P-521".to_owned()));
     }
 }

@@ -28,10 +28,12 @@ use crate::{
         edge::Site,
         exchange::{exchange, log_malformed, refuse},
         failure::Failure,
+        flight::Event,
         forward::Course,
         http1::{client::endpoint_is_free, endpoint::PlainEndpoint},
         link::Link,
         message::{ClientSide, Fault, Piece, Sink, Source, clean},
+        relay::of_client,
         reply::Reply,
         state::Desk,
         trace::Trace,
@@ -164,6 +166,13 @@ impl Client for Stream {
             }
         }
         Ok((content, false))
+    }
+
+    async fn gone(&mut self, desk: &mut Desk, _: bool) -> Event {
+        let side = &mut self.side;
+        let event = std::future::poll_fn(|cx| side.poll_gone(cx, desk)).await;
+        self.was_reset = matches!(event, Fault::Reset(_));
+        of_client(event)
     }
 
     fn arrived(&self, _: &Desk) -> (usize, bool) {

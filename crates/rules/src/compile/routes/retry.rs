@@ -2,16 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
-use envoy_types::pb::envoy::config::route::v3::{
-    RetryPolicy as PbRetry,
-    retry_policy::{RateLimitedRetryBackOff, ResetHeaderFormat, RetryBackOff, RetryHostPredicate},
+use envoy_types::pb::envoy::{
+    config::route::v3::{
+        RetryPolicy as PbRetry,
+        retry_policy::{
+            RateLimitedRetryBackOff, ResetHeaderFormat, RetryBackOff, RetryHostPredicate,
+            RetryPriority, retry_priority,
+        },
+    },
+    extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig,
 };
 
 use super::matches;
 use crate::{
     Backoff, RateLimitedBackoff, ResetFormat, RetryNames, RetryOn, RetryPolicy,
     compile::{
-        at::{At, fields},
+        at::{At, fields, message_of},
         messages,
     },
 };
@@ -24,6 +30,9 @@ const BACKOFF_FACTOR: u32 = 10;
 /// The longest wait that a response may ask for where it is not set.
 const RESET_MAX: Duration = Duration::from_secs(300);
 
+const PREVIOUS_PRIORITIES: &str =
+    "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig";
+
 const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
 
 pub(super) fn retry(at: &At<'_>, policy: Option<&PbRetry>) -> Option<Arc<RetryPolicy>> {
@@ -33,9 +42,10 @@ pub(super) fn retry(at: &At<'_>, policy: Option<&PbRetry>) -> Option<Arc<RetryPo
             retry_on, num_retries, per_try_timeout, retry_host_predicate, per_try_idle_timeout,
             host_selection_retry_max_attempts, retriable_status_codes, retry_back_off,
             retriable_headers, retriable_request_headers, rate_limited_retry_back_off,
+            retry_priority,
         }
         accept {}
-        refuse { retry_priority, retry_options_predicates, refresh_cluster_on_retry }
+        refuse { retry_options_predicates, refresh_cluster_on_retry }
     });
     let on = RetryOn::read(retry_on, RetryNames::Both, |name| {
         at.field("retry_on").fault(format!("{name:?} is not supported"));
@@ -71,12 +81,37 @@ pub(super) fn retry(at: &At<'_>, policy: Option<&PbRetry>) -> Option<Arc<RetryPo
         } else {
             u32::try_from(*host_selection_retry_max_attempts).unwrap_or(0).max(1)
         },
+        priorities_after: retry_priority
+            .as_ref()
+            .and_then(|value| priority(&at.field("retry_priority"), value)),
         response_headers: matches::headers_of(&at.field("retriable_headers"), retriable_headers),
         request_headers: matches::headers_of(
             &at.field("retriable_request_headers"),
             retriable_request_headers,
         ),
     }))
+}
+
+/// After how many tries priorities are left out.
+fn priority(at: &At<'_>, value: &RetryPriority) -> Option<u32> {
+    let Some(retry_priority::ConfigType::TypedConfig(any)) = &value.config_type else {
+        at.field("typed_config").fault("is missing");
+        return None;
+    };
+    let at = at.field("typed_config");
+    match message_of(any) {
+        PREVIOUS_PRIORITIES => {
+            let config = at.unpack::<PreviousPrioritiesConfig>(any)?;
+            if config.update_frequency < 1 {
+                at.field("update_frequency").fault("must be at least 1");
+            }
+            u32::try_from(config.update_frequency).ok().filter(|every| *every > 0)
+        }
+        other => {
+            at.fault(format!("{other} is not supported"));
+            None
+        }
+    }
 }
 
 fn backoff(at: &At<'_>, value: Option<&RetryBackOff>) -> Backoff {
