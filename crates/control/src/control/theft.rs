@@ -264,3 +264,22 @@ fn who_proved_nothing_gets_no_private_key_even_by_claiming_to_be_the_gateway() {
         assert_eq!(sent(&connection, dialect, Kind::Secret, &["kubernetes://pair"]), [""; 0]);
     }
 }
+
+#[test]
+fn no_gateway_gets_the_meshs_own_authority() {
+    let mesh = MESH.replace("namespace: egress", "namespace: istio-system");
+    for name in ["pair", "cacerts"] {
+        let control = Control::new(TrustDomain::default());
+        let mesh = mesh.replace("name: pair", &format!("name: {name}"));
+        control.apply(batch(
+            &mesh.replace("credentialName: pair", &format!("credentialName: {name}")),
+        ));
+        let own = [("NAMESPACE", "istio-system"), ("WORKLOAD_NAME", "gateway")];
+        let id = "router~127.0.0.3~gateway.istio-system~istio-system.svc.cluster.local";
+        let proved = peer("spiffe://cluster.local/ns/istio-system/sa/gateway");
+        let connection = control.connect(&proved, &node(id, &own)).unwrap();
+        let secret = format!("kubernetes://{name}");
+        let given = sent(&connection, Dialect::Delta, Kind::Secret, &[&secret]);
+        assert_eq!(given.len(), usize::from(name == "pair"), "{name}: {given:?}");
+    }
+}

@@ -25,6 +25,9 @@ const SCHEMES: [(&str, Kind); 3] = [
     ("configmap://", Kind::ConfigMap),
 ];
 
+/// The Secret of the mesh's own certificate authority, which no proxy gets.
+const AUTHORITY: (&str, &str) = ("istio-system", "cacerts");
+
 /// What stands behind the name of a Secret when its roots are asked for.
 pub(super) const ROOTS: &str = "-cacert";
 
@@ -117,6 +120,10 @@ fn content(selection: &Selection<'_>, name: &str, is_roots: bool) -> Result<Secr
     let (namespace, path) = path.split_once('/').unwrap_or((own, path));
     let target =
         Key { kind, name: ObjectName::new(namespace, path.strip_suffix(ROOTS).unwrap_or(path)) };
+    // Who has it is everybody. Istio reads it there, and so do we.
+    if target.kind == Kind::Secret && target.name == ObjectName::new(AUTHORITY.0, AUTHORITY.1) {
+        return Err(format!("{kind} {namespace}/{path} is the mesh's own certificate authority"));
+    }
     // Roots in a ConfigMap are no secret: a BackendTLSPolicy has them for the clients of all namespaces.
     let is_public = is_roots && kind == Kind::ConfigMap;
     let is_granted = selection.view.role == Role::Gateway

@@ -39,6 +39,7 @@ const KNOWN: &str = "spiffe://cluster.local/ns/shop/sa/web";
 struct World {
     sets: watch::Sender<Arc<EncodedSet>>,
     reports: watch::Sender<Vec<(Kind, Report)>>,
+    absent: watch::Sender<Vec<(Kind, String)>>,
     keys: AtomicU64,
     open: watch::Sender<u64>,
 }
@@ -48,6 +49,7 @@ impl World {
         Arc::new(Self {
             sets: watch::Sender::new(Arc::new(set.encode())),
             reports: watch::Sender::default(),
+            absent: watch::Sender::default(),
             keys: AtomicU64::default(),
             open: watch::Sender::default(),
         })
@@ -91,6 +93,11 @@ impl Directory for World {
 
     fn report(&self, _key: ProxyKey, new: Vec<(Kind, Report)>) {
         self.reports.send_modify(|reports| reports.extend(new));
+    }
+
+    fn absent(&self, _key: ProxyKey, kind: Kind, names: &[String]) {
+        let names = names.iter().map(|name| (kind, name.clone()));
+        self.absent.send_modify(|absent| absent.extend(names));
     }
 
     fn disconnect(&self, _key: ProxyKey) {

@@ -66,6 +66,28 @@ async fn a_proxy_gets_what_it_should_hold_and_every_change() {
 }
 
 #[tokio::test]
+async fn what_a_proxy_asks_for_in_vain_is_told_once_and_what_it_is_given_is_not() {
+    let (pki, world) = (Pki::new(), World::with(&resources(&["a"], &["l"])));
+    let server = Running::start(&pki, &world, "127.0.0.1:0").await;
+    let (mut proxy, _task) = client(&pki, Some(KNOWN), server.address);
+    accept(&mut proxy).await;
+    accept(&mut proxy).await;
+    let theirs =
+        |name: &str| BTreeSet::from(["kubernetes://egress/pair".to_owned(), name.to_owned()]);
+    for name in ["kubernetes://first", "kubernetes://second"] {
+        proxy.subscriptions.set(Kind::Secret, theirs(name));
+        let mut absent = world.absent.subscribe();
+        let is_told = |all: &Vec<(Kind, String)>| all.iter().any(|(_, found)| found == name);
+        timeout(DEADLINE, absent.wait_for(is_told)).await.expect("in time").unwrap();
+    }
+    let mut told = world.absent.borrow().clone();
+    told.sort();
+    let names: Vec<&str> = told.iter().map(|(_, name)| name.as_str()).collect();
+    assert_eq!(names, ["kubernetes://egress/pair", "kubernetes://first", "kubernetes://second"]);
+    assert!(told.iter().all(|(kind, _)| *kind == Kind::Secret));
+}
+
+#[tokio::test]
 async fn a_rejected_update_is_reported_with_its_detail_and_the_next_change_is_sent() {
     let (pki, world) = (Pki::new(), World::with(&resources(&["a"], &[])));
     let server = Running::start(&pki, &world, "127.0.0.1:0").await;
