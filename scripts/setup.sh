@@ -35,6 +35,11 @@ if [ "${1:-}" = attacks ]; then
     need nsenter util-linux
     need sysctl procps
 fi
+# Scenarios of several hosts, which run as root only.
+if [ "${1:-}" = judges ] && [ "$(id -u)" = 0 ]; then
+    need iptables iptables
+    need tshark tshark
+fi
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 
 if [ -n "$missing" ]; then

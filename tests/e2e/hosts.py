@@ -245,6 +245,54 @@ def the_prober_finds_no_way_out_and_each_hole(options):
         return notes
 
 
+# Who may call verify-metadata/signer, and whom it may call.
+CALLERS = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: callers, namespace: verify-metadata}
+spec:
+  podSelector: {}
+  policyTypes: [Ingress, Egress]
+  ingress:
+  - from:
+    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: billing}}
+      podSelector: {matchLabels: {app: reports}}
+    ports: [{port: 9000, endPort: 9001}]
+  egress:
+  - to: [{namespaceSelector: {matchLabels: {istio: system}}}]
+"""
+
+
+def a_hosts_own_firewall_obeys_network_policies(options):
+    """Without a router's help, the firewall on two hosts lets in and out what NetworkPolicies say."""
+    with Topology(options.bin_dir) as net:
+        (net.manifests / "callers.yaml").write_text(CALLERS)
+        net.open_router()
+        for name in TALKERS:
+            host = net[name]
+            host.do(net.sluis, "capture", "firewall", "-f", net.manifests, host.place.workload, "--apply",
+                    "--control", f"{net['control'].ip}:15012")
+            expect(ask(host) == "HSM 2223: sign", f"{name} does not reach the HSM: {ask(host)}")
+        net["api"].witness(443, 22, 25, 53, 80, 123, 853, 8080, 15443, 51820)
+        found = probe(net, "proxy-node/esp")
+        expect(not found["open"], f"ways out: {found['open']}")
+        signer = net["signer"]
+        signer.witness(9000, 9001, 9002)
+
+        def call(name, port):
+            # As the sidecar's group, so that the caller's sidecar has no say.
+            return net[name].python(CLIENT, signer.ip, str(port), "x", group=1337)
+
+        for port in (9000, 9001):
+            expect(call("reports", port) == "witness: x", f"reports is refused port {port}: {call('reports', port)}")
+        for name, port in (("reports", 9002), ("frontend", 9000), ("legacy", 9000), ("esp", 9000)):
+            expect(is_refused(call(name, port)), f"{name} reaches port {port}")
+        net.firewall()
+        expect(is_refused(call("legacy", 9000)) and is_refused(call("reports", 9002)), "the router differs")
+        expect(call("reports", 9000) == "witness: x", f"the router refuses reports: {call('reports', 9000)}")
+        return []
+
+
 def holes(net):
     """Each hole: its name, how it is opened and closed, and ways that must be found."""
     esp, api, router = net["esp"], net["api"], net.router
@@ -358,5 +406,6 @@ ALL = [
     the_hsm_is_reached_through_the_gateway_alone,
     each_piece_may_stop_and_nothing_gets_out,
     the_prober_finds_no_way_out_and_each_hole,
+    a_hosts_own_firewall_obeys_network_policies,
     many_namespaces_are_captured_and_released,
 ]

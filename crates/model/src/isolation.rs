@@ -194,14 +194,9 @@ impl<'a> World<'a> {
         if has_names && own.is_none() {
             return self.by_called_port(meta, rule, faults);
         }
-        let mut ports = Vec::new();
-        for port in &rule.ports {
-            match (number_of(port, own), own) {
-                (Some(port), _) => ports.push(port),
-                // A workload without a port of this name: the rule says nothing of it.
-                (None, _) => {}
-            }
-        }
+        // A workload without a port of a name: the rule says nothing of it.
+        let ports: Vec<PortRange> =
+            rule.ports.iter().filter_map(|port| number_of(port, own)).collect();
         if !rule.ports.is_empty() && ports.is_empty() {
             return Vec::new();
         }
