@@ -101,6 +101,35 @@ spec:
     "8084": {mode: %(other)s}
     "9001": {mode: %(unserved)s}
 """
+STRICT = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+"""
+ROLES = """
+apiVersion: rbac.istio.io/v1alpha1
+kind: ClusterRbacConfig
+metadata: {name: default}
+spec:
+  mode: ON_WITH_INCLUSION
+  inclusion:
+    services: [strict-s.locked.svc.cluster.local, strict-e.locked.svc.cluster.local]
+---
+apiVersion: rbac.istio.io/v1alpha1
+kind: ServiceRole
+metadata: {name: reader, namespace: locked}
+spec:
+  rules:
+  - {services: ["strict-*"], methods: [GET], paths: [/inbound]}
+---
+apiVersion: rbac.istio.io/v1alpha1
+kind: ServiceRoleBinding
+metadata: {name: readers, namespace: locked}
+spec:
+  subjects: [{user: cluster.local/ns/shop/sa/client-s}]
+  roleRef: {kind: ServiceRole, name: reader}
+"""
 SIDECAR = """
 ---
 apiVersion: networking.istio.io/v1
@@ -325,6 +354,43 @@ def judge(world):
         expect(not case.fault(result), f"with TLS 1.3 alone: {case}: {case.fault(result)}")
 
 
+def http_case(client, server, mode):
+    return Case(client, server, "http1", mode, 80, 8080)
+
+
+def change_mode(world):
+    """A namespace that becomes STRICT refuses plain text at once, and takes it again afterwards."""
+    path = world.manifests / "strict.yaml"
+    servers = [server for server in world.servers if server.startswith("open")]
+    asked = [http_case("outside", server, "PERMISSIVE") for server in servers]
+
+    def refused():
+        return ["refused" in one for one in world.ask("outside", [case.question(world) for case in asked])]
+
+    path.write_text(STRICT)
+    wait_until("plain text to be refused", lambda: all(refused()))
+    for client in world.clients:
+        for server in servers:
+            case = http_case(client, server, "STRICT")
+            [result] = world.ask(client, [case.question(world)])
+            expect(not case.fault(result), f"{case}: {case.fault(result)}")
+    path.unlink()
+    wait_until("plain text to be taken again", lambda: not any(refused()))
+
+
+def check_roles(world):
+    """Roles in the words of Istio 1.2 let one client in, and no other, behind either engine."""
+    (world.manifests / "roles.yaml").write_text(ROLES)
+    servers = [server for server in world.servers if server.startswith("strict")]
+
+    def statuses(client):
+        results = world.ask(client, [http_case(client, server, "STRICT").question(world) for server in servers])
+        return [one.get("answer", one).get("status", "HTTP/1.1 200 OK") for one in results]
+
+    wait_until("the other client to be denied", lambda: all(" 403 " in one for one in statuses("client-e")))
+    expect(all(" 200 " in one for one in statuses("client-s")), f"client-s: {statuses('client-s')}")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--bin-dir", required=True)
@@ -346,6 +412,8 @@ def main():
         judge(world)
         wait_until("the access logs", lambda: logs_are_whole(world))
         check_logs(world)
+        change_mode(world)
+        check_roles(world)
         print(f"{total} questions to 8 sidecars, by 3 clients; tls-check confirmed {rows} endpoints")
 
 
