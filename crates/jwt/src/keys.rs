@@ -26,6 +26,9 @@ pub const KEY_SET_BYTES_MAX: usize = 1 << 20;
 /// Most keys of a set: a token without `kid` is tried with each.
 const KEYS_MAX: usize = 100;
 
+/// The sizes of RSA keys: RFC 7518 §3.3 asks for 2048 bits, and what is longer costs too much.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
 /// Shortest secret, RFC 7518 §3.2: as long as the hash. Shorter ones can be guessed.
 const SECRET_BYTES_MIN: usize = 32;
 
@@ -221,7 +224,12 @@ fn rsa(fields: &Map<String, Value>, algorithm: Option<Algorithm>) -> Option<Uses
     if !matches!(exponent, [3] | [1, 0, 1]) {
         return None;
     }
-    let key = rsa_key(trimmed(&modulus), exponent);
+    let modulus = trimmed(&modulus);
+    let unused = modulus.first().map_or(0, |byte| byte.leading_zeros() as usize);
+    if !RSA_BITS.contains(&(modulus.len() * 8 - unused)) {
+        return None;
+    }
+    let key = rsa_key(modulus, exponent);
     let all: [(Algorithm, &'static dyn VerificationAlgorithm); 6] = [
         (Algorithm::Rs256, &signature::RSA_PKCS1_2048_8192_SHA256),
         (Algorithm::Rs384, &signature::RSA_PKCS1_2048_8192_SHA384),

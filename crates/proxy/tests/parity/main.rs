@@ -14,6 +14,7 @@ mod authz;
 mod conditions;
 mod edges;
 mod injected;
+mod key_servers;
 mod pair;
 mod service;
 #[path = "../../../jwt/tests/jwt/signing.rs"]
