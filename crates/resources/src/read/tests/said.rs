@@ -6,7 +6,6 @@ use super::{faults, networking, parse};
 #[test]
 fn kinds_that_nobody_would_carry_out_are_errors() {
     for (api, kind) in [
-        ("networking.k8s.io/v1", "NetworkPolicy"),
         ("networking.k8s.io/v1", "Ingress"),
         ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy"),
         ("gateway.networking.k8s.io/v1", "UDPRoute"),
@@ -18,6 +17,17 @@ fn kinds_that_nobody_would_carry_out_are_errors() {
         assert_eq!(parsed.faults[0].at.line, 2, "{kind}");
         assert_eq!(parsed.faults[0].resource, Some(format!("{kind} default/x")));
     }
+}
+
+#[test]
+fn a_network_policy_says_who_enforces_it() {
+    let text = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: x}\n\
+                spec: {podSelector: {}}\n";
+    let parsed = parse("f.yaml", text);
+    assert_eq!(parsed.resources.len(), 1);
+    assert_eq!(parsed.faults.len(), 1, "{:?}", parsed.faults);
+    let told = &parsed.faults[0];
+    assert!(!told.is_error() && told.message.contains("sluis capture firewall"), "{told}");
 }
 
 #[test]
