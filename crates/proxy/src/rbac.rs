@@ -4,7 +4,7 @@
 //! Out:   whether it may pass; counters and dynamic metadata under Envoy's names.
 //! Never: lets pass what the policies do not allow.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::sync::Arc;
 
 use sluis_rules::{
     Address, MetaValue, Metadata, NetworkRbac, PeerFacts, RbacFacts, RbacFilter, Verdict,
@@ -29,12 +29,9 @@ pub(crate) type Told = (Arc<str>, String, MetaValue);
 /// One of the filters that Envoy calls RBAC, with its counters.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    /// The start of the names of its counters, up to `rbac.`.
-    stats: String,
     /// Under which name it tells what it has found.
     namespace: Arc<str>,
-    /// By the prefixes that a filter or a route says.
-    tallies: RefCell<HashMap<(Arc<str>, Arc<str>), Rc<Tallies>>>,
+    tallies: Tallies,
 }
 
 #[derive(Debug)]
@@ -45,8 +42,6 @@ struct Tallies {
     denied: Tally,
     shadow_allowed: Tally,
     shadow_denied: Tally,
-    logged: Tally,
-    not_logged: Tally,
 }
 
 impl Tallies {
@@ -58,8 +53,6 @@ impl Tallies {
             denied: shard.named(&format!("{prefix}denied")),
             shadow_allowed: shard.named(&format!("{shadow_prefix}shadow_allowed")),
             shadow_denied: shard.named(&format!("{shadow_prefix}shadow_denied")),
-            logged: shard.named(&format!("{prefix}logged")),
-            not_logged: shard.named(&format!("{prefix}not_logged")),
             prefix,
             shadow_prefix,
         }
@@ -76,21 +69,15 @@ fn dotted(prefix: &str) -> String {
 }
 
 impl Guard {
-    /// The HTTP filter of a manager.
-    pub(crate) fn http(manager: &str) -> Self {
-        Self::new(format!("http.{manager}.rbac."), HTTP.into())
+    /// The HTTP filter of a manager. As in Envoy its counters are named by it, not by routes.
+    pub(crate) fn http(shard: &Shard, manager: &str, filter: &RbacFilter) -> Self {
+        let tallies = Tallies::new(shard, &format!("http.{manager}.rbac."), filter);
+        Self { namespace: HTTP.into(), tallies }
     }
 
-    fn new(stats: String, namespace: Arc<str>) -> Self {
-        Self { stats, namespace, tallies: RefCell::default() }
-    }
-
-    fn tallies(&self, shard: &Shard, filter: &RbacFilter) -> Rc<Tallies> {
-        let key = (Arc::clone(&filter.prefix), Arc::clone(&filter.shadow_prefix));
-        let mut kept = self.tallies.borrow_mut();
-        let tallies =
-            kept.entry(key).or_insert_with(|| Rc::new(Tallies::new(shard, &self.stats, filter)));
-        Rc::clone(tallies)
+    fn network(shard: &Shard, filter: &NetworkRbac) -> Self {
+        let stats = format!("{}rbac.", dotted(&filter.stat_prefix));
+        Self { namespace: NETWORK.into(), tallies: Tallies::new(shard, &stats, &filter.filter) }
     }
 
     /// Decides by a filter's policies. What is found is put into `told`, for the dynamic metadata.
@@ -105,7 +92,7 @@ impl Guard {
         facts: &RbacFacts<'_>,
         told: &mut Vec<Told>,
     ) -> Result<(), String> {
-        let tallies = self.tallies(shard, filter);
+        let tallies = &self.tallies;
         if let Some(rules) = &filter.shadow {
             let verdict = rules.decide(facts);
             let tally =
@@ -120,7 +107,6 @@ impl Guard {
         let verdict = rules.decide(facts);
         self.tell(&format!("{}enforced_", filter.prefix), verdict, told);
         if let Some(logs) = verdict.logs {
-            (if logs { &tallies.logged } else { &tallies.not_logged }).inc();
             told.push((COMMON.into(), "access_log_hint".to_owned(), MetaValue::Bool(logs)));
         }
         if filter.counts_policies {
@@ -199,8 +185,7 @@ pub(crate) async fn admit(
     filter: &NetworkRbac,
     connection: &mut ConnectionFacts,
 ) -> Result<(), String> {
-    let stats = format!("{}rbac.", dotted(&filter.stat_prefix));
-    let guard = Guard::new(stats, NETWORK.into());
+    let guard = Guard::network(shard, filter);
     let mut told = Vec::new();
     let facts = RbacFacts {
         peer: peer_facts(connection, None),

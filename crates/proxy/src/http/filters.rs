@@ -94,7 +94,7 @@ impl Filter {
             HttpFilterKind::Fault(own) => Kind::Fault(Box::new(Fault::new(own))),
             HttpFilterKind::RateLimit(own) => Kind::RateLimit(Box::new(RateLimit::new(own))),
             HttpFilterKind::Mutation(own) => Kind::Mutation(Arc::clone(own)),
-            HttpFilterKind::Rbac(own) => Kind::Rbac(Box::new(Rbac::new(own, manager))),
+            HttpFilterKind::Rbac(own) => Kind::Rbac(Box::new(Rbac::new(worker, own, manager))),
             HttpFilterKind::Authz(own) => Kind::Authz(Box::new(Authz::new(own))),
             HttpFilterKind::HealthCheck(own) => Kind::HealthCheck(Arc::clone(own)),
             HttpFilterKind::Jwt(own) => Kind::Jwt(Box::new(Jwt::new(worker, own))),

@@ -8,6 +8,7 @@ use tracing::debug;
 use crate::{
     http::{edge::Site, reply::Reply, state::Desk, trace::Trace},
     rbac::{Guard, peer_facts, tell},
+    worker::Worker,
 };
 
 /// The filter on one worker.
@@ -18,8 +19,8 @@ pub(super) struct Rbac {
 }
 
 impl Rbac {
-    pub(super) fn new(own: &Arc<RbacFilter>, manager: &str) -> Self {
-        Self { own: Arc::clone(own), guard: Guard::http(manager) }
+    pub(super) fn new(worker: &Worker, own: &Arc<RbacFilter>, manager: &str) -> Self {
+        Self { own: Arc::clone(own), guard: Guard::http(worker.stats(), manager, own) }
     }
 
     pub(super) fn on_request<'c>(
