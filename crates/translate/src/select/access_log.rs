@@ -80,7 +80,7 @@ fn of_mesh(mesh: &MeshConfig) -> Option<AccessLogInput> {
 fn is_silenced(objects: &[&Owned<Telemetry>], side: WorkloadMode) -> bool {
     let all = objects.iter().flat_map(|telemetry| &telemetry.spec().access_logging);
     all.filter(|logging| is_for(logging, side))
-        .last()
+        .next_back()
         .is_some_and(|last| last.disabled == Some(true))
 }
 
