@@ -127,6 +127,8 @@ impl Jwt {
         // As it came: what a good token takes out of the path is not told back either.
         let realm = realm(site, &desk.request);
         let now = trace.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        // As in Envoy, whichever provider is asked: nobody else may set these headers.
+        self.all.sanitize(&mut desk.request);
         let (head, metadata) = (&mut desk.request, &mut trace.metadata);
         let mut case = Case { head, metadata, now, clears_route: false };
         match self.judge(requirement, &mut case).await {
@@ -240,7 +242,6 @@ impl Jwt {
         audiences: &Audiences,
         case: &mut Case<'_>,
     ) -> Verdict {
-        provider.places.sanitize(case.head);
         let tokens = provider.places.find(case.head);
         if tokens.is_empty() {
             return provider.failed(Refusal::Missing, case);
@@ -263,7 +264,6 @@ impl Jwt {
         is_failure_allowed: bool,
         case: &mut Case<'_>,
     ) -> Verdict {
-        places.sanitize(case.head);
         for found in places.find(case.head).iter().rev() {
             let judged = self.of_any_provider(found, case).await;
             if let Err(refusal) = judged
