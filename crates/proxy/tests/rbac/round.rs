@@ -324,5 +324,9 @@ fn file(path: &Path, format: &str) -> Value {
 fn by_number(log: &PathBuf) -> BTreeMap<String, String> {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines = text.lines().filter_map(|line| line.split_once(' '));
-    lines.map(|(number, rest)| (number.to_owned(), rest.to_owned())).collect()
+    // Envoy logs the path of a request that is refused for its path half normalised.
+    let refused = "400 - path_normalization_failed ";
+    let alike =
+        |rest: &str| if rest.starts_with(refused) { refused.to_owned() } else { rest.to_owned() };
+    lines.map(|(number, rest)| (number.to_owned(), alike(rest))).collect()
 }
