@@ -154,7 +154,7 @@ impl Client {
         while !left.is_empty() {
             let (stream, _) = soon("connect", self.connect(at)).await.unwrap();
             let (mut reader, mut writer) = tokio::io::split(stream);
-            let done = soon("answers", exchange(&mut reader, &mut writer, left)).await;
+            let done = exchange(&mut reader, &mut writer, left).await;
             assert!(done > 0, "{}: no answer", self.what);
             left = &left[done..];
         }
@@ -191,7 +191,7 @@ async fn exchange(
             if let Some(found) = answer_len(&bytes) {
                 break found;
             }
-            if reader.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+            if soon("answer", reader.read_buf(&mut bytes)).await.unwrap_or(0) == 0 {
                 return done;
             }
         };
