@@ -63,7 +63,7 @@ struct Key {
 
 enum Material {
     Public(ParsedPublicKey),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 impl fmt::Debug for Key {
@@ -328,7 +328,9 @@ fn secret(fields: &Map<String, Value>) -> Option<Uses> {
     let fitting = all.into_iter().filter(|(_, _, least)| secret.len() >= *least);
     Some(
         fitting
-            .map(|(known, how, _)| (known, Material::Secret(hmac::Key::new(how, &secret))))
+            .map(|(known, how, _)| {
+                (known, Material::Secret(Box::new(hmac::Key::new(how, &secret))))
+            })
             .collect(),
     )
 }
