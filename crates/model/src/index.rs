@@ -143,12 +143,7 @@ impl Index {
             ),
         };
         let all = |kind: Kind| {
-            let mut found = of_kind(resources, kind);
-            let made = converted.resources.iter().filter(|resource| resource.meta.kind == kind);
-            if CONVERTED_KINDS.contains(&kind) {
-                found.extend(made);
-                found.sort_by_cached_key(|resource| age(&resource.meta));
-            }
+            let mut found = with_converted(resources, &converted, kind);
             found.retain(|resource| is_discovered(&mesh, &namespaces, &resource.meta));
             found
         };
@@ -266,6 +261,20 @@ fn of_kind(resources: &Resources, kind: Kind) -> Vec<&Arc<Resource>> {
         .map(|(_, resource)| resource)
         .collect();
     found.sort_by_cached_key(|resource| age(&resource.meta));
+    found
+}
+
+/// The same, with those that were made from the Gateway API.
+fn with_converted<'r>(
+    resources: &'r Resources,
+    converted: &'r Converted,
+    kind: Kind,
+) -> Vec<&'r Arc<Resource>> {
+    let mut found = of_kind(resources, kind);
+    if CONVERTED_KINDS.contains(&kind) {
+        found.extend(converted.resources.iter().filter(|resource| resource.meta.kind == kind));
+        found.sort_by_cached_key(|resource| age(&resource.meta));
+    }
     found
 }
 

@@ -42,9 +42,9 @@ pub enum JwtRequirement {
         audiences: Vec<Arc<str>>,
     },
     /// One of these.
-    Any(Vec<JwtRequirement>),
+    Any(Vec<Self>),
     /// All of these.
-    All(Vec<JwtRequirement>),
+    All(Vec<Self>),
     /// No token, or good ones.
     AllowMissing,
     /// Nothing; tokens are verified and told of where they are good.

@@ -24,7 +24,7 @@ pub enum MetaValue {
     /// A text.
     Text(Arc<str>),
     /// Several values.
-    List(Vec<MetaValue>),
+    List(Vec<Self>),
     /// Values by name.
     Fields(MetaFields),
 }

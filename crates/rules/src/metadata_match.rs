@@ -27,9 +27,9 @@ pub enum ValueMatch {
     /// There; `false` matches nothing.
     Present(bool),
     /// A list with such a value in it.
-    OneOf(Box<ValueMatch>),
+    OneOf(Box<Self>),
     /// One of these holds.
-    Any(Vec<ValueMatch>),
+    Any(Vec<Self>),
 }
 
 impl MetadataMatch {

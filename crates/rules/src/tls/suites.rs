@@ -69,7 +69,7 @@ impl Default for CipherSuites {
 
 /// A list of groups for the key exchange, the most wanted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct KeyGroups([Option<u8>; KeyGroups::NAMES.len()]);
+pub struct KeyGroups([Option<u8>; Self::NAMES.len()]);
 
 impl KeyGroups {
     /// The groups that can be carried out, by BoringSSL's names, in our own order.

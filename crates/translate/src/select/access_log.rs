@@ -79,9 +79,7 @@ fn of_mesh(mesh: &MeshConfig) -> Option<AccessLogInput> {
 /// Whether the last word for a side is `disabled`, where no provider is named at all.
 fn is_silenced(objects: &[&Owned<Telemetry>], side: WorkloadMode) -> bool {
     let all = objects.iter().flat_map(|telemetry| &telemetry.spec().access_logging);
-    all.filter(|logging| is_for(logging, side))
-        .next_back()
-        .is_some_and(|last| last.disabled == Some(true))
+    all.rev().find(|logging| is_for(logging, side)).is_some_and(|last| last.disabled == Some(true))
 }
 
 fn is_for(logging: &AccessLogging, side: WorkloadMode) -> bool {

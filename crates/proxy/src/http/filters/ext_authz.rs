@@ -248,7 +248,7 @@ async fn peek<'c>(
         };
         reply.of(matched).closing()
     })?;
-    if !is_whole && !limits.allows_part || bytes.len() > limits.bytes_max && !limits.allows_part {
+    if !limits.allows_part && (!is_whole || bytes.len() > limits.bytes_max) {
         trace.received = bytes.len() as u64;
         let reply = Reply::new(413, "request_payload_too_large").text("Payload Too Large");
         return Err(reply.of(matched).closing().into());

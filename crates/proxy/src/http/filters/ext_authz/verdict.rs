@@ -273,8 +273,11 @@ pub(super) fn change(fields: &mut Fields, change: &Change) -> Result<(), FieldEr
     }
 }
 
+/// Names and values.
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The headers of a denial: several values of a name are all sent.
-pub(super) fn fields_of(changes: &[Change]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, FieldError> {
+pub(super) fn fields_of(changes: &[Change]) -> Result<Pairs, FieldError> {
     let mut fields = Fields::default();
     for one in changes {
         let is_own = one.name.starts_with(':') || is_frame(one.name.as_bytes());
