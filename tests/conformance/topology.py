@@ -35,6 +35,16 @@ data:
     accessLogFormat: |
       %s
     outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+    extensionProviders:
+    - name: asked
+      envoyExtAuthzHttp:
+        service: asked.test
+        port: 80
+        timeout: 2s
+        includeRequestHeadersInCheck: [x-do, x-user]
+        includeRequestBodyInCheck: {maxRequestBytes: 64, allowPartialMessage: true}
+        headersToUpstreamOnAllow: [x-granted]
+        headersToDownstreamOnDeny: [x-why]
 ---
 apiVersion: v1
 kind: Namespace

@@ -120,7 +120,31 @@ def at_gateway():
     return case
 
 
+CUSTOM = (service_entry("asked.test", {BETA: {}}) + service_entry("custom.test", {ALPHA: {}}) + policy("ask", """  targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: custom-test}]
+  action: CUSTOM
+  provider: {name: asked}
+  rules: [{to: [{operation: {paths: [/asked*]}}]}]
+"""))
+
+
+def asked():
+    """The service that is asked is one of ours: it says what the request's `x-do` wants of both."""
+    case = Cases("custom-policies", "custom.test")
+    for path in ("/asked", "/asked/x?y=1", "/not-asked"):
+        case.http1(f"allowed {path}", path, headers=[("x-user", "ada")])
+        case.http1(f"denied {path}", path, do="status=403;header=x-why:no")
+        case.http1(f"redirected {path}", path, do="status=302")
+        case.http1(f"failing {path}", path, do="status=503")
+        case.http1(f"closing {path}", path, do="close")
+        case.http1(f"body {path}", path, method="POST", body=b"hello" * 5)
+        case.http1(f"long body {path}", path, method="POST", body=b"hello" * 50)
+        case.http2(f"http2 {path}", path)
+    case.http1("both headers", "/asked", headers=[("x-user", "ada"), ("x-user", "eve")])
+    return case
+
+
 FEATURES = [
+    Feature("custom-policies", CUSTOM, asked(), USUAL),
     Feature("policies", MANIFESTS, at_sidecar(), [*USUAL, upstream("bytes", 31, 5000, "tcp")]),
     Feature("gateway-policies", GATEWAY, at_gateway(), USUAL, gateway_ports=(8080,)),
 ]

@@ -108,11 +108,11 @@ impl Operator {
                 Kind::Grpc(GrpcForm::parse(how).ok_or_else(|| fault("not a form of a status"))?)
             }
             ("DYNAMIC_METADATA", Some(path)) => {
-                let mut names = path.split(':').map(Box::from);
-                let namespace = names.next().filter(|name: &Box<str>| !name.is_empty());
+                let mut names = path.split(':');
+                let namespace = names.next().filter(|name| !name.is_empty());
                 Kind::DynamicMetadata(
-                    namespace.ok_or_else(|| fault("no namespace"))?,
-                    names.collect(),
+                    namespace.ok_or_else(|| fault("no namespace"))?.into(),
+                    names.map(Box::from).collect(),
                 )
             }
             ("REQ" | "RESP" | "TRAILER" | "DYNAMIC_METADATA", None) => {

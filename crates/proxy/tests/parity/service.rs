@@ -132,6 +132,7 @@ fn action(key: &str, value: &str, append_action: i32) -> HeaderValueOption {
     HeaderValueOption { append_action, ..header(key, value) }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of verdicts")]
 fn decide(verdict: &str, asked: &str) -> CheckResponse {
     let mut ok = OkHttpResponse {
         headers: vec![appended("x-asked", asked, false)],

@@ -54,6 +54,7 @@ fn good(issuer: &str) -> String {
     SIGNER.token("RS256", &json!({ "iss": issuer, "sub": "you", "exp": now() + 3600 }))
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of tokens")]
 #[test]
 fn tokens_are_taken_and_refused_as_by_envoy() {
     let audiences = json!({ "audiences": ["a.test", "https://b.test/"] });

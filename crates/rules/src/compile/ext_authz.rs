@@ -69,19 +69,7 @@ pub(super) fn http(at: &At<'_>, any: &Any) -> Option<ExtAuthz> {
             decoder_header_mutation_rules, shadow_mode,
         }
     });
-    let service = match services {
-        Some(Services::GrpcService(service)) => {
-            is_v3(at, *transport_api_version);
-            AuthzService::Grpc(grpc_service(&at.field("grpc_service"), service)?)
-        }
-        Some(Services::HttpService(service)) => {
-            AuthzService::Http(http_service(&at.field("http_service"), service)?.into())
-        }
-        None => {
-            at.field("grpc_service").fault("is missing");
-            return None;
-        }
-    };
+    let service = service(at, services.as_ref(), *transport_api_version)?;
     let enabled = match filter_enabled {
         Some(share) => messages::runtime_fraction(&at.field("filter_enabled"), share),
         None => Fraction::ALL,
@@ -120,6 +108,23 @@ pub(super) fn http(at: &At<'_>, any: &Any) -> Option<ExtAuthz> {
             .ok()
             .filter(|most| *most > 0),
     })
+}
+
+fn service(at: &At<'_>, services: Option<&Services>, version: i32) -> Option<AuthzService> {
+    match services {
+        Some(Services::GrpcService(service)) => {
+            is_v3(at, version);
+            grpc_service(&at.field("grpc_service"), service).map(AuthzService::Grpc)
+        }
+        Some(Services::HttpService(service)) => {
+            let service = http_service(&at.field("http_service"), service)?;
+            Some(AuthzService::Http(service.into()))
+        }
+        None => {
+            at.field("grpc_service").fault("is missing");
+            None
+        }
+    }
 }
 
 /// The headers that are sent to an HTTP service, in the place where they used to be written.

@@ -207,25 +207,7 @@ fn provider(at: &At<'_>, name: &str, value: &PbProvider) -> Option<JwtProvider> 
     let claims = claims.filter_map(|(index, value)| claim(&list.nth(index), value)).collect();
     let payload_header = some(forward_payload_header)
         .map(|name| messages::header_name(&at.field("forward_payload_header"), &name));
-    let keys = match jwks_source_specifier {
-        Some(JwksSourceSpecifier::LocalJwks(source)) => {
-            let at = at.field("local_jwks");
-            let source = messages::source(&at, source)?;
-            if let Source::Text(text) = &source
-                && let Err(refusal) = KeySet::parse(text, Origin::Local)
-            {
-                at.fault(refusal.message());
-            }
-            JwtKeys::Local(source)
-        }
-        Some(JwksSourceSpecifier::RemoteJwks(remote)) => {
-            JwtKeys::Remote(Arc::new(remote_keys(&at.field("remote_jwks"), remote)?))
-        }
-        None => {
-            at.field("local_jwks").fault("is missing, and so is remote_jwks");
-            return None;
-        }
-    };
+    let keys = keys(at, jwks_source_specifier.as_ref())?;
     let subjects = match subjects {
         None => None,
         some => Some(messages::string_matcher(&at.field("subjects"), some.as_ref())?),
@@ -259,6 +241,29 @@ fn provider(at: &At<'_>, name: &str, value: &PbProvider) -> Option<JwtProvider> 
         clears_route: *clear_route_cache,
         keys,
     })
+}
+
+fn keys(at: &At<'_>, source: Option<&JwksSourceSpecifier>) -> Option<JwtKeys> {
+    match source {
+        Some(JwksSourceSpecifier::LocalJwks(source)) => {
+            let at = at.field("local_jwks");
+            let source = messages::source(&at, source)?;
+            if let Source::Text(text) = &source
+                && let Err(refusal) = KeySet::parse(text, Origin::Local)
+            {
+                at.fault(refusal.message());
+            }
+            Some(JwtKeys::Local(source))
+        }
+        Some(JwksSourceSpecifier::RemoteJwks(remote)) => {
+            let remote = remote_keys(&at.field("remote_jwks"), remote)?;
+            Some(JwtKeys::Remote(Arc::new(remote)))
+        }
+        None => {
+            at.field("local_jwks").fault("is missing, and so is remote_jwks");
+            None
+        }
+    }
 }
 
 fn headers(at: &At<'_>, list: &[JwtHeader]) -> Vec<(Arc<str>, Arc<str>)> {
