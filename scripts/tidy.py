@@ -3,7 +3,7 @@
 
 A Rust file opens with `//!` and has at most 800 lines; no mod.rs, no module called util, common,
 helpers or misc; a TODO carries an issue number; a crate imports only what its wall lets through;
-links between Markdown files resolve.
+links between Markdown files resolve; the tests that docs/reference/bad-inputs.md names are there.
 """
 
 import pathlib
@@ -58,6 +58,11 @@ def main() -> int:
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             if not (page.parent / link).exists():
                 breaches.append(f"{page.relative_to(ROOT)}: link to {link} leads nowhere")
+    tests = {name for path in files for name in re.findall(r"\bfn (\w+)\(\)", path.read_text())}
+    page = ROOT / "docs/reference/bad-inputs.md"
+    for name in re.findall(r"`([a-z0-9_]{20,})`", page.read_text()):
+        if name not in tests:
+            breaches.append(f"{page.relative_to(ROOT)}: no test is called {name}")
     for breach in breaches:
         print(breach)
     print(f"tidy: {len(files)} Rust files, {len(breaches)} breaches")
