@@ -11,8 +11,10 @@ use sluis_resources::{Fault, parse};
 const PENDING: &str = "this kind is known, and not carried out yet";
 
 /// What Istio accepts and we refuse by name, because nothing carries it out: the file, and the field.
-const REFUSED_HERE: [(&str, &str); 2] = [
+const REFUSED_HERE: [(&str, &str); 3] = [
     ("authz-valid", "spec.rules[0].when[14].key"),
+    // Services and GatewayClasses are targets of waypoints, which there are none of.
+    ("reqauth-valid", "spec.targetRefs"),
     ("telemetry-valid", "spec.accessLogging[0].filter"),
 ];
 

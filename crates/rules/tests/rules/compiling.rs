@@ -225,18 +225,18 @@ fn what_is_not_understood_is_refused_by_name() {
         merge(&mut cluster, extra);
         (Kind::Cluster, cluster)
     };
-    let unknown = json!({ "@type": format!("{TYPE}.filters.http.jwt_authn.v3.JwtAuthentication") });
+    let unknown = json!({ "@type": format!("{TYPE}.filters.http.oauth2.v3.OAuth2") });
     let router = json!({ "name": "router",
         "typed_config": { "@type": format!("{TYPE}.filters.http.router.v3.Router") } });
     let in_chain = "LDS 0.0.0.0_8443: filter_chains[0].filters[0].typed_config";
     for (resource, expected) in [
         (
             manager(
-                json!({ "http_filters": [{ "name": "jwt", "typed_config": unknown }, router] }),
+                json!({ "http_filters": [{ "name": "oauth2", "typed_config": unknown }, router] }),
             ),
             format!(
                 "{in_chain}.http_filters[0].typed_config: HTTP filter \
-                envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication is not supported"
+                envoy.extensions.filters.http.oauth2.v3.OAuth2 is not supported"
             ),
         ),
         (
@@ -284,9 +284,9 @@ fn what_is_not_understood_is_refused_by_name() {
 
 #[test]
 fn an_optional_filter_that_is_unknown_is_left_out() {
-    let unknown = json!({ "@type": format!("{TYPE}.filters.http.jwt_authn.v3.JwtAuthentication") });
+    let unknown = json!({ "@type": format!("{TYPE}.filters.http.oauth2.v3.OAuth2") });
     let manager = http_manager(json!({ "http_filters": [
-        { "name": "jwt", "is_optional": true, "typed_config": unknown },
+        { "name": "oauth2", "is_optional": true, "typed_config": unknown },
         { "name": "router",
           "typed_config": { "@type": format!("{TYPE}.filters.http.router.v3.Router") } }] }));
     let chains = json!({ "filter_chains": [{ "filters": [manager] }] });
