@@ -7,6 +7,7 @@ STALE = ("a kept connection that closes before anything came back is replaced on
          "request (RFC 9110 section 9.2.2), whatever the policy says of retries, and does not count as a try")
 STRICT = "an ambiguous or malformed target or host is refused with 400 before a route is looked for"
 OLD = "a request of HTTP/1.0 that is turned away is logged like every other"
+ASKED = "the service is asked without Envoy's own x-envoy-internal and x-envoy-expected-rq-timeout-ms, which it echoes here"
 TLS = "the same refusal; the log words the reason as our TLS library does"
 
 DIFFERENT = {
@@ -28,6 +29,8 @@ DIFFERENT = {
     "upgrades/websocket": "a client that closes its upgraded connection has ended it in order: no DC in the log",
     "upgrades/websocket in capitals": "as above",
     "upgrades/websocket refused": "the connection of a refused upgrade can be used again",
+    "gateway-policies/denied /asked*": ASKED,
+    "gateway-policies/redirected /asked*": ASKED,
     "tls/originated origin-wrong": TLS,
     "tls/originated origin-stranger": TLS,
 }
