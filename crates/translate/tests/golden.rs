@@ -442,3 +442,47 @@ fn with_routes(listener: &Arc<Listener>, set: &ResourceSet) -> Listener {
     }
     listener
 }
+
+/// Changed copies of each case: with all cases, a few seconds.
+const CHANGES: u64 = 25;
+
+/// One line of a text left out, written twice, moved elsewhere, or with the value of another line.
+fn changed(text: &str, change: u64) -> String {
+    let mut lines: Vec<&str> = text.lines().collect();
+    // Knuth's multiplier: all that is needed is that changes differ, and are the same every time.
+    let mut state = change.wrapping_add(1).wrapping_mul(6_364_136_223_846_793_005);
+    let mut pick = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        usize::try_from(state >> 33).unwrap() % lines.len()
+    };
+    let (here, there) = (pick(), pick());
+    let swapped = lines[here].split_once(':').zip(lines[there].split_once(':'));
+    let swapped = swapped.map(|((key, _), (_, value))| format!("{key}:{value}"));
+    match (change % 4, &swapped) {
+        (0, _) => drop(lines.remove(here)),
+        (1, _) => lines.insert(here, lines[here]),
+        (2, Some(line)) => lines[here] = line,
+        _ => lines.swap(here, there),
+    }
+    lines.join("\n")
+}
+
+#[test]
+fn whatever_can_be_read_of_changed_cases_is_translated_the_same_twice() {
+    let mut translated = 0;
+    for case in cases() {
+        let text = fs::read_to_string(case.join("input.yaml")).unwrap();
+        let (whole, _) = snapshot("input.yaml", &text);
+        let proxies: Vec<_> =
+            proxies(&case).into_values().map(|proxy| view(&proxy, &whole)).collect();
+        for change in 0..CHANGES {
+            let (snapshot, _) = snapshot("input.yaml", &changed(&text, change));
+            for view in &proxies {
+                let built = build(view, &snapshot);
+                assert_eq!(built, build(view, &snapshot), "{} {change}", case.display());
+                translated += 1;
+            }
+        }
+    }
+    assert!(translated > 500, "only {translated}");
+}
