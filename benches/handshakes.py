@@ -167,7 +167,7 @@ def main():
     release = ROOT / "target/release"
     parser.add_argument("--proxies", default="sluis,envoy,haproxy,nginx", help="[%(default)s]")
     parser.add_argument("--runs", type=int, default=5, help="alternating runs of each [%(default)s]")
-    parser.add_argument("--handshakes", type=int, default=2000, help="in each run [%(default)s]")
+    parser.add_argument("--handshakes", type=int, default=400, help="in each run; Envoy and a client that waits take 40 ms each [%(default)s]")
     parser.add_argument("--proxy-core", type=int, default=0)
     parser.add_argument("--client-core", type=int, default=1)
     parser.add_argument("--sluis", default=os.environ.get("SLUIS_BIN", str(release / "sluis")))
