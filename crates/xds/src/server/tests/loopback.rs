@@ -79,6 +79,8 @@ async fn what_a_proxy_asks_for_in_vain_is_told_once_and_what_it_is_given_is_not(
         let mut absent = world.absent.subscribe();
         let is_told = |all: &Vec<(Kind, String)>| all.iter().any(|(_, found)| found == name);
         timeout(DEADLINE, absent.wait_for(is_told)).await.expect("in time").unwrap();
+        // The client asks for no more before this answer is taken.
+        assert_eq!(accept(&mut proxy).await.0, Kind::Secret);
     }
     let mut told = world.absent.borrow().clone();
     told.sort();
