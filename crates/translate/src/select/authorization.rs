@@ -94,6 +94,9 @@ impl Selection<'_> {
                     self.fault(policy.meta(), fault.field("spec.provider.name"));
                 }
             });
+            if backend.as_ref().is_ok_and(|backend| backend.is_http) {
+                self.warn_of_bytes(&policies);
+            }
             input.custom.push(CustomInput {
                 provider: provider.to_owned(),
                 rules,
@@ -146,6 +149,19 @@ impl Selection<'_> {
                     .help("a PeerAuthentication with mode STRICT demands an identity");
                 self.fault(policy.meta(), fault);
             }
+        }
+    }
+
+    /// Tells of policies whose provider speaks HTTP: connections that are not HTTP, or are not taken
+    /// for it on a port that is sniffed, go on without having been asked about, as in Istio.
+    fn warn_of_bytes(&mut self, policies: &[&Owned<AuthorizationPolicy>]) {
+        for policy in policies {
+            let message = "the provider is asked about requests only: connections that are not HTTP \
+                           are not held back";
+            let fault = Fault::warning(policy.meta().at.clone(), message)
+                .field("spec.provider.name")
+                .help("a provider of envoyExtAuthzGrpc is asked about connections too");
+            self.fault(policy.meta(), fault);
         }
     }
 
