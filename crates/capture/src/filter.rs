@@ -21,7 +21,7 @@ use sluis_nouns::Cidr;
 
 pub use load::{Backend, Fault, Place, apply, load_script, remove, script, show};
 pub use rules::Rules;
-pub use written::{ANNOTATIONS, SettingError, Written};
+pub use written::{SettingError, Written};
 
 /// What is captured, and how: checked.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 //!
 //! Start at [`WorkloadId`] (who) and [`HostPattern`] (where to).
 
+mod annotations;
 mod cidr;
 mod host;
 mod id;
@@ -14,6 +15,7 @@ mod name;
 mod percent;
 mod place;
 
+pub use annotations::CAPTURE_ANNOTATIONS;
 pub use cidr::{Cidr, CidrError};
 pub use host::{DisjointHosts, HostPattern, HostPatternError};
 pub use id::{TrustDomain, TrustDomainError, WorkloadId, WorkloadIdError};

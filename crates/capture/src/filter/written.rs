@@ -4,24 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use sluis_nouns::Cidr;
+use sluis_nouns::{CAPTURE_ANNOTATIONS, Cidr};
 
 use super::{Groups, Mode, Ports, Ranges, Servers, Settings};
-
-/// The annotations of a pod or WorkloadEntry that are read, and the field that each sets.
-pub const ANNOTATIONS: [&str; 11] = [
-    "sidecar.istio.io/interceptionMode",
-    "traffic.sidecar.istio.io/includeInboundPorts",
-    "traffic.sidecar.istio.io/excludeInboundPorts",
-    "traffic.sidecar.istio.io/includeOutboundPorts",
-    "traffic.sidecar.istio.io/excludeOutboundPorts",
-    "traffic.sidecar.istio.io/includeOutboundIPRanges",
-    "traffic.sidecar.istio.io/excludeOutboundIPRanges",
-    "traffic.sidecar.istio.io/excludeInterfaces",
-    "traffic.sidecar.istio.io/kubevirtInterfaces",
-    "istio.io/reroute-virtual-interfaces",
-    "status.sidecar.istio.io/port",
-];
 
 /// Annotations that begin so and are not known are refused: they would have meant something.
 const TRAFFIC: &str = "traffic.sidecar.istio.io/";
@@ -142,7 +127,7 @@ impl Written {
     pub fn from_annotations(all: &BTreeMap<String, String>) -> Result<Self, Vec<SettingError>> {
         let unknown: Vec<SettingError> = all
             .keys()
-            .filter(|key| key.starts_with(TRAFFIC) && !ANNOTATIONS.contains(&key.as_str()))
+            .filter(|key| key.starts_with(TRAFFIC) && !CAPTURE_ANNOTATIONS.contains(&key.as_str()))
             .map(|key| SettingError {
                 setting: "annotations",
                 value: key.clone(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sluis_nouns::{Labels, ObjectName, SourceRef, is_dns_label, is_dns_name};
+use sluis_nouns::{CAPTURE_ANNOTATIONS, Labels, ObjectName, SourceRef, is_dns_label, is_dns_name};
 
 use super::{checked, read_fields};
 use crate::resource::{Kind, Meta};
@@ -37,21 +37,6 @@ const OWN: &str = "sluis.dev/";
 /// The annotation by which a policy only tells its verdict.
 pub(super) const DRY_RUN: &str = "istio.io/dry-run";
 
-/// The annotations by which a pod or WorkloadEntry says what a packet filter brings to its sidecar.
-const CAPTURE: [&str; 11] = [
-    "sidecar.istio.io/interceptionMode",
-    "traffic.sidecar.istio.io/includeInboundPorts",
-    "traffic.sidecar.istio.io/excludeInboundPorts",
-    "traffic.sidecar.istio.io/includeOutboundPorts",
-    "traffic.sidecar.istio.io/excludeOutboundPorts",
-    "traffic.sidecar.istio.io/includeOutboundIPRanges",
-    "traffic.sidecar.istio.io/excludeOutboundIPRanges",
-    "traffic.sidecar.istio.io/excludeInterfaces",
-    "traffic.sidecar.istio.io/kubevirtInterfaces",
-    "istio.io/reroute-virtual-interfaces",
-    "status.sidecar.istio.io/port",
-];
-
 /// The annotations that are read of a kind.
 pub(super) fn known_annotations(kind: Kind) -> &'static [&'static str] {
     match kind {
@@ -84,7 +69,7 @@ pub(super) fn check_annotations(kind: Kind, fields: &mut Fields<'_, '_>) {
     for (key, value) in annotations.and_then(|value| value.entries()).unwrap_or_default() {
         let domain = key.split_once('/').map_or("", |(domain, _)| domain);
         let says_capture =
-            matches!(kind, Kind::Pod | Kind::WorkloadEntry) && CAPTURE.contains(&key);
+            matches!(kind, Kind::Pod | Kind::WorkloadEntry) && CAPTURE_ANNOTATIONS.contains(&key);
         if known.contains(&key) || says_capture {
             continue;
         }
