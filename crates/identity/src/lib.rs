@@ -10,6 +10,7 @@ mod agent;
 mod renewal;
 mod sds;
 mod service;
+mod socket;
 mod wire;
 mod workload_api;
 

@@ -11,10 +11,8 @@ mod subscription;
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     pin::Pin,
-    time::Duration,
 };
 
 use envoy_types::pb::envoy::service::{
@@ -26,7 +24,7 @@ use envoy_types::pb::envoy::service::{
     },
 };
 use sluis_tls::SecretStore;
-use tokio::{net::UnixListener, sync::watch};
+use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming, transport::Server};
 
@@ -34,14 +32,10 @@ use self::{
     stream::{Delta, StateOfTheWorld, Variant, drive},
     subscription::Subscription,
 };
-use crate::workload_api::of_our_user;
+use crate::socket::{bind, of_our_user, until};
 
-/// Owner only.
-const SOCKET_MODE: u32 = 0o600;
 /// Largest request: names and a node's metadata.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
-/// Streams end at once at shutdown; this is for a client that does not take the end.
-const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// The secrets of one workload, for the Envoy beside it.
 #[derive(Clone, Debug)]
@@ -105,32 +99,11 @@ impl SdsServer {
                 // An error means that the sender is gone, which ends the server too.
                 let _ = stopping.wait_for(|stop| *stop).await;
             });
-        tokio::pin!(server);
-        tokio::select! {
-            done = &mut server => done?,
-            () = shutdown => {
-                stop.send_replace(true);
-                // Whoever does not take the end is cut off.
-                let _ = tokio::time::timeout(GOODBYE_MAX, server).await;
-            }
-        }
+        until(shutdown, server, &stop).await?;
         // Already gone is as good.
         let _ = fs::remove_file(path);
         Ok(())
     }
-}
-
-/// Binds beside the path and renames, so that the socket is never there with another mode.
-pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
-    let draft = path.with_extension("tmp");
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&draft)?;
-    fs::set_permissions(&draft, fs::Permissions::from_mode(SOCKET_MODE))?;
-    fs::rename(&draft, path)?;
-    Ok(listener)
 }
 
 #[tonic::async_trait]

@@ -17,17 +17,13 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use http::HeaderMap;
 use prost::Message;
 use sluis_tls::{MESH_ROOTS, SecretStore, WORKLOAD_CERTIFICATE};
-use tokio::{
-    net::{UnixListener, UnixStream},
-    sync::watch,
-};
-use tokio_stream::{Stream, StreamExt as _, wrappers::UnixListenerStream};
+use tokio::{net::UnixStream, sync::watch};
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
     Request, Response, Status,
     body::Body,
@@ -41,7 +37,7 @@ use self::{
     authority::Mended,
     messages::{Empty, X509Bundles, X509Svid, X509Svids},
 };
-use crate::sds::bind;
+use crate::socket::{bind, of_our_user, until};
 
 /// The service's name; the specification gives it no package.
 const SERVICE: &str = "SpiffeWorkloadAPI";
@@ -52,8 +48,6 @@ const GUARD: &str = "workload.spiffe.io";
 const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Streams of one connection: one program asks for each kind once.
 const STREAMS_MAX: u32 = 32;
-/// Streams end at once at shutdown; this is for a client that does not take the end.
-const GOODBYE_MAX: Duration = Duration::from_secs(1);
 /// Answers that wait: the next is made of what is current when it can be sent.
 const ANSWERS_MAX: usize = 1;
 
@@ -109,15 +103,7 @@ impl WorkloadApi {
                 // An error means that the sender is gone, which ends the server too.
                 let _ = stopping.wait_for(|stop| *stop).await;
             });
-        tokio::pin!(server);
-        tokio::select! {
-            done = &mut server => done?,
-            () = shutdown => {
-                stop.send_replace(true);
-                // Whoever does not take the end is cut off.
-                let _ = tokio::time::timeout(GOODBYE_MAX, server).await;
-            }
-        }
+        until(shutdown, server, &stop).await?;
         // Already gone is as good.
         let _ = std::fs::remove_file(path);
         Ok(())
@@ -126,32 +112,6 @@ impl WorkloadApi {
 
 fn mended(socket: io::Result<UnixStream>) -> io::Result<Mended> {
     socket.map(Mended::new)
-}
-
-/// The connections of programs of our own user, or of root; others are closed.
-pub(crate) fn of_our_user(
-    listener: UnixListener,
-) -> impl Stream<Item = io::Result<UnixStream>> + Send {
-    let own = rustix::process::geteuid().as_raw();
-    UnixListenerStream::new(listener).filter(move |socket| {
-        let Ok(socket) = socket else { return true };
-        match socket.peer_cred() {
-            Ok(peer) if peer.uid() == own || peer.uid() == 0 => true,
-            Ok(peer) => {
-                tracing::warn!(
-                    uid = peer.uid(),
-                    pid = peer.pid(),
-                    "a program of another user \
-                    asked for the workload's secrets, and was refused"
-                );
-                false
-            }
-            Err(error) => {
-                tracing::warn!(%error, "who asks for the workload's secrets cannot be told");
-                false
-            }
-        }
-    })
 }
 
 #[derive(Clone)]

@@ -7,7 +7,7 @@
 use sluis_nouns::{HostPattern, Labels, ObjectName};
 use sluis_resources::{AuthorizationPolicy, Key, Kind, PolicyTarget, Spec, TargetKind, TargetRef};
 
-use crate::{GATEWAY_NAME_LABEL, Owned, SERVICE_DOMAIN, Snapshot};
+use crate::{Owned, SERVICE_DOMAIN, Snapshot, target::selects};
 
 impl Snapshot {
     /// The policies that hold for a workload: those of the root namespace, then of its own, the oldest
@@ -26,17 +26,7 @@ impl Snapshot {
             .into_iter()
             .chain([namespace])
             .flat_map(|home| self.index().authorization_policies.get(home).into_iter().flatten());
-        all.filter(move |policy| match &policy.spec().target {
-            PolicyTarget::Namespace => true,
-            PolicyTarget::Labels(wanted) => labels.matches(wanted),
-            PolicyTarget::Objects(targets) => {
-                let gateway = labels.get(GATEWAY_NAME_LABEL);
-                &*policy.meta().name.namespace == namespace
-                    && targets.iter().any(|target| {
-                        target.kind == TargetKind::Gateway && gateway == Some(target.name.as_str())
-                    })
-            }
-        })
+        all.filter(move |policy| selects(policy.meta(), &policy.spec().target, namespace, labels))
     }
 
     /// The policies that guard external hosts, the oldest first within a namespace: each with the

@@ -24,6 +24,7 @@ mod rules;
 mod scope;
 mod service;
 mod snapshot;
+mod target;
 mod tls_check;
 
 pub use endpoint::{EndpointAddress, Health, LeftOut, ServiceEndpoint, placed};

@@ -5,9 +5,9 @@
 //! Never: applies a policy of another namespace.
 
 use sluis_nouns::Labels;
-use sluis_resources::{PolicyTarget, RequestAuthentication, TargetKind};
+use sluis_resources::RequestAuthentication;
 
-use crate::{GATEWAY_NAME_LABEL, Owned, Snapshot};
+use crate::{Owned, Snapshot, target::selects};
 
 impl Snapshot {
     /// The policies that hold for a workload: those of its own namespace, then of the root namespace,
@@ -26,17 +26,7 @@ impl Snapshot {
             .into_iter()
             .chain(wide)
             .flat_map(|home| self.index().request_authentications.get(home).into_iter().flatten());
-        all.filter(move |policy| match &policy.spec().target {
-            PolicyTarget::Namespace => true,
-            PolicyTarget::Labels(wanted) => labels.matches(wanted),
-            PolicyTarget::Objects(targets) => {
-                let gateway = labels.get(GATEWAY_NAME_LABEL);
-                &*policy.meta().name.namespace == namespace
-                    && targets.iter().any(|target| {
-                        target.kind == TargetKind::Gateway && gateway == Some(target.name.as_str())
-                    })
-            }
-        })
+        all.filter(move |policy| selects(policy.meta(), &policy.spec().target, namespace, labels))
     }
 }
 

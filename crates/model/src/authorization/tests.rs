@@ -1,7 +1,7 @@
 //! Which policies hold for a workload.
 
 use super::*;
-use crate::{Batch, apply};
+use crate::{Batch, GATEWAY_NAME_LABEL, apply};
 
 const POLICIES: &str = r#"
 apiVersion: security.istio.io/v1
