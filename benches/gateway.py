@@ -73,6 +73,19 @@ def fetch(port, path="/"):
         return None
 
 
+def ours(options, config):
+    """How sluis-proxy starts with one worker, its configuration compiled beside the text."""
+    compiled = pathlib.Path(config).with_suffix(".pb")
+    with open(compiled, "wb") as out:
+        subprocess.run([options.sluis, "proxy", "bootstrap", "--compile", config], stdout=out, check=True)
+    return [options.sluis_proxy, "run", "--bootstrap", str(compiled), "--workers", "1"]
+
+
+def envoy(options, config):
+    """How Envoy starts with the same file and one worker."""
+    return [options.envoy, "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+
+
 class Bench:
     def __init__(self, options, folder):
         self.options = options
@@ -119,12 +132,9 @@ class Bench:
         config = self.fill("gateway.yaml")
         known = {}
         if "sluis" in options.proxies:
-            compiled = self.folder / "gateway.pb"
-            with open(compiled, "wb") as out:
-                subprocess.run([options.sluis, "proxy", "bootstrap", "--compile", config], stdout=out, check=True)
-            known["sluis"] = [options.sluis_proxy, "run", "--bootstrap", str(compiled), "--workers", "1"]
+            known["sluis"] = ours(options, config)
         if "envoy" in options.proxies:
-            known["envoy"] = [options.envoy, "-c", config, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
+            known["envoy"] = envoy(options, config)
         if "nginx" in options.proxies:
             known["nginx"] = [options.nginx, "-p", str(self.folder), "-c", self.fill("proxy.nginx.conf")]
         if "haproxy" in options.proxies:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from gateway import ROOT, cpu_seconds, free_port, pinned, stop
+from gateway import ROOT, cpu_seconds, envoy, free_port, ours, pinned, stop
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: bench.local\r\n\r\n"
 READY_WITHIN = 20  # seconds
@@ -114,12 +114,7 @@ def command(name, options, folder, port, mutual):
     if name == "haproxy":
         return [options.haproxy, "-db", "-f", write("haproxy.cfg", HAPROXY, "ca-file {dir}/ca.pem verify required")]
     path = write("envoy.yaml", ENVOY, VALIDATION)
-    if name == "envoy":
-        return [options.envoy, "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-    compiled = folder / "sluis.pb"
-    with open(compiled, "wb") as out:
-        subprocess.run([options.sluis, "proxy", "bootstrap", "--compile", path], stdout=out, check=True)
-    return [options.sluis_proxy, "run", "--bootstrap", str(compiled), "--workers", "1"]
+    return envoy(options, path) if name == "envoy" else ours(options, path)
 
 
 def connect_many(port, context, count):

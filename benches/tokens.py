@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from gateway import HERE, ROOT, cpu_seconds, fetch, free_port, pinned, stop
+from gateway import HERE, ROOT, cpu_seconds, envoy, fetch, free_port, ours, pinned, stop
 
 READY_WITHIN = 20  # seconds
 CONFIG = """
@@ -80,14 +80,9 @@ def key_and_token(folder):
 def start(name, options, folder, port, text):
     path = folder / "config.yaml"
     path.write_text(text)
-    if name == "envoy":
-        command = [options.envoy, "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "error"]
-    else:
-        with open(folder / "config.pb", "wb") as out:
-            subprocess.run([options.sluis, "proxy", "bootstrap", "--compile", path], stdout=out, check=True)
-        command = [options.sluis_proxy, "run", "--bootstrap", folder / "config.pb", "--workers", "1"]
+    command = envoy(options, path) if name == "envoy" else ours(options, path)
     with open(folder / "output.log", "ab") as log:
-        process = subprocess.Popen(pinned(options.proxy_core, list(map(str, command))), stdout=log, stderr=log)
+        process = subprocess.Popen(pinned(options.proxy_core, command), stdout=log, stderr=log)
     deadline = time.monotonic() + READY_WITHIN
     while fetch(port) != 200:
         if process.poll() is not None or time.monotonic() > deadline:

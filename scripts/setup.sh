@@ -28,6 +28,7 @@ fi
 if [ "${1:-}" = bench ]; then
     need wrk wrk
     need nginx nginx-light
+    need haproxy haproxy
 fi
 if [ "${1:-}" = attacks ]; then
     need ip iproute2
