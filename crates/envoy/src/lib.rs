@@ -8,6 +8,7 @@
 
 mod any;
 mod canonical;
+pub mod credentials;
 mod encoded;
 mod kind;
 mod names;

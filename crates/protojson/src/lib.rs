@@ -55,6 +55,12 @@ pub enum ConvertError {
     },
 }
 
+/// The descriptors of every message that has a text form here: a serialised `FileDescriptorSet`.
+#[must_use]
+pub fn descriptors() -> &'static [u8] {
+    DESCRIPTORS
+}
+
 /// Turns a packed message into JSON, with nested `Any`s unpacked and an `@type` beside the fields.
 ///
 /// Field names are those of the .proto file (`connect_timeout`); unset fields are left out.
