@@ -25,7 +25,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use crate::{Leaf, LeafError, provider, verify::base64};
+use crate::{GenericSecret, Leaf, LeafError, provider, verify::base64};
 
 /// A certificate chain, leaf first, with the private key of the leaf.
 pub struct KeyPair {
@@ -61,6 +61,8 @@ pub enum Secret {
     Roots(Arc<Roots>),
     /// Lists of revoked certificates.
     Crls(Arc<Crls>),
+    /// Values for filters.
+    Generic(Arc<GenericSecret>),
 }
 
 /// Why text is no secret that can be used.
@@ -94,6 +96,9 @@ pub enum SecretError {
     /// The roots cannot verify clients.
     #[error("the roots cannot be used: {0}")]
     Verifier(String),
+    /// A generic secret cannot be used.
+    #[error("the generic secret cannot be used: {0}")]
+    Generic(&'static str),
     /// A list of revoked certificates cannot be used.
     #[error("the list of revoked certificates cannot be used: {0}")]
     Crl(String),
@@ -279,13 +284,15 @@ impl fmt::Debug for Crls {
 }
 
 impl Secret {
-    /// A digest of the certificates, in hexadecimal: equal secrets have equal ones.
+    /// A digest of the certificates, in hexadecimal: equal secrets have equal ones. Of a generic
+    /// secret it is the version's label: nothing is derived from its values.
     #[must_use]
     pub fn fingerprint(&self) -> &str {
         match self {
             Self::KeyPair(pair) => &pair.fingerprint,
             Self::Roots(roots) => &roots.fingerprint,
             Self::Crls(crls) => &crls.fingerprint,
+            Self::Generic(secret) => secret.version(),
         }
     }
 
@@ -307,6 +314,7 @@ impl Secret {
                 crl: inline(&crls.pem),
                 ..CertificateValidationContext::default()
             }),
+            Self::Generic(secret) => Type::GenericSecret(secret.to_envoy()),
         };
         EnvoySecret { name: name.to_owned(), r#type: Some(kind) }
     }
@@ -353,7 +361,9 @@ impl Secret {
                 Ok(Self::Roots(Arc::new(roots)))
             }
             Some(Type::SessionTicketKeys(_)) => Err(unsupported("session_ticket_keys")),
-            Some(Type::GenericSecret(_)) => Err(unsupported("generic_secret")),
+            Some(Type::GenericSecret(generic)) => {
+                Ok(Self::Generic(Arc::new(GenericSecret::from_envoy(&secret.name, generic)?)))
+            }
             None => Err(unsupported("a secret without content")),
         }
     }

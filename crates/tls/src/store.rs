@@ -23,7 +23,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::Secret as En
 use tokio::sync::watch;
 
 use self::files::{Files, Watched};
-use crate::{Clock, Crls, KeyPair, Roots, Secret, SecretError};
+use crate::{Clock, Crls, GenericSecret, KeyPair, Roots, Secret, SecretError};
 
 /// The workload's own certificate and key.
 pub const WORKLOAD_CERTIFICATE: &str = "default";
@@ -265,6 +265,16 @@ impl Slot {
     pub fn crls(&self) -> Option<Arc<Crls>> {
         match self.value.load().as_deref() {
             Some(Secret::Crls(crls)) => Some(crls.clone()),
+            _ => None,
+        }
+    }
+
+    /// The values for filters, when the name stands for some. Those that have expired are given too:
+    /// see [`GenericSecret::not_after`].
+    #[must_use]
+    pub fn generic(&self) -> Option<Arc<GenericSecret>> {
+        match self.value.load().as_deref() {
+            Some(Secret::Generic(secret)) => Some(secret.clone()),
             _ => None,
         }
     }

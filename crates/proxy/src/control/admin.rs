@@ -244,6 +244,12 @@ impl View {
                 json!({"name": &*name, "kind": "roots", "fingerprint": roots.fingerprint()})
             }
             Some(Secret::Crls(_)) => json!({"name": &*name, "kind": "revoked"}),
+            Some(Secret::Generic(generic)) => json!({
+                "name": &*name,
+                "kind": "generic",
+                "version": generic.version(),
+                "not_after": generic.not_after().map(rfc3339),
+            }),
             None => json!({"name": &*name, "kind": Value::Null}),
         });
         json!({"identity": identity, "secrets": secrets.collect::<Value>()})
