@@ -121,6 +121,11 @@ impl Bound {
                 raw.resize_with(workers, || None);
                 wanted.address.clone()
             }
+            // Its connections come from within.
+            Address::Internal(_) => {
+                raw.resize_with(workers, || None);
+                wanted.address.clone()
+            }
         };
         Ok(Self { wanted, address, sockets: raw.into_iter().map(Mutex::new).collect() })
     }

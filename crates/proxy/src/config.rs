@@ -415,7 +415,7 @@ impl OwnAddresses {
                     own.any.push(address.port());
                 }
                 Address::Socket(address) => own.exact.push(address),
-                Address::Pipe(_) => {}
+                Address::Pipe(_) | Address::Internal(_) => {}
             }
         }
         own

@@ -360,7 +360,7 @@ impl ConnectionFacts {
     pub(crate) fn connect_context<'a>(&self) -> ConnectContext<'a> {
         let socket = |address: &Address| match address {
             Address::Socket(address) => Some(*address),
-            Address::Pipe(_) => None,
+            Address::Pipe(_) | Address::Internal(_) => None,
         };
         ConnectContext {
             original_dst: self.original_dst,
@@ -400,8 +400,11 @@ pub struct ConnectionFacts {
     pub session: Option<TlsSession>,
     /// The URI names of the certificate that we showed.
     pub own_uris: Vec<String>,
-    /// Who the client's certificate says it is, verified; `None` without a certificate.
+    /// Who the client's certificate says it is, verified; `None` without a certificate. A client
+    /// that shows none inside of TLS which another listener has terminated is who it was there.
     pub peer: Option<PeerIdentity>,
+    /// Whether another listener of this proxy has handed the connection on.
+    pub is_inner: bool,
     /// When the connection was accepted.
     pub start: Instant,
     /// The same moment on the calendar.

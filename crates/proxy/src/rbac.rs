@@ -154,7 +154,7 @@ pub(crate) fn peer_facts<'f>(
 ) -> PeerFacts<'f> {
     let socket = |address: &Address| match address {
         Address::Socket(address) => Some(*address),
-        Address::Pipe(_) => None,
+        Address::Pipe(_) | Address::Internal(_) => None,
     };
     let peer = connection.peer.as_ref();
     let source = socket(&connection.remote).map(|address| address.ip());

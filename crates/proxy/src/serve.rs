@@ -34,16 +34,33 @@ pub(crate) struct Accepted {
     pub(crate) ends: Option<(SocketAddr, SocketAddr)>,
     /// The listener's name.
     pub(crate) listener: Arc<str>,
-    /// Whether it comes from a jail, where everything is redirected.
-    pub(crate) is_captured: bool,
+    /// How it came.
+    pub(crate) way: Way,
+}
+
+/// How a connection came to its listener.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// By the listener's own socket.
+    Direct,
+    /// From a jail, where everything is redirected.
+    Captured,
+    /// From another listener of this proxy, which knows who the client is.
+    Inner {
+        /// By its certificate.
+        peer: Option<PeerIdentity>,
+        /// The URI names of the certificate that the client was shown.
+        own_uris: Vec<String>,
+    },
 }
 
 /// Serves a connection until it ends, or until its time after a drain is up.
 pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let start = Instant::now();
     let start_time = worker.wall_now();
-    let listener = Arc::clone(&accepted.listener);
-    let (inspection, listener_name) = match inspect(&worker, accepted).await {
+    let Accepted { socket, ends, listener, way } = accepted;
+    let inspection = Inspection::new(socket, ends);
+    let (inspection, listener_name) = match inspect(&worker, inspection, &listener, &way).await {
         Ok(Some(done)) => done,
         // The listener went away meanwhile.
         Ok(None) => return,
@@ -62,7 +79,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let config = worker.config();
     let Some(listener) = config.runtime.listeners.get(&listener_name) else { return };
     let chosen = inspection.with_facts(|facts| listener.chain(facts).map(|(c, _)| Arc::clone(c)));
-    let facts = facts(&worker, listener, &inspection, (start, start_time));
+    let mut facts = facts(&worker, listener, &inspection, (start, start_time));
+    if let Way::Inner { peer, own_uris } = way {
+        (facts.is_inner, facts.peer, facts.own_uris) = (true, peer, own_uris);
+    }
     let Ok(chain) = chosen else {
         worker.stats().inc(Counter::NoFilterChain);
         tcp::log_unmatched(&worker, listener, &config.listener_logs(listener), &facts);
@@ -115,12 +135,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 /// Runs the filters of the accepting listener and of the one that it hands over to.
 async fn inspect(
     worker: &Worker,
-    accepted: Accepted,
+    mut inspection: Inspection,
+    accepting: &str,
+    way: &Way,
 ) -> Result<Option<(Inspection, Arc<str>)>, InspectError> {
     let config = worker.config();
-    let Some(listener) = config.runtime.listeners.get(&accepted.listener) else { return Ok(None) };
-    let mut inspection = Inspection::new(accepted.socket, accepted.ends);
-    if accepted.is_captured {
+    let Some(listener) = config.runtime.listeners.get(accepting) else { return Ok(None) };
+    if matches!(way, Way::Captured) {
         inspection.captured()?;
     }
     inspection.run(listener).await?;
@@ -157,6 +178,7 @@ fn facts(
         own_uris: Vec::new(),
         session: None,
         peer: None,
+        is_inner: false,
         start,
         start_time,
         metadata: Metadata::default(),
@@ -205,9 +227,10 @@ async fn terminate(
         sni: sni.or(facts.sni),
         is_tls: true,
         tls_terminated: true,
-        own_uris: if peer.is_some() { tls.own_uris() } else { Vec::new() },
+        own_uris: if peer.is_some() { tls.own_uris() } else { facts.own_uris },
         session: TlsSession::of(session),
-        peer,
+        // Who shows no certificate inside is who it was outside.
+        peer: peer.or(facts.peer),
         ..facts
     };
     let io = Io::Tls(Box::new(TlsStream::Server(stream)));

@@ -4,6 +4,7 @@
 //! Out:   bytes both ways; one access-log record per connection.
 //! Never: goes anywhere but to the chain's clusters: without an endpoint the connection is closed.
 
+mod inner;
 mod pump;
 
 use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
@@ -137,7 +138,7 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
         connected = connect(worker, &backend, proxy, &mut downstream, &mut outcome) => connected,
         () = gate.closed() => None,
     };
-    let Some(Upstream { io: mut upstream, local, pick, _held }) = connected else {
+    let Some((Upstream { io: mut upstream, local, pick, _held }, work)) = connected else {
         if outcome.is_blocked && downstream.facts.sni.is_none() && !downstream.facts.tls_terminated
         {
             outcome.asked = asked_name(&mut downstream, ASKED_NAME_WAIT_MAX).await;
@@ -153,7 +154,6 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
             None => std::future::pending().await,
         }
     };
-    let moving = pump(worker, (&mut downstream.io, ahead), &mut upstream, proxy.idle_timeout);
     let unwell = async {
         match host {
             Some(host) => host.failed.notified().await,
@@ -167,7 +167,15 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
             () = gate.closed() => End::Drained,
         }
     };
-    let moved = moving.until(stop).await;
+    let moving = async move {
+        let ends = (&mut downstream.io, ahead);
+        pump(worker, ends, &mut upstream, proxy.idle_timeout).until(stop).await
+        // Here `upstream` is closed: the work of an inner listener sees the end.
+    };
+    let moved = match work {
+        Some(work) => tokio::join!(moving, work).0,
+        None => moving.await,
+    };
     match moved.end {
         End::Finished | End::UpstreamError | End::DownstreamError | End::Drained => {}
         End::Idle => {
@@ -217,13 +225,25 @@ fn holds_inner_name(proxy: &TcpProxy, facts: &ConnectionFacts, backend: &Backend
 
 /// Connects, as often as the proxy may try.
 async fn connect(
-    worker: &Worker,
+    worker: &Rc<Worker>,
     backend: &Arc<Backend>,
     proxy: &TcpProxy,
     downstream: &mut Downstream,
     outcome: &mut Outcome,
-) -> Option<Upstream> {
+) -> Option<(Upstream, Option<inner::Work>)> {
     let facts = Arc::clone(&downstream.facts);
+    if let Some(listener) = inner::listener_of(backend) {
+        outcome.attempts = 1;
+        return match inner::enter(worker, backend, listener, &facts) {
+            Ok((upstream, work)) => Some((upstream, Some(work))),
+            Err(error) => {
+                debug!(cluster = %backend.name, %listener, remote = %facts.remote, %error, "no way in");
+                outcome.flags.set(Flag::UpstreamConnectionFailure);
+                outcome.termination = Some("inner_listener_unreachable".into());
+                None
+            }
+        };
+    }
     let mut context = context(proxy, &facts);
     let inner;
     if holds_inner_name(proxy, &facts, backend) {
@@ -234,7 +254,7 @@ async fn connect(
     loop {
         outcome.attempts += 1;
         let error = match worker.connect(backend, &context).await {
-            Ok(upstream) => return Some(upstream),
+            Ok(upstream) => return Some((upstream, None)),
             Err(error) => error,
         };
         debug!(cluster = %backend.name, remote = %facts.remote, sni = ?facts.sni, %error, "no connection to an endpoint");

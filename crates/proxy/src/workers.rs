@@ -22,7 +22,7 @@ use crate::{
     bound::Bound,
     config::Config,
     log_sink::LogSender,
-    serve::{Accepted, serve},
+    serve::{Accepted, Way, serve},
     sockets::Listening,
     stats::{Counter, Shard},
     worker::Worker,
@@ -313,7 +313,8 @@ impl Shared {
                         stats.inc(Counter::NoFilterChain);
                         continue;
                     };
-                    self.admit(Accepted { socket, ends, listener, is_captured });
+                    let way = if is_captured { Way::Captured } else { Way::Direct };
+                    self.admit(Accepted { socket, ends, listener, way });
                 }
                 // The client gave up while it waited: nobody's fault.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}

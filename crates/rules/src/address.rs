@@ -14,6 +14,8 @@ pub enum Address {
     Socket(SocketAddr),
     /// A Unix domain socket; a path that starts with `@` is in the abstract namespace.
     Pipe(Arc<Path>),
+    /// A listener of this proxy by its name; no socket leads there.
+    Internal(Arc<str>),
 }
 
 impl fmt::Display for Address {
@@ -21,6 +23,8 @@ impl fmt::Display for Address {
         match self {
             Self::Socket(address) => address.fmt(f),
             Self::Pipe(path) => path.display().fmt(f),
+            // As Envoy writes it.
+            Self::Internal(name) => write!(f, "envoy://{name}/"),
         }
     }
 }

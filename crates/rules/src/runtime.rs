@@ -134,7 +134,7 @@ impl Runtime {
             .values()
             .filter_map(|listener| match listener.address {
                 Address::Socket(address) => Some((address, Arc::clone(listener))),
-                Address::Pipe(_) => None,
+                Address::Pipe(_) | Address::Internal(_) => None,
             })
             .collect();
     }

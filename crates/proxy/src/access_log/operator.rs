@@ -351,6 +351,10 @@ fn of_address(address: &Address, part: Part) -> Value<'_> {
             Part::Whole | Part::Host => Value::Bytes(path.as_os_str().as_encoded_bytes()),
             Part::Port => Value::Absent,
         },
+        Address::Internal(name) => match part {
+            Part::Whole | Part::Host => Value::Bytes(name.as_bytes()),
+            Part::Port => Value::Absent,
+        },
     }
 }
 

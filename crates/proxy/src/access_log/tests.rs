@@ -26,6 +26,7 @@ fn facts() -> ConnectionFacts {
         is_tls: true,
         tls_terminated: true,
         own_uris: Vec::new(),
+        is_inner: false,
         session: Some(TlsSession { version: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256" }),
         peer: Some(PeerIdentity { uris: vec![PEER.to_owned()], ..PeerIdentity::default() }),
         start: Instant::now(),

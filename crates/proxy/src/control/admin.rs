@@ -70,6 +70,7 @@ pub(crate) fn bind(address: &Address, mode: u32) -> io::Result<Listening> {
             tokio::net::UnixListener::from_std(sockets::listen_unix(path, mode)?)
                 .map(Listening::Unix)
         }
+        Address::Internal(_) => Err(io::ErrorKind::AddrNotAvailable.into()),
     }
 }
 

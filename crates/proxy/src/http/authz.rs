@@ -10,8 +10,9 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use envoy_types::pb::{
     envoy::{
         config::core::v3::{
-            Address as PbAddress, Metadata as PbMetadata, Pipe, SocketAddress,
-            address::Address as Kind, socket_address::PortSpecifier,
+            Address as PbAddress, EnvoyInternalAddress, Metadata as PbMetadata, Pipe,
+            SocketAddress, address::Address as Kind,
+            envoy_internal_address::AddressNameSpecifier, socket_address::PortSpecifier,
         },
         service::auth::v3::{
             AttributeContext, CheckRequest, CheckResponse,
@@ -169,6 +170,12 @@ fn address(address: &Address) -> PbAddress {
         Address::Pipe(path) => {
             Kind::Pipe(Pipe { path: path.display().to_string(), ..Pipe::default() })
         }
+        Address::Internal(name) => Kind::EnvoyInternalAddress(EnvoyInternalAddress {
+            address_name_specifier: Some(AddressNameSpecifier::ServerListenerName(
+                name.to_string(),
+            )),
+            ..EnvoyInternalAddress::default()
+        }),
     };
     PbAddress { address: Some(kind) }
 }

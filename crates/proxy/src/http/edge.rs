@@ -121,7 +121,7 @@ fn clean(head: &mut RequestHead) {
 fn address(of: &Address) -> Option<SocketAddr> {
     match of {
         Address::Socket(address) => Some(*address),
-        Address::Pipe(_) => None,
+        Address::Pipe(_) | Address::Internal(_) => None,
     }
 }
 

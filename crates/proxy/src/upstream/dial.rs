@@ -25,6 +25,10 @@ pub(super) async fn dial(
         (Address::Socket(_), Some(proxy)) => connect_tcp(backend, proxy.address, &failed).await?,
         (Address::Socket(address), None) => connect_tcp(backend, *address, &failed).await?,
         (Address::Pipe(path), _) => (Socket::dial_unix(path).await.map_err(failed)?, None),
+        (Address::Internal(_), _) => {
+            let what = "only chains that forward bytes lead to a listener of this proxy";
+            return Err(failed(io::Error::new(io::ErrorKind::Unsupported, what)));
+        }
     };
     if let (Address::Socket(address), Some(_)) = (&pick.address, hop.http_proxy) {
         let target = address.to_string();

@@ -76,7 +76,7 @@ impl Proxy {
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         match &self.listeners[listener] {
             Address::Socket(address) => *address,
-            Address::Pipe(path) => panic!("{listener} is at {}", path.display()),
+            other => panic!("{listener} is at {other}"),
         }
     }
 

@@ -7,6 +7,7 @@ mod dns;
 mod drain;
 mod harness;
 mod hellos;
+mod inner;
 mod pki;
 mod tcp;
 mod tls;

@@ -26,7 +26,7 @@ pub(crate) async fn dial(
     dial_over(TcpStream::connect(at).await?, name, pki).await
 }
 
-async fn dial_over<S>(stream: S, name: &str, pki: &Pki) -> std::io::Result<TlsStream<S>>
+pub(crate) async fn dial_over<S>(stream: S, name: &str, pki: &Pki) -> std::io::Result<TlsStream<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -51,11 +51,11 @@ pub(crate) async fn greeting(mut stream: TlsStream<TcpStream>, length: usize) ->
     String::from_utf8(text).unwrap()
 }
 
-fn sds(name: &str) -> Value {
+pub(crate) fn sds(name: &str) -> Value {
     json!({"name": name, "sds_config": {"ads": {}, "resource_api_version": "V3"}})
 }
 
-fn server_tls(certificate: &str) -> Value {
+pub(crate) fn server_tls(certificate: &str) -> Value {
     json!({
         "name": "envoy.transport_sockets.tls",
         "typed_config": {

@@ -341,7 +341,7 @@ pub(super) fn probe_address(
     let address = address.as_ref().and_then(|address| {
         match messages::address(&at.field("address"), Some(address))? {
             crate::Address::Socket(address) => Some(address),
-            crate::Address::Pipe(_) => {
+            crate::Address::Pipe(_) | crate::Address::Internal(_) => {
                 refuse(&at.field("address"), "pipe", &true);
                 None
             }

@@ -226,7 +226,7 @@ fn addresses(at: &At<'_>, list: &[Address]) -> Arc<[SocketAddr]> {
         let at = at.nth(index);
         match messages::address(&at, Some(address))? {
             crate::Address::Socket(address) => Some(address),
-            crate::Address::Pipe(_) => {
+            crate::Address::Pipe(_) | crate::Address::Internal(_) => {
                 at.fault("is not an IP address");
                 None
             }

@@ -80,7 +80,7 @@ pub(super) fn transport(at: &At<'_>, socket: Option<&TransportSocket>) -> Option
                     found.hop.http_proxy = Some(HttpProxyHop { address });
                     Some(found)
                 }
-                crate::Address::Pipe(_) => {
+                crate::Address::Pipe(_) | crate::Address::Internal(_) => {
                     place.field("pipe").unsupported();
                     None
                 }

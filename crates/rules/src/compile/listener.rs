@@ -10,7 +10,7 @@ use envoy_types::pb::{
             Filter, FilterChain as PbChain, FilterChainMatch, Listener as PbListener,
             ListenerFilter as PbListenerFilter, ListenerFilterChainMatchPredicate,
             filter::ConfigType as FilterConfig, filter_chain_match::ConnectionSourceType,
-            listener::DrainType, listener_filter::ConfigType as ListenerFilterConfig,
+            listener::{DrainType, ListenerSpecifier}, listener_filter::ConfigType as ListenerFilterConfig,
             listener_filter_chain_match_predicate::Rule,
         },
         extensions::filters::listener::{
@@ -28,7 +28,7 @@ use super::{
     tls,
 };
 use crate::{
-    Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, NetworkGuard,
+    Address, Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, NetworkGuard,
     PortPredicate, TcpProxy,
     listener::{ChainMatch, ChainTable, Overlap, SourceType},
 };
@@ -46,7 +46,7 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
             per_connection_buffer_limit_bytes, deprecated_v1, drain_type, listener_filters,
             listener_filters_timeout, continue_on_listener_filters_timeout, transparent, freebind,
             traffic_direction, enable_reuse_port, access_log, tcp_backlog_size, bind_to_port,
-            tcp_keepalive,
+            tcp_keepalive, listener_specifier,
         }
         // Statistics, process-wide limits that we do not have, and how connections are spread
         // over workers, which we do in our own way.
@@ -59,7 +59,6 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
             additional_addresses, fcds_config, filter_chain_matcher,
             per_connection_buffer_high_watermark_timeout, socket_options,
             tcp_fast_open_queue_length, udp_listener_config, api_listener, enable_mptcp,
-            listener_specifier,
         }
     });
     if name.is_empty() {
@@ -68,6 +67,23 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
     if messages::flag(transparent.as_ref(), false) {
         at.field("transparent").unsupported();
     }
+    let is_internal = match listener_specifier {
+        None => false,
+        Some(ListenerSpecifier::InternalListener(_)) => true,
+    };
+    let address = if is_internal {
+        refuse(at, "address", address);
+        refuse(at, "bind_to_port", bind_to_port);
+        Some(Address::Internal(name.as_str().into()))
+    } else {
+        match messages::address(&at.field("address"), address.as_ref()) {
+            Some(Address::Internal(_)) => {
+                at.field("address").field("envoy_internal_address").unsupported();
+                None
+            }
+            address => address,
+        }
+    };
     let old_bind = deprecated_v1.as_ref().and_then(|old| old.bind_to_port.as_ref());
     let (chains, table) = chains(at, filter_chains);
     let default_chain = default_filter_chain.as_ref().and_then(|default| {
@@ -80,8 +96,8 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
     }
     Some(Listener {
         name: name.as_str().into(),
-        address: messages::address(&at.field("address"), address.as_ref())?,
-        bind_to_port: messages::flag(bind_to_port.as_ref().or(old_bind), true),
+        address: address?,
+        bind_to_port: !is_internal && messages::flag(bind_to_port.as_ref().or(old_bind), true),
         use_original_dst: messages::flag(use_original_dst.as_ref(), false),
         filters: listener_filters_of(&at.field("listener_filters"), listener_filters),
         filters_timeout: messages::limit(

@@ -7,7 +7,7 @@ use envoy_types::pb::{
         config::core::v3::{
             self as core, DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent,
             SocketAddress, data_source::Specifier, header_value_option::HeaderAppendAction,
-            socket_address::PortSpecifier,
+            envoy_internal_address::AddressNameSpecifier, socket_address::PortSpecifier,
         },
         r#type::matcher::v3::{
             RegexMatchAndSubstitute, RegexMatcher, StringMatcher as PbMatcher,
@@ -111,8 +111,22 @@ pub(super) fn endpoint_address(
             }
             Some(EndpointAddress::Fixed(Address::Pipe(Arc::from(Path::new(&pipe.path)))))
         }
-        core::address::Address::EnvoyInternalAddress(_) => {
-            at.field("envoy_internal_address").unsupported();
+        core::address::Address::EnvoyInternalAddress(internal) => {
+            internal_address(&at.field("envoy_internal_address"), internal)
+                .map(EndpointAddress::Fixed)
+        }
+    }
+}
+
+/// Another listener of this proxy. `endpoint_id` only tells endpoints apart.
+fn internal_address(at: &At<'_>, value: &core::EnvoyInternalAddress) -> Option<Address> {
+    let core::EnvoyInternalAddress { address_name_specifier, endpoint_id: _ } = value;
+    match address_name_specifier {
+        Some(AddressNameSpecifier::ServerListenerName(name)) if !name.is_empty() => {
+            Some(Address::Internal(name.as_str().into()))
+        }
+        _ => {
+            at.field("server_listener_name").fault("is missing");
             None
         }
     }
