@@ -11,8 +11,8 @@ use envoy_types::pb::{
     envoy::{
         config::core::v3::{
             Address as PbAddress, EnvoyInternalAddress, Metadata as PbMetadata, Pipe,
-            SocketAddress, address::Address as Kind,
-            envoy_internal_address::AddressNameSpecifier, socket_address::PortSpecifier,
+            SocketAddress, address::Address as Kind, envoy_internal_address::AddressNameSpecifier,
+            socket_address::PortSpecifier,
         },
         service::auth::v3::{
             AttributeContext, CheckRequest, CheckResponse,

@@ -39,8 +39,7 @@ fn mesh_tls(pki: &Pki) -> Value {
     let mut tls = server_tls(&pki.secret(GATEWAY));
     let config = &mut tls["typed_config"];
     config["require_client_certificate"] = json!(true);
-    config["common_tls_context"]["validation_context_sds_secret_config"] =
-        sds(&pki.roots_secret());
+    config["common_tls_context"]["validation_context_sds_secret_config"] = sds(&pki.roots_secret());
     tls
 }
 
@@ -94,7 +93,9 @@ async fn enter(proxy: &Proxy, pki: &Pki, identity: &str) -> TlsStream<TcpStream>
         .unwrap();
     let name = ServerName::try_from(API).unwrap();
     let stream = proxy.connect("in").await;
-    soon("mesh handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await.unwrap()
+    soon("mesh handshake", TlsConnector::from(Arc::new(config)).connect(name, stream))
+        .await
+        .unwrap()
 }
 
 /// The gateway's own certificate has an identity and no DNS name; who it is matters to other tests.
@@ -145,7 +146,10 @@ async fn a_client_inside_of_the_meshs_tls_is_who_it_was_outside() {
     let mut outer = tcp_chain("inner", &log_in(&dir));
     outer["transport_socket"] = mesh_tls(&pki);
     let proxy = Proxy::with(
-        json!([listener("in", json!({"filter_chains": [outer]})), internal("inner", who_chain(&pki))]),
+        json!([
+            listener("in", json!({"filter_chains": [outer]})),
+            internal("inner", who_chain(&pki))
+        ]),
         json!([into("inner")]),
     )
     .await;
@@ -168,7 +172,10 @@ async fn a_client_without_a_certificate_does_not_come_inside() {
     let mut outer = tcp_chain("inner", &log_in(&dir));
     outer["transport_socket"] = mesh_tls(&pki);
     let proxy = Proxy::with(
-        json!([listener("in", json!({"filter_chains": [outer]})), internal("inner", who_chain(&pki))]),
+        json!([
+            listener("in", json!({"filter_chains": [outer]})),
+            internal("inner", who_chain(&pki))
+        ]),
         json!([into("inner")]),
     )
     .await;

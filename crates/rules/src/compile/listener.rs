@@ -9,8 +9,10 @@ use envoy_types::pb::{
         config::listener::v3::{
             Filter, FilterChain as PbChain, FilterChainMatch, Listener as PbListener,
             ListenerFilter as PbListenerFilter, ListenerFilterChainMatchPredicate,
-            filter::ConfigType as FilterConfig, filter_chain_match::ConnectionSourceType,
-            listener::{DrainType, ListenerSpecifier}, listener_filter::ConfigType as ListenerFilterConfig,
+            filter::ConfigType as FilterConfig,
+            filter_chain_match::ConnectionSourceType,
+            listener::{DrainType, ListenerSpecifier},
+            listener_filter::ConfigType as ListenerFilterConfig,
             listener_filter_chain_match_predicate::Rule,
         },
         extensions::filters::listener::{
@@ -28,8 +30,8 @@ use super::{
     tls,
 };
 use crate::{
-    Address, Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network, NetworkGuard,
-    PortPredicate, TcpProxy,
+    Address, Direction, FilterChain, Listener, ListenerFilter, ListenerFilterKind, Network,
+    NetworkGuard, PortPredicate, TcpProxy,
     listener::{ChainMatch, ChainTable, Overlap, SourceType},
 };
 

@@ -6,8 +6,8 @@ use envoy_types::pb::{
     envoy::{
         config::core::v3::{
             self as core, DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent,
-            SocketAddress, data_source::Specifier, header_value_option::HeaderAppendAction,
-            envoy_internal_address::AddressNameSpecifier, socket_address::PortSpecifier,
+            SocketAddress, data_source::Specifier, envoy_internal_address::AddressNameSpecifier,
+            header_value_option::HeaderAppendAction, socket_address::PortSpecifier,
         },
         r#type::matcher::v3::{
             RegexMatchAndSubstitute, RegexMatcher, StringMatcher as PbMatcher,
