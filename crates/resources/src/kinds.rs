@@ -2,6 +2,9 @@
 
 pub(crate) mod authorization;
 pub(crate) mod core;
+pub(crate) mod credential;
+pub(crate) mod credential_grant;
+pub(crate) mod credential_source;
 pub(crate) mod destination_rule;
 pub(crate) mod envoy_filter;
 pub(crate) mod gateway;

@@ -25,6 +25,17 @@ pub use kinds::core::{
     ConfigMap, Namespace, Secret, SecretValue, Service, ServicePort, ServiceType, TargetPort,
     TrafficDistribution, WorkloadAddress,
 };
+pub use kinds::credential::{
+    AwsSigV4Injection, BasicInjection, BodyDigest, ClientAuthentication,
+    ClientCertificateInjection, Credential, CredentialGuard, HashAlgorithm, HeaderInjection,
+    HmacInjection, HmacOutput, Injection, JwtAlgorithm, JwtSignInjection, KeyEncoding, KeyId,
+    MessageSignatureInjection, NamedInjection, Oauth2Grant, Oauth2Injection, Rotation, SecretKey,
+    SignatureAlgorithm, TextEncoding,
+};
+pub use kinds::credential_grant::CredentialGrant;
+pub use kinds::credential_source::{
+    ExecSource, FileSource, SecretRefSource, SecretSource, VaultAuth, VaultEngine, VaultSource,
+};
 pub use kinds::destination_rule::{
     ConnectionPool, ConsistentHash, CookieHash, DestinationRule, H2UpgradePolicy, HashKey,
     HttpPool, Keepalive, LoadBalancer, LocalityDistribution, LocalityFailover, LocalitySetting,

@@ -8,6 +8,8 @@
 
 mod authorization;
 mod core;
+mod credential;
+mod credential_grant;
 mod describe;
 mod destination_rule;
 mod dispatch;

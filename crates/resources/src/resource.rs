@@ -8,6 +8,8 @@ use sluis_nouns::{Labels, ObjectName, SourceRef};
 use crate::fault::Fault;
 use crate::kinds::authorization::AuthorizationPolicy;
 use crate::kinds::core::{ConfigMap, Namespace, Secret, Service};
+use crate::kinds::credential::Credential;
+use crate::kinds::credential_grant::CredentialGrant;
 use crate::kinds::destination_rule::DestinationRule;
 use crate::kinds::envoy_filter::EnvoyFilter;
 use crate::kinds::gateway::Gateway;
@@ -116,6 +118,10 @@ pub enum Spec {
     Telemetry(Telemetry),
     /// `extensions.istio.io` WasmPlugin.
     WasmPlugin(WasmPlugin),
+    /// `egress.sluis.dev` Credential.
+    Credential(Box<Credential>),
+    /// `egress.sluis.dev` CredentialGrant.
+    CredentialGrant(CredentialGrant),
     /// BackendTLSPolicy of the Gateway API.
     BackendTlsPolicy(BackendTlsPolicy),
     /// GRPCRoute of the Gateway API.
@@ -157,6 +163,10 @@ pub enum Kind {
     AuthorizationPolicy,
     /// Kubernetes ConfigMap.
     ConfigMap,
+    /// Credential.
+    Credential,
+    /// CredentialGrant.
+    CredentialGrant,
     /// DestinationRule.
     DestinationRule,
     /// Kubernetes EndpointSlice.
@@ -217,9 +227,11 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in alphabetical order, those of the Gateway API last.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::AuthorizationPolicy,
         Self::ConfigMap,
+        Self::Credential,
+        Self::CredentialGrant,
         Self::DestinationRule,
         Self::EndpointSlice,
         Self::EnvoyFilter,
@@ -255,6 +267,8 @@ impl Kind {
         match self {
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::ConfigMap => "ConfigMap",
+            Self::Credential => "Credential",
+            Self::CredentialGrant => "CredentialGrant",
             Self::DestinationRule => "DestinationRule",
             Self::EndpointSlice => "EndpointSlice",
             Self::EnvoyFilter => "EnvoyFilter",

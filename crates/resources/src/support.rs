@@ -142,6 +142,24 @@ const NOTES: &[(&str, &str)] = &[
         "Sidecar spec.egress",
         "what it does not import is not configured; without any everything is imported",
     ),
+    ("Credential spec.source", "by default the Secret of the Credential's own name"),
+    ("Credential spec.source.secretRef.namespace", "only its own"),
+    ("Credential spec.source.exec.command", "no shell; its standard output is a JSON object"),
+    (
+        "Credential spec.inject.hmac.stringToSign",
+        "text and `{variable:encoding}`: `method`, `host`, `authority`, `path`, `query`, \
+         `path_and_query`, `scheme`, `date`, `body_digest`, `header.NAME`; in `output` also \
+         `secret.ENTRY` and `signature`; `hex`, `base64`, `base64url`, `lower`, `upper`",
+    ),
+    ("Credential spec.guard.hosts", "never `*` or everything below a top-level domain"),
+    ("Credential spec.guard.onFailure", "`allowWithout` is warned of"),
+    (
+        "Credential spec.allowGrantsFrom",
+        "other namespaces whose grants may name it; those of its own always may",
+    ),
+    ("CredentialGrant spec.credential", "NAME, or NAMESPACE/NAME where that one allows it"),
+    ("CredentialGrant spec.from", "`source` of an AuthorizationPolicy; without it everybody"),
+    ("CredentialGrant spec.to", "`operation` of an AuthorizationPolicy, of the request as sent"),
     ("Service spec.sessionAffinity", "where it is not `None`"),
     ("Service spec.externalTrafficPolicy", "where it is not `Cluster`"),
     ("Service spec.loadBalancerSourceRanges", "a restriction that nobody would enforce"),

@@ -118,6 +118,11 @@ impl<'n> Value<'n> {
         self.doc.note(Fault::warning(self.at(), message).field(&self.path));
     }
 
+    /// Returns whether readers tell what they know, and there is no text.
+    pub(crate) fn is_described(&self) -> bool {
+        self.doc.schema.is_some()
+    }
+
     /// Returns whether the value is null, which counts as not written.
     pub(crate) fn is_null(&self) -> bool {
         matches!(&self.node.kind, NodeKind::Plain(text) if resolve(text) == Plain::Null)

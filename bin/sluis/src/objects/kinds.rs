@@ -25,10 +25,11 @@ const fn row(
 
 const NETWORKING: &str = "networking.istio.io/v1";
 const SECURITY: &str = "security.istio.io/v1";
+const EGRESS: &str = "egress.sluis.dev/v1alpha1";
 const GATEWAY_API: &str = "gateway.networking.k8s.io/v1";
 
 /// All kinds, in the order in which `get all` shows them.
-const ROWS: [KindNames; 30] = [
+const ROWS: [KindNames; 32] = [
     row(Kind::Gateway, NETWORKING, "gateways", "gw"),
     row(Kind::VirtualService, NETWORKING, "virtualservices", "vs"),
     row(Kind::DestinationRule, NETWORKING, "destinationrules", "dr"),
@@ -43,6 +44,8 @@ const ROWS: [KindNames; 30] = [
     row(Kind::AuthorizationPolicy, SECURITY, "authorizationpolicies", "ap"),
     row(Kind::Telemetry, "telemetry.istio.io/v1", "telemetries", "telemetry"),
     row(Kind::WasmPlugin, "extensions.istio.io/v1alpha1", "wasmplugins", ""),
+    row(Kind::Credential, EGRESS, "credentials", "cred"),
+    row(Kind::CredentialGrant, EGRESS, "credentialgrants", "credgrant"),
     row(Kind::GatewayClass, GATEWAY_API, "gatewayclasses", "gc"),
     row(Kind::KubernetesGateway, GATEWAY_API, "gateways", "gtw"),
     row(Kind::HttpRoute, GATEWAY_API, "httproutes", ""),

@@ -29,6 +29,7 @@ const NETWORKING: &str = "networking.istio.io";
 const SECURITY: &str = "security.istio.io";
 const DISCOVERY: &str = "discovery.k8s.io";
 const CORE: &str = "";
+const EGRESS: &str = "egress.sluis.dev";
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 
 const V1: &[&str] = &["v1", "v1beta1", "v1alpha3"];
@@ -128,6 +129,10 @@ pub(super) const READERS: &[KindReader] = &[
     whole!(SECURITY, V1_OR_BETA, AuthorizationPolicy, super::authorization::authorization_policy),
     spec_or_nothing!("telemetry.istio.io", V1_OR_ALPHA, Telemetry),
     spec!("extensions.istio.io", ONLY_ALPHA1, WasmPlugin),
+    whole!(EGRESS, ONLY_ALPHA1, Credential, |fields, meta| {
+        super::credential::credential(fields, meta).map(Box::new)
+    }),
+    spec!(EGRESS, ONLY_ALPHA1, CredentialGrant),
     spec!(CORE, ONLY_V1, Service),
     whole!(CORE, ONLY_V1, Namespace, namespace),
     whole!(CORE, ONLY_V1, Node, |fields, _| super::workload::node(fields)),

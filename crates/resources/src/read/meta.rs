@@ -53,6 +53,8 @@ pub(super) fn known_annotations(kind: Kind) -> &'static [&'static str] {
         Kind::AuthorizationPolicy => &[DRY_RUN],
         Kind::EnvoyFilter => &["sluis.dev/lua-globals"],
         Kind::DestinationRule => &["sluis.dev/verify-name"],
+        // When a secret ends (RFC 3339), and a label for its version.
+        Kind::Secret => &["sluis.dev/not-after", "sluis.dev/version"],
         Kind::Service => &["networking.istio.io/exportTo"],
         _ => &[],
     }

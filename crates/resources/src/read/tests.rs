@@ -1,5 +1,6 @@
 //! What is read, what is refused, and what the faults say.
 
+mod credentials;
 mod istio_rules;
 mod kinds;
 mod policies;
