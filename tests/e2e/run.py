@@ -25,6 +25,7 @@ import hosts
 import inbound
 import judges
 import kills
+import pods
 import renewals
 from mesh import Failed
 from stage.scene import SceneError
@@ -33,7 +34,7 @@ from stage.scene import SceneError
 LINES = [
     [*demos.ALL, *edits.ALL, *kills.ALL, *commands.ALL],
     [*renewals.ALL, *examples.ALL, *inbound.ALL, *judges.ALL],
-    [*hosts.ALL, *attacks.ALL] if os.geteuid() == 0 else [],
+    [*hosts.ALL, *pods.ALL, *attacks.ALL] if os.geteuid() == 0 else [],
 ]
 
 

@@ -4,12 +4,16 @@
 //! Out:   a standard Envoy `Bootstrap`, as JSON (for Envoy) or binary protobuf (for `sluis-proxy`).
 //! Never: holds a secret: it names the file of the join token, not the token.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use anyhow::Result;
 use envoy_types::pb::envoy::config::bootstrap::v3::Bootstrap;
 use prost::Message;
 use serde_json::{Map, Value, json};
+use sluis_capture::netns;
 use sluis_nouns::WorkloadId;
 
 use crate::{state::WorkloadDir, workload::Workload};
@@ -121,11 +125,13 @@ fn metadata(
     if let Some(workers) = workload.workers {
         set("SLUIS_WORKERS", workers.to_string());
     }
-    if workload.netns.is_some() {
+    if let Some(netns) = &workload.netns {
         // A packet filter brings connections and names to the proxy's own ports.
         if !workload.is_gateway {
             set("DNS_CAPTURE", "true".to_owned());
-            set("INTERCEPTION_MODE", "REDIRECT".to_owned());
+            let mode = if workload.is_transparent { "TPROXY" } else { "REDIRECT" };
+            set("INTERCEPTION_MODE", mode.to_owned());
+            set("INSTANCE_IPS", instance_ips(workload.address, netns));
         }
     } else if !workload.is_gateway {
         set("SLUIS_CAPTURE_PIPE", files.capture_socket().display().to_string());
@@ -134,6 +140,14 @@ fn metadata(
         }
     }
     Value::Object(fields)
+}
+
+/// All addresses of the workload, its own first, as Istio's agent tells them. A namespace that is not
+/// there yet has no others: the proxy cannot start either.
+fn instance_ips(own: IpAddr, netns: &Path) -> String {
+    let found = netns::addresses(netns).unwrap_or_default();
+    let all = [own].into_iter().chain(found.into_iter().filter(|ip| *ip != own));
+    all.map(|ip| ip.to_string()).collect::<Vec<_>>().join(",")
 }
 
 /// The control plane, spoken to under mutual TLS with the workload's own certificate.

@@ -13,7 +13,7 @@
 //! | `sluis.dev/netns` | the network namespace, by path, in which the proxy runs: capture is a packet filter's |
 //! | `sluis.dev/workload-api` | a folder, for this workload alone: SPIFFE's Workload API on `workload.sock` in it |
 //! | `sluis.dev/hide` | paths, separated by commas, that `sluis exec` covers in the jail |
-//! | `proxy.istio.io/config` | Istio's own: `proxyMetadata` (environment), `concurrency` (workers); goes over `ProxyConfig` objects |
+//! | `proxy.istio.io/config` | Istio's own: `proxyMetadata` (environment), `concurrency` (workers), `interceptionMode`; goes over `ProxyConfig` objects |
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,7 @@ use serde::Deserialize;
 use sluis_control::{NETNS_ANNOTATION, PROXY_ANNOTATION, proxy_view, wants_proxy};
 use sluis_model::{Snapshot, Workload as MeshWorkload};
 use sluis_nouns::{ObjectName, TrustDomain};
-use sluis_resources::Fault;
+use sluis_resources::{Fault, InterceptionMode};
 use sluis_translate::{ProxyView, Role};
 
 /// One workload whose proxy, or agent, this machine runs.
@@ -51,6 +51,8 @@ pub(crate) struct Workload {
     pub lua_path: Option<PathBuf>,
     /// The network namespace that the proxy enters as it starts.
     pub netns: Option<PathBuf>,
+    /// Whether a packet filter brings what it receives with the client's address kept (TPROXY).
+    pub is_transparent: bool,
     /// The folder of the socket on which the application gets the workload's own certificate.
     pub workload_api: Option<PathBuf>,
     /// What a jail of this workload must not see.
@@ -63,6 +65,16 @@ pub(crate) struct Workload {
 struct ProxyConfig {
     proxy_metadata: BTreeMap<String, String>,
     concurrency: Option<u32>,
+    interception_mode: Option<Interception>,
+}
+
+/// Istio's `ProxyConfig.interceptionMode`.
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "UPPERCASE")]
+enum Interception {
+    Redirect,
+    Tproxy,
+    None,
 }
 
 /// Reads the workload off its entry; `None` when the entry asks for no proxy, or for one that it
@@ -104,6 +116,10 @@ pub(crate) fn read(
         }
         None => ProxyConfig::default(),
     };
+    let of_mesh = snapshot.mesh().default_config.interception_mode == InterceptionMode::Tproxy;
+    let written = config.interception_mode.map(|mode| mode == Interception::Tproxy);
+    // The entry's own annotation is in the view.
+    let is_transparent = view.node.is_transparent.or(written).unwrap_or(of_mesh);
     let (environment, workers) = settings(snapshot, &view, config);
     Ok(Some(Workload {
         name: meta.name.clone(),
@@ -115,6 +131,7 @@ pub(crate) fn read(
         inherited: list(annotation("sluis.dev/env")),
         workers,
         lua_path: annotation("sluis.dev/lua-path").map(|path| base.join(path)),
+        is_transparent,
         netns: annotation(NETNS_ANNOTATION).map(|path| base.join(path)),
         workload_api: annotation("sluis.dev/workload-api").map(|path| base.join(path)),
         hidden: list(annotation("sluis.dev/hide")).iter().map(|path| base.join(path)).collect(),

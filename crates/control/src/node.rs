@@ -91,6 +91,11 @@ impl ProxyNode {
                 network: text("NETWORK").unwrap_or_default(),
                 locality: locality(node),
                 node_name: text("NODE_NAME").unwrap_or_default(),
+                is_transparent: match text("INTERCEPTION_MODE").as_deref() {
+                    Some("TPROXY") => Some(true),
+                    Some("REDIRECT") => Some(false),
+                    _ => None,
+                },
                 instance_ips: instance_ips
                     .split(',')
                     .filter_map(|ip| ip.trim().parse().ok())

@@ -131,6 +131,12 @@ pub fn proxy_view(
         Role::Gateway => Capture::None,
         Role::Sidecar => capture(workload, node)?,
     };
+    let mut facts = node.map(|node| node.facts.clone()).unwrap_or_default();
+    match workload.meta().annotations.get(INTERCEPTION_ANNOTATION).map(String::as_str) {
+        Some("TPROXY") => facts.is_transparent = Some(true),
+        Some("REDIRECT") => facts.is_transparent = Some(false),
+        _ => {}
+    }
     Ok(ProxyView {
         name: workload.meta().name.clone(),
         id: workload_id(workload, domain)?,
@@ -139,7 +145,7 @@ pub fn proxy_view(
         role,
         capture,
         dns: role == Role::Sidecar,
-        node: node.map(|node| node.facts.clone()).unwrap_or_default(),
+        node: facts,
     })
 }
 

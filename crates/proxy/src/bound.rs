@@ -26,14 +26,16 @@ pub(crate) struct Bound {
     wanted: Wanted,
     /// Where it listens: with the port that the kernel chose when 0 was asked for.
     pub(crate) address: Address,
-    /// One for each worker; a worker takes its own out.
-    sockets: Vec<Mutex<Option<Raw>>>,
+    /// Those of each worker; a worker takes its own out.
+    sockets: Vec<Mutex<Vec<Raw>>>,
 }
 
 /// What the sockets depend on: a listener that changes otherwise keeps them.
 #[derive(Clone, Debug, PartialEq)]
 struct Wanted {
     address: Address,
+    additional: Vec<Address>,
+    transparent: bool,
     reuse_port: bool,
     freebind: bool,
     backlog: Option<u32>,
@@ -91,6 +93,8 @@ impl Wanted {
     fn of(listener: &Listener) -> Self {
         Self {
             address: listener.address.clone(),
+            additional: listener.additional.clone(),
+            transparent: listener.transparent,
             reuse_port: listener.reuse_port,
             freebind: listener.freebind,
             backlog: listener.backlog,
@@ -100,62 +104,76 @@ impl Wanted {
 
 impl Bound {
     fn open(wanted: Wanted, workers: usize) -> io::Result<Self> {
-        let mut raw = Vec::with_capacity(workers);
-        let address = match &wanted.address {
+        let mut raw: Vec<Vec<Raw>> = Vec::new();
+        raw.resize_with(workers, Vec::new);
+        let address = Self::open_one(&wanted, &wanted.address, &mut raw)?;
+        for one in &wanted.additional {
+            // As Envoy: where the kernel chose the port, each address has its own.
+            Self::open_one(&wanted, one, &mut raw)?;
+        }
+        Ok(Self { wanted, address, sockets: raw.into_iter().map(Mutex::new).collect() })
+    }
+
+    /// Opens the sockets of one address, and says where they are.
+    fn open_one(wanted: &Wanted, at: &Address, raw: &mut [Vec<Raw>]) -> io::Result<Address> {
+        match at {
             Address::Socket(address) => {
-                let first = Self::open_tcp(&wanted, *address)?;
+                let first = Self::open_tcp(wanted, *address)?;
                 let local = first.local_addr()?;
-                for _ in 1..workers {
+                let (last, others) = raw.split_last_mut().ok_or(io::ErrorKind::InvalidInput)?;
+                for own in others {
                     let next = if wanted.reuse_port {
-                        Self::open_tcp(&wanted, local)?
+                        Self::open_tcp(wanted, local)?
                     } else {
                         first.try_clone()?
                     };
-                    raw.push(Some(Raw::Tcp(next)));
+                    own.push(Raw::Tcp(next));
                 }
-                raw.push(Some(Raw::Tcp(first)));
-                Address::Socket(local)
+                last.push(Raw::Tcp(first));
+                Ok(Address::Socket(local))
             }
             Address::Pipe(path) => {
-                raw.push(Some(Raw::Unix(sockets::listen_unix(path, PIPE_MODE)?)));
-                raw.resize_with(workers, || None);
-                wanted.address.clone()
+                let socket = sockets::listen_unix(path, PIPE_MODE)?;
+                raw.first_mut().ok_or(io::ErrorKind::InvalidInput)?.push(Raw::Unix(socket));
+                Ok(at.clone())
             }
             // Its connections come from within.
-            Address::Internal(_) => {
-                raw.resize_with(workers, || None);
-                wanted.address.clone()
-            }
-        };
-        Ok(Self { wanted, address, sockets: raw.into_iter().map(Mutex::new).collect() })
+            Address::Internal(_) => Ok(at.clone()),
+        }
     }
 
     fn open_tcp(wanted: &Wanted, address: SocketAddr) -> io::Result<StdTcpListener> {
         let options = ListenOptions {
             reuse_port: wanted.reuse_port,
             freebind: wanted.freebind,
+            transparent: wanted.transparent,
+            // Another of its addresses may be IPv4's of the same port.
+            only_v6: !wanted.additional.is_empty(),
             backlog: wanted.backlog.map(|length| i32::try_from(length).unwrap_or(i32::MAX)),
         };
         sockets::listen_tcp(address, options)
     }
 
-    /// The socket of one worker; `None` when it has been taken or another worker has the only one.
-    pub(crate) fn take(&self, worker: usize) -> Option<io::Result<Listening>> {
+    /// The sockets of one worker; none when they have been taken or another worker has the only one.
+    pub(crate) fn take(&self, worker: usize) -> Vec<io::Result<Listening>> {
         let mut slot = self.sockets[worker].lock().unwrap_or_else(PoisonError::into_inner);
-        Some(match slot.take()? {
+        let made = slot.drain(..).map(|raw| match raw {
             Raw::Tcp(listener) => TcpListener::from_std(listener).map(Listening::Tcp),
             Raw::Unix(listener) => UnixListener::from_std(listener).map(Listening::Unix),
-        })
+        });
+        made.collect()
     }
 }
 
 impl Drop for Bound {
     fn drop(&mut self) {
-        if let Address::Pipe(path) = &self.address
-            && abstract_name(path).is_none()
-        {
-            // It may be gone with its directory.
-            let _gone = std::fs::remove_file(path);
+        for address in self.wanted.additional.iter().chain([&self.address]) {
+            if let Address::Pipe(path) = address
+                && abstract_name(path).is_none()
+            {
+                // It may be gone with its directory.
+                let _gone = std::fs::remove_file(path);
+            }
         }
     }
 }

@@ -410,12 +410,14 @@ impl OwnAddresses {
     fn of(runtime: &Runtime) -> Self {
         let mut own = Self::default();
         for listener in runtime.listeners.values().filter(|listener| listener.bind_to_port) {
-            match listener.address {
-                Address::Socket(address) if address.ip().is_unspecified() => {
-                    own.any.push(address.port());
+            for address in listener.additional.iter().chain([&listener.address]) {
+                match address {
+                    Address::Socket(address) if address.ip().is_unspecified() => {
+                        own.any.push(address.port());
+                    }
+                    Address::Socket(address) => own.exact.push(*address),
+                    Address::Pipe(_) | Address::Internal(_) => {}
                 }
-                Address::Socket(address) => own.exact.push(address),
-                Address::Pipe(_) | Address::Internal(_) => {}
             }
         }
         own

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     pin::Pin,
     sync::Arc,
@@ -365,6 +365,7 @@ impl ConnectionFacts {
         ConnectContext {
             original_dst: self.original_dst,
             downstream: socket(&self.remote).zip(socket(&self.local)),
+            source: self.source,
             ..ConnectContext::default()
         }
     }
@@ -387,6 +388,8 @@ pub struct ConnectionFacts {
     pub direct_remote: Address,
     /// The address the client dialled before it was redirected to us.
     pub original_dst: Option<SocketAddr>,
+    /// The client's address and a mark, where endpoints are connected to from that address.
+    pub source: Option<(IpAddr, u32)>,
     /// The server name of the client's hello, lower case.
     pub sni: Option<Arc<str>>,
     /// The protocols that the client's hello offers, or that its first bytes speak (`http/1.1`,

@@ -33,6 +33,8 @@ pub(crate) struct Inspection {
     pub(crate) direct_remote: Option<SocketAddr>,
     /// Where the client wanted to go, when it was redirected or a PROXY header says so.
     pub(crate) original_dst: Option<SocketAddr>,
+    /// The mark of connections to endpoints, which are made from the client's own address.
+    pub(crate) source_mark: Option<u32>,
     pub(crate) sni: Option<String>,
     pub(crate) protocols: Vec<String>,
     pub(crate) is_tls: bool,
@@ -67,6 +69,7 @@ impl Inspection {
             remote,
             direct_remote: remote,
             original_dst: None,
+            source_mark: None,
             sni: None,
             protocols: Vec::new(),
             is_tls: false,
@@ -108,6 +111,7 @@ impl Inspection {
             match filter.kind {
                 ListenerFilterKind::OriginalDst if self.original_dst.is_none() => self.restore(),
                 ListenerFilterKind::OriginalDst => {}
+                ListenerFilterKind::OriginalSrc { mark } => self.source_mark = Some(mark),
                 ListenerFilterKind::ProxyProtocol { .. } if self.is_captured => {}
                 ListenerFilterKind::ProxyProtocol { optional } => {
                     self.proxy_header(optional).await?;
@@ -121,8 +125,10 @@ impl Inspection {
 
     fn restore(&mut self) {
         let Socket::Tcp(stream) = &self.socket else { return };
+        // A connection for the listener's own port was not redirected. On a transparent socket that
+        // cannot be told: the port's own chain is for it.
         if let Some(found) = sockets::original_dst(stream)
-            && Some(found) != self.local
+            && (Some(found) != self.local || sockets::is_transparent(stream))
         {
             self.original_dst = Some(found);
             self.local = Some(found);

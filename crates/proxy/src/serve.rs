@@ -171,6 +171,7 @@ fn facts(
         remote: seen.remote.map_or_else(unix, Address::Socket),
         direct_remote: seen.direct_remote.map_or_else(unix, Address::Socket),
         original_dst: seen.original_dst,
+        source: seen.source_mark.zip(seen.remote).map(|(mark, remote)| (remote.ip(), mark)),
         sni: seen.sni.as_deref().map(Arc::from),
         application_protocols: seen.protocols.clone(),
         is_tls: seen.is_tls,

@@ -72,6 +72,10 @@ pub(crate) struct ListenOptions {
     pub(crate) reuse_port: bool,
     /// Whether an address that is not local may be bound.
     pub(crate) freebind: bool,
+    /// Whether connections to addresses that are not local are taken (`IP_TRANSPARENT`).
+    pub(crate) transparent: bool,
+    /// Whether a socket of IPv6 leaves IPv4 alone.
+    pub(crate) only_v6: bool,
     /// The length of the accept queue; `None` is 1024.
     pub(crate) backlog: Option<i32>,
 }
@@ -90,7 +94,10 @@ pub(crate) fn listen_tcp(
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(options.reuse_port)?;
     if address.is_ipv6() {
-        socket.set_only_v6(false)?;
+        socket.set_only_v6(options.only_v6)?;
+    }
+    if options.transparent {
+        set_transparent(&SockRef::from(&socket), address.is_ipv4())?;
     }
     if options.freebind {
         if address.is_ipv4() {
@@ -102,6 +109,15 @@ pub(crate) fn listen_tcp(
     socket.bind(&address.into())?;
     socket.listen(options.backlog.unwrap_or(BACKLOG))?;
     Ok(socket.into())
+}
+
+/// Lets a socket bind, or take connections to, addresses that are not local.
+///
+/// # Errors
+///
+/// What the kernel says: it asks for `CAP_NET_ADMIN` or `CAP_NET_RAW`.
+pub(crate) fn set_transparent(socket: &SockRef<'_>, is_ipv4: bool) -> io::Result<()> {
+    if is_ipv4 { socket.set_ip_transparent_v4(true) } else { socket.set_ip_transparent_v6(true) }
 }
 
 /// Opens a Unix listener with the given permissions. A socket file that nobody answers on is
@@ -155,7 +171,8 @@ pub(crate) fn keep_alive(socket: SockRef<'_>, wanted: &rules::TcpKeepalive) -> i
 
 /// The destination that a client dialled before a redirect of netfilter's brought it here.
 ///
-/// `None` when the connection was not redirected.
+/// `None` when the connection was not redirected. One that a transparent socket took was on its way
+/// to the local address, whichever that is.
 #[must_use]
 pub(crate) fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
     let socket = SockRef::from(stream);
@@ -166,7 +183,18 @@ pub(crate) fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
         // An IPv4 client of a dual-stack socket has an IPv4 entry in the table.
         socket.original_dst_v6().or_else(|_| socket.original_dst_v4())
     };
-    found.ok()?.as_socket().map(canonical)
+    if let Some(found) = found.ok().and_then(|found| found.as_socket()) {
+        return Some(canonical(found));
+    }
+    is_transparent(stream).then(|| canonical(local))
+}
+
+/// Whether a connection was taken in by a transparent socket.
+pub(crate) fn is_transparent(stream: &TcpStream) -> bool {
+    let socket = SockRef::from(stream);
+    let is_ipv4 = stream.local_addr().is_ok_and(|local| local.is_ipv4());
+    let found = if is_ipv4 { socket.ip_transparent_v4() } else { socket.ip_transparent_v6() };
+    found.unwrap_or(false)
 }
 
 /// An IPv4 address written as IPv6 becomes IPv4, so that rules compare what people write.

@@ -9,7 +9,14 @@ mod dynamic;
 mod handshake;
 mod lines;
 
-use std::{cell::RefCell, collections::HashMap, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use sluis_rules::{
     Address, Cluster, Discovery, Draw, EndpointAddress, Endpoints, Hop, Labels, Tunnel, Turns,
@@ -52,6 +59,9 @@ pub struct ConnectContext<'a> {
     pub alpn: Option<&'a [Arc<str>]>,
     /// The client's address and ours towards it, for PROXY protocol headers.
     pub downstream: Option<(SocketAddr, SocketAddr)>,
+    /// The address to connect from in the place of the cluster's own choice (the client's, which is
+    /// not local), and the mark of its packets; 0 for none.
+    pub source: Option<(IpAddr, u32)>,
     /// The host that the client named, and its port if it named one: for dynamic clusters.
     pub target: Option<Target<'a>>,
     /// The request that opens a tunnel once the connection is there.

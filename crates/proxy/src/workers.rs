@@ -202,7 +202,7 @@ impl Seed {
 struct AcceptLoops {
     shared: Rc<Shared>,
     /// By listener name; the `Bound` tells whether it is still the same socket.
-    listeners: HashMap<Arc<str>, (Arc<Bound>, AbortHandle)>,
+    listeners: HashMap<Arc<str>, (Arc<Bound>, Vec<AbortHandle>)>,
     jails: HashMap<u64, Vec<AbortHandle>>,
 }
 
@@ -224,10 +224,10 @@ impl AcceptLoops {
     fn reconcile(&mut self) {
         let worker = &self.shared.worker;
         let config = worker.config();
-        self.listeners.retain(|name, (bound, task)| {
+        self.listeners.retain(|name, (bound, tasks)| {
             let kept = config.bound.get(name).is_some_and(|now| Arc::ptr_eq(now, bound));
             if !kept {
-                task.abort();
+                tasks.iter().for_each(AbortHandle::abort);
             }
             kept
         });
@@ -235,15 +235,19 @@ impl AcceptLoops {
             if self.listeners.contains_key(name) {
                 continue;
             }
-            match bound.take(worker.index()) {
-                Some(Ok(listening)) => {
-                    let accepting =
-                        Rc::clone(&self.shared).accept(listening, Arc::clone(name), false);
-                    let task = spawn_local(accepting).abort_handle();
-                    self.listeners.insert(Arc::clone(name), (Arc::clone(bound), task));
+            let mut tasks = Vec::new();
+            for listening in bound.take(worker.index()) {
+                match listening {
+                    Ok(listening) => {
+                        let accepting =
+                            Rc::clone(&self.shared).accept(listening, Arc::clone(name), false);
+                        tasks.push(spawn_local(accepting).abort_handle());
+                    }
+                    Err(error) => error!(listener = %name, %error, "listener cannot accept"),
                 }
-                Some(Err(error)) => error!(listener = %name, %error, "listener cannot accept"),
-                None => {}
+            }
+            if !tasks.is_empty() {
+                self.listeners.insert(Arc::clone(name), (Arc::clone(bound), tasks));
             }
         }
         for gate in worker.gates.reconcile(&config.runtime) {
@@ -281,8 +285,8 @@ impl AcceptLoops {
     /// Stops accepting, and gives the connections until `deadline` to finish.
     async fn finish(self, deadline: Instant) {
         let Self { shared, listeners, jails } = self;
-        let loops =
-            listeners.into_values().map(|(_, task)| task).chain(jails.into_values().flatten());
+        let loops = listeners.into_values().flat_map(|(_, tasks)| tasks);
+        let loops = loops.chain(jails.into_values().flatten());
         loops.for_each(|task| task.abort());
         let gates = &shared.worker.gates;
         gates.drain_all();

@@ -70,8 +70,9 @@ pub struct Cluster {
     pub http2: Http2Options,
     /// How much may be under way at once.
     pub limits: Limits,
-    /// The local address to connect from.
-    pub bind_source: Option<SocketAddr>,
+    /// The local addresses to connect from: the first of the endpoint's family. None of it leaves
+    /// the choice to the system.
+    pub bind_sources: Vec<SocketAddr>,
     /// TCP keep-alive towards the endpoints; `None` leaves it off.
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// How names are resolved.
@@ -109,7 +110,7 @@ impl Cluster {
             http1: Http1Options::default(),
             http2: Http2Options::default(),
             limits: Limits::default(),
-            bind_source: None,
+            bind_sources: Vec::new(),
             tcp_keepalive: None,
             dns: DnsOptions::default(),
             buffer_limit: 1 << 20,

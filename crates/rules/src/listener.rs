@@ -27,6 +27,10 @@ pub struct Listener {
     /// Where it listens. Without `bind_to_port` it is not bound: it takes over connections that
     /// another listener with `use_original_dst` has accepted for this address.
     pub address: Address,
+    /// Further addresses, for which all the rest holds as well.
+    pub additional: Vec<Address>,
+    /// Whether connections to addresses that are not local are taken as they come (TPROXY).
+    pub transparent: bool,
     /// Whether the address is bound. Default true.
     pub bind_to_port: bool,
     /// Whether connections are handed to the listener of their original destination, if any.
@@ -87,6 +91,11 @@ pub struct ListenerFilter {
 pub enum ListenerFilterKind {
     /// The address that the client wanted to reach before the kernel redirected it.
     OriginalDst,
+    /// Nothing: the cluster is connected to from the client's own address, and packets bear a mark.
+    OriginalSrc {
+        /// The mark; 0 for none.
+        mark: u32,
+    },
     /// A TLS client hello: SNI and ALPN.
     TlsInspector,
     /// The first line of an HTTP request.

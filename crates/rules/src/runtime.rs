@@ -129,11 +129,13 @@ impl Runtime {
 
     /// Makes the table of addresses anew, from the listeners.
     pub(crate) fn index_addresses(&mut self) {
-        self.by_address = self
-            .listeners
-            .values()
-            .filter_map(|listener| match listener.address {
-                Address::Socket(address) => Some((address, Arc::clone(listener))),
+        let all = self.listeners.values().flat_map(|listener| {
+            let addresses = listener.additional.iter().chain([&listener.address]);
+            addresses.map(move |address| (address, listener))
+        });
+        self.by_address = all
+            .filter_map(|(address, listener)| match address {
+                Address::Socket(address) => Some((*address, Arc::clone(listener))),
                 Address::Pipe(_) | Address::Internal(_) => None,
             })
             .collect();

@@ -120,6 +120,7 @@ impl Readers {
                 } else {
                     families(view)
                 },
+                is_transparent: view.node.is_transparent,
                 http_proxy_port: view.node.http_proxy_port,
                 metadata: metadata
                     .iter()

@@ -48,11 +48,13 @@ use std::{
 
 use sluis_model::{MeshService, Scope, Snapshot};
 use sluis_nouns::{HostPattern, Labels};
-use sluis_resources::{GatewayRef, Meta, OutboundTrafficPolicy, PathNormalization, WorkloadMode};
+use sluis_resources::{
+    GatewayRef, InterceptionMode, Meta, OutboundTrafficPolicy, PathNormalization, WorkloadMode,
+};
 
 use crate::{
-    AuthorizationInput, ClusterInput, Fault, Inputs, MeshInputs, Normalization, OutboundInputs,
-    OutboundPolicy, ProxyView, Role,
+    AuthorizationInput, Capture, ClusterInput, Fault, Inputs, ListenerInput, MeshInputs,
+    Normalization, OutboundInputs, OutboundPolicy, ProxyView, Role,
 };
 
 /// Which side of a proxy is selected for.
@@ -101,7 +103,10 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
             let policy = selection.policy();
             let capture = view.capture.clone();
             let outbound = OutboundInputs {
+                is_transparent: capture == Capture::Redirect && selection.is_transparent(),
                 capture,
+                address: view.wildcard(),
+                additional: view.second_wildcard().into_iter().collect(),
                 port: snapshot.mesh().proxy_listen_port,
                 policy: policy.clone(),
             };
@@ -215,6 +220,21 @@ struct Selection<'a> {
 }
 
 impl Selection<'_> {
+    /// Whether the client's address is kept towards the workload (TPROXY): the proxy's own word, else
+    /// the mesh's.
+    fn is_transparent(&self) -> bool {
+        let of_mesh = self.snapshot.mesh().default_config.interception_mode;
+        self.view.node.is_transparent.unwrap_or(of_mesh == InterceptionMode::Tproxy)
+    }
+
+    /// Has listeners on "any address" listen on that of IPv6 too, where the workload has both.
+    fn widen(&self, listeners: &mut [ListenerInput]) {
+        let (first, second) = (self.view.wildcard(), self.view.second_wildcard());
+        for listener in listeners.iter_mut().filter(|one| one.address == first) {
+            listener.additional.extend(second);
+        }
+    }
+
     /// What happens to connections that nothing claims: the word of the `Sidecar`, else of the mesh.
     fn policy(&mut self) -> OutboundPolicy {
         let of_mesh = self.snapshot.mesh().outbound_traffic_policy;

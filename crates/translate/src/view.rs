@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use sluis_nouns::{Labels, ObjectName, WorkloadId};
@@ -49,6 +49,8 @@ pub struct NodeFacts {
     pub node_name: String,
     /// `INSTANCE_IPS`: every address of the workload, the one of the node's id first.
     pub instance_ips: Vec<IpAddr>,
+    /// Whether the client's address is kept towards the workload (TPROXY); `None` as the mesh says.
+    pub is_transparent: Option<bool>,
     /// `HTTP_PROXY_PORT`: where the sidecar serves as an explicit HTTP proxy; 0 for the mesh's own.
     pub http_proxy_port: u16,
     /// All metadata that `EnvoyFilter` may match (`match.proxy.metadata`): text as it is, anything
@@ -80,9 +82,26 @@ pub enum Capture {
 }
 
 impl ProxyView {
-    /// The address for "any address" of the same family as the workload's own.
+    /// The address for "any address": of IPv4, unless the workload has IPv6 alone.
     #[must_use]
     pub fn wildcard(&self) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        if self.addresses().any(|ip| ip.is_ipv4()) {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        } else {
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        }
+    }
+
+    /// "Any address" of IPv6, for a workload that has addresses of both families (Istio's dual stack).
+    #[must_use]
+    pub fn second_wildcard(&self) -> Option<IpAddr> {
+        let is_dual =
+            self.addresses().any(|ip| ip.is_ipv4()) && self.addresses().any(|ip| ip.is_ipv6());
+        is_dual.then_some(IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+    }
+
+    /// The workload's addresses, as far as they are known.
+    fn addresses(&self) -> impl Iterator<Item = &IpAddr> {
+        self.node.instance_ips.iter().chain([&self.address])
     }
 }

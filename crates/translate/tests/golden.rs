@@ -11,6 +11,7 @@ use std::{
     env,
     ffi::OsStr,
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -56,6 +57,11 @@ struct Proxy {
     /// `false` for what only a real Envoy carries out so far.
     #[serde(default = "yes")]
     ours: bool,
+    /// Further addresses, as the node tells them.
+    #[serde(default)]
+    ips: Vec<IpAddr>,
+    /// Whether the node says `INTERCEPTION_MODE: TPROXY`.
+    transparent: Option<bool>,
 }
 
 fn yes() -> bool {
@@ -110,7 +116,11 @@ fn view(proxy: &Proxy, snapshot: &Snapshot) -> ProxyView {
             _ => Capture::None,
         },
         dns: proxy.dns,
-        node: NodeFacts::default(),
+        node: NodeFacts {
+            instance_ips: proxy.ips.clone(),
+            is_transparent: proxy.transparent,
+            ..NodeFacts::default()
+        },
     }
 }
 
@@ -285,6 +295,8 @@ fn the_example_translates_without_an_error() {
             capture: "jail".to_owned(),
             dns: !is_gateway,
             ours: true,
+            ips: Vec::new(),
+            transparent: None,
         };
         let rendered = build(&view(&proxy, &snapshot), &snapshot);
         // That its script has the name of Envoy's v2 API is a warning.

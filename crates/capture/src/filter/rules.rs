@@ -325,6 +325,11 @@ fn nat_out(settings: &Settings) -> Vec<Rule> {
     for from in passthrough() {
         rules.push(rule([lo_out(), Match::Source(from)], Verdict::Return));
     }
+    if let Mode::Tproxy { mark, .. } = settings.mode {
+        // Ours, not Istio's: what the sidecar sends on from the client's address is for the workload,
+        // and would else be taken for a call of the workload to itself. Only root can set a mark.
+        rules.push(rule([Match::Tcp, lo_out(), Match::Mark(mark)], Verdict::Return));
+    }
     for (own, others) in owners(settings) {
         rules.extend(owned(settings, &own, others));
     }

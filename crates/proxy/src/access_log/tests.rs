@@ -21,6 +21,7 @@ fn facts() -> ConnectionFacts {
         remote: at("10.0.0.2:5000"),
         direct_remote: at("10.0.0.2:5000"),
         original_dst: None,
+        source: None,
         sni: Some("api.data.local".into()),
         application_protocols: Vec::new(),
         is_tls: true,

@@ -221,8 +221,12 @@ async fn open(
     let backend = plan.backend;
     let host = server_name.as_deref();
     let told = pick.hop(backend).proxy_protocol.and(site.connection.connect_context().downstream);
-    // A connection that has told of one client is not for another.
-    let place = told.map(|(client, ours)| format!("{}|{client}|{ours}", host.unwrap_or_default()));
+    // A connection that has told of one client, or comes from its address, is not for another.
+    let place = match (told, site.connection.source) {
+        (Some((client, ours)), _) => Some(format!("{}|{client}|{ours}", host.unwrap_or_default())),
+        (None, Some((client, _))) => Some(format!("{}|{client}", host.unwrap_or_default())),
+        (None, None) => None,
+    };
     let of = place.as_deref().or(host);
     let key = Key::new(backend.cluster(), pick.tls(backend), &pick.address, of);
     let is_http2 = match backend.protocol {

@@ -1,6 +1,10 @@
 //! Opens one connection: TCP, what comes before TLS, TLS.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use bytes::BytesMut;
 use sluis_rules::{Address, Tunnel, UpstreamProtocol, UpstreamTls};
@@ -22,8 +26,12 @@ pub(super) async fn dial(
     let failed = |source| ConnectError::Io { address: pick.address.clone(), source };
     let hop = pick.hop(backend);
     let (mut socket, local) = match (&pick.address, hop.http_proxy) {
-        (Address::Socket(_), Some(proxy)) => connect_tcp(backend, proxy.address, &failed).await?,
-        (Address::Socket(address), None) => connect_tcp(backend, *address, &failed).await?,
+        (Address::Socket(_), Some(proxy)) => {
+            connect_tcp(backend, proxy.address, None, &failed).await?
+        }
+        (Address::Socket(address), None) => {
+            connect_tcp(backend, *address, context.source, &failed).await?
+        }
         (Address::Pipe(path), _) => (Socket::dial_unix(path).await.map_err(failed)?, None),
         (Address::Internal(_), _) => {
             let what = "only chains that forward bytes lead to a listener of this proxy";
@@ -93,9 +101,10 @@ fn words(error: &io::Error) -> String {
 async fn connect_tcp(
     backend: &Backend,
     address: SocketAddr,
+    source: Option<(IpAddr, u32)>,
     failed: &impl Fn(io::Error) -> ConnectError,
 ) -> Result<(Socket, Option<SocketAddr>), ConnectError> {
-    let stream = dial_tcp(backend, address).await.map_err(failed)?;
+    let stream = dial_tcp(backend, address, source).await.map_err(failed)?;
     let local = stream.local_addr().ok();
     // The kernel lets a socket connect to itself when source and destination meet.
     if local == Some(address) {
@@ -106,13 +115,28 @@ async fn connect_tcp(
 
 /// RFC 6066 §3: literal addresses are not server names.
 fn is_ip(host: &str) -> bool {
-    host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>().is_ok()
+    host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok()
 }
 
-async fn dial_tcp(backend: &Backend, address: SocketAddr) -> io::Result<TcpStream> {
+async fn dial_tcp(
+    backend: &Backend,
+    address: SocketAddr,
+    source: Option<(IpAddr, u32)>,
+) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(source) = backend.bind_source.filter(|s| s.is_ipv4() == address.is_ipv4()) {
-        socket.bind(source)?;
+    let is_family = |ip: IpAddr| ip.is_ipv4() == address.is_ipv4();
+    // As in Envoy, a client of another family is not imitated, and comes before the cluster's word.
+    if let Some((source, mark)) = source.filter(|(source, _)| is_family(*source)) {
+        let raw = SockRef::from(&socket);
+        sockets::set_transparent(&raw, address.is_ipv4())?;
+        if mark > 0 {
+            raw.set_mark(mark)?;
+        }
+        // The port is shared with connections to others.
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::new(source, 0))?;
+    } else if let Some(source) = backend.bind_sources.iter().find(|one| is_family(one.ip())) {
+        socket.bind(*source)?;
     }
     let stream = socket.connect(address).await?;
     stream.set_nodelay(true)?;

@@ -265,7 +265,6 @@ fn proxy_config(fields: &mut Fields<'_, '_>) -> Option<ProxyConfig> {
         "statsCompression",
         "discoveryAddress",
         "meshId",
-        "interceptionMode",
         "statusPort",
         "proxyAdminPort",
         "holdApplicationUntilProxyStarts",

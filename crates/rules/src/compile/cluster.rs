@@ -13,7 +13,7 @@ use envoy_types::pb::{
                 circuit_breakers::thresholds::RetryBudget as PbBudget,
                 cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig, OriginalDstLbConfig},
             },
-            core::v3::{BindConfig, UpstreamHttpProtocolOptions},
+            core::v3::{BindConfig, ExtraSourceAddress, UpstreamHttpProtocolOptions},
             endpoint::v3::ClusterLoadAssignment,
         },
         extensions::{
@@ -135,7 +135,7 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
         http1: protocol.http1,
         http2: protocol.http2,
         limits: limits(&at.field("circuit_breakers"), circuit_breakers.as_ref()),
-        bind_source: bind(&at.field("upstream_bind_config"), upstream_bind_config.as_ref()),
+        bind_sources: bind(&at.field("upstream_bind_config"), upstream_bind_config.as_ref()),
         tcp_keepalive: connection_options(
             &at.field("upstream_connection_options"),
             upstream_connection_options.as_ref(),
@@ -334,17 +334,30 @@ fn thresholds_of(at: &At<'_>, thresholds: &Thresholds) -> CircuitLimits {
     limits
 }
 
-fn bind(at: &At<'_>, config: Option<&BindConfig>) -> Option<std::net::SocketAddr> {
-    let config = config?;
+fn bind(at: &At<'_>, config: Option<&BindConfig>) -> Vec<std::net::SocketAddr> {
+    let Some(config) = config else { return Vec::new() };
     fields!(at, config => BindConfig {
-        use { source_address }
+        use { source_address, extra_source_addresses }
         accept {}
         refuse {
-            freebind, socket_options, extra_source_addresses, additional_source_addresses,
+            freebind, socket_options, additional_source_addresses,
             local_address_selector, validate_network_namespaces,
         }
     });
-    messages::source_address(&at.field("source_address"), source_address.as_ref()?)
+    let first = source_address
+        .as_ref()
+        .and_then(|address| messages::source_address(&at.field("source_address"), address));
+    let at = at.field("extra_source_addresses");
+    let others = extra_source_addresses.iter().enumerate().filter_map(|(index, extra)| {
+        let at = at.nth(index);
+        fields!(&at, extra => ExtraSourceAddress {
+            use { address }
+            accept {}
+            refuse { socket_options }
+        });
+        messages::source_address(&at.field("address"), address.as_ref()?)
+    });
+    first.into_iter().chain(others).collect()
 }
 
 fn connection_options(

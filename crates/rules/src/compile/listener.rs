@@ -7,8 +7,9 @@ use std::{sync::Arc, time::Duration};
 use envoy_types::pb::{
     envoy::{
         config::listener::v3::{
-            Filter, FilterChain as PbChain, FilterChainMatch, Listener as PbListener,
-            ListenerFilter as PbListenerFilter, ListenerFilterChainMatchPredicate,
+            AdditionalAddress, Filter, FilterChain as PbChain, FilterChainMatch,
+            Listener as PbListener, ListenerFilter as PbListenerFilter,
+            ListenerFilterChainMatchPredicate,
             filter::ConfigType as FilterConfig,
             filter_chain_match::ConnectionSourceType,
             listener::{DrainType, ListenerSpecifier},
@@ -16,7 +17,8 @@ use envoy_types::pb::{
             listener_filter_chain_match_predicate::Rule,
         },
         extensions::filters::listener::{
-            proxy_protocol::v3::ProxyProtocol, tls_inspector::v3::TlsInspector,
+            original_src::v3::OriginalSrc, proxy_protocol::v3::ProxyProtocol,
+            tls_inspector::v3::TlsInspector,
         },
     },
     google::protobuf::Any,
@@ -48,7 +50,7 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
             per_connection_buffer_limit_bytes, deprecated_v1, drain_type, listener_filters,
             listener_filters_timeout, continue_on_listener_filters_timeout, transparent, freebind,
             traffic_direction, enable_reuse_port, access_log, tcp_backlog_size, bind_to_port,
-            tcp_keepalive, listener_specifier,
+            tcp_keepalive, listener_specifier, additional_addresses,
         }
         // Statistics, process-wide limits that we do not have, and how connections are spread
         // over workers, which we do in our own way.
@@ -58,16 +60,13 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
             bypass_overload_manager,
         }
         refuse {
-            additional_addresses, fcds_config, filter_chain_matcher,
+            fcds_config, filter_chain_matcher,
             per_connection_buffer_high_watermark_timeout, socket_options,
             tcp_fast_open_queue_length, udp_listener_config, api_listener, enable_mptcp,
         }
     });
     if name.is_empty() {
         at.field("name").fault("is missing");
-    }
-    if messages::flag(transparent.as_ref(), false) {
-        at.field("transparent").unsupported();
     }
     let is_internal = match listener_specifier {
         None => false,
@@ -76,6 +75,7 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
     let address = if is_internal {
         refuse(at, "address", address);
         refuse(at, "bind_to_port", bind_to_port);
+        refuse(at, "additional_addresses", additional_addresses);
         Some(Address::Internal(name.as_str().into()))
     } else {
         match messages::address(&at.field("address"), address.as_ref()) {
@@ -99,6 +99,8 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
     Some(Listener {
         name: name.as_str().into(),
         address: address?,
+        additional: additional(&at.field("additional_addresses"), additional_addresses),
+        transparent: messages::flag(transparent.as_ref(), false),
         bind_to_port: !is_internal && messages::flag(bind_to_port.as_ref().or(old_bind), true),
         use_original_dst: messages::flag(use_original_dst.as_ref(), false),
         filters: listener_filters_of(&at.field("listener_filters"), listener_filters),
@@ -125,6 +127,19 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
         },
         table: table?,
     })
+}
+
+fn additional(at: &At<'_>, values: &[AdditionalAddress]) -> Vec<Address> {
+    let one = |(index, value): (usize, &AdditionalAddress)| {
+        let at = at.nth(index);
+        fields!(&at, value => AdditionalAddress {
+            use { address }
+            accept {}
+            refuse { socket_options, tcp_keepalive }
+        });
+        messages::address(&at.field("address"), address.as_ref())
+    };
+    values.iter().enumerate().filter_map(one).collect()
 }
 
 fn chains(at: &At<'_>, values: &[PbChain]) -> (Vec<Arc<FilterChain>>, Option<ChainTable>) {
@@ -258,6 +273,15 @@ fn listener_filter(at: &At<'_>, any: &Any) -> Option<ListenerFilterKind> {
     match message_of(any) {
         "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => {
             Some(ListenerFilterKind::OriginalDst)
+        }
+        "envoy.extensions.filters.listener.original_src.v3.OriginalSrc" => {
+            let source = at.unpack::<OriginalSrc>(any)?;
+            fields!(at, &source => OriginalSrc {
+                use { mark }
+                accept {}
+                refuse { bind_port }
+            });
+            Some(ListenerFilterKind::OriginalSrc { mark: *mark })
         }
         "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
             Some(ListenerFilterKind::HttpInspector)

@@ -253,15 +253,21 @@ fn what_is_not_understood_is_refused_by_name() {
             format!("{in_chain}.http_protocol_options.allow_chunked_length"),
         ),
         (manager(json!({ "codec_type": "HTTP3" })), format!("{in_chain}.codec_type")),
-        (listener(json!({ "transparent": true })), "LDS 0.0.0.0_8443: transparent".to_owned()),
+        (
+            listener(
+                json!({ "additional_addresses": [{ "address": address("::", 1), "tcp_keepalive": {} }] }),
+            ),
+            "LDS 0.0.0.0_8443: additional_addresses[0].tcp_keepalive".to_owned(),
+        ),
         (
             listener(json!({ "address": address("gateway.local", 1) })),
             "address: \"gateway.local\" is not an IP address".to_owned(),
         ),
         (
             listener(json!({ "listener_filters": [{ "name": "x", "typed_config": {
-            "@type": format!("{TYPE}.filters.listener.original_src.v3.OriginalSrc") } }] })),
-            "listener_filters[0].typed_config: listener filter".to_owned(),
+            "@type": format!("{TYPE}.filters.listener.original_src.v3.OriginalSrc"),
+            "bind_port": true } }] })),
+            "listener_filters[0].typed_config.bind_port".to_owned(),
         ),
         (cluster(json!({ "queuing_policies": {} })), "queuing_policies: is not".to_owned()),
         (cluster(json!({ "filters": [{}] })), "filters: is not supported".to_owned()),

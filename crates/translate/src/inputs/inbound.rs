@@ -20,6 +20,8 @@ pub struct InboundListener {
     pub name: String,
     /// The address that is bound.
     pub address: IpAddr,
+    /// Further addresses, of the same port.
+    pub additional: Vec<IpAddr>,
     /// The port that is bound.
     pub port: u16,
     /// Whether connections were redirected here and their original destination must be asked for.

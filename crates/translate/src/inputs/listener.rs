@@ -25,8 +25,14 @@ pub enum OutboundPolicy {
 pub struct OutboundInputs {
     /// How connections come in.
     pub capture: Capture,
+    /// The address that is bound: any.
+    pub address: IpAddr,
+    /// Further addresses: any of IPv6, where the workload has both families.
+    pub additional: Vec<IpAddr>,
     /// The port of the listener: Istio's is 15001.
     pub port: u16,
+    /// Whether a packet filter brings connections with their addresses kept (TPROXY).
+    pub is_transparent: bool,
     /// What happens to those that nothing claims.
     pub policy: OutboundPolicy,
 }
@@ -38,6 +44,8 @@ pub struct ListenerInput {
     pub name: String,
     /// The address that it is bound to, or would be.
     pub address: IpAddr,
+    /// Further addresses, of the same port.
+    pub additional: Vec<IpAddr>,
     /// The port that it is bound to, or would be.
     pub port: u16,
     /// The path of the unix socket that is bound in place of address and port.

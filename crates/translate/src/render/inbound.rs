@@ -16,8 +16,8 @@ use envoy_types::pb::{
                 cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy},
             },
             core::v3::{
-                BindConfig, Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions,
-                SocketAddress, TcpKeepalive, TrafficDirection, address,
+                BindConfig, ExtraSourceAddress, Http1ProtocolOptions, Http2ProtocolOptions,
+                HttpProtocolOptions, SocketAddress, TcpKeepalive, TrafficDirection, address,
             },
             listener::v3::{
                 Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter,
@@ -85,6 +85,7 @@ pub(crate) fn listener(input: &InboundListener, mesh: &MeshInputs) -> Listener {
     Listener {
         name: input.name.clone(),
         address: Some(wrap::socket(input.address, input.port)),
+        additional_addresses: wrap::additional(&input.additional, input.port),
         traffic_direction: TrafficDirection::Inbound.into(),
         continue_on_listener_filters_timeout: true,
         listener_filters_timeout: Some(wrap::duration(input.detection_timeout)),
@@ -354,8 +355,14 @@ fn bind(sources: &[IpAddr]) -> Option<BindConfig> {
             _ => None,
         }
     };
-    let (first, _) = sources.split_first()?;
-    Some(BindConfig { source_address: source(first), ..BindConfig::default() })
+    let (first, others) = sources.split_first()?;
+    let extra =
+        |address| ExtraSourceAddress { address: source(address), ..ExtraSourceAddress::default() };
+    Some(BindConfig {
+        source_address: source(first),
+        extra_source_addresses: others.iter().map(extra).collect(),
+        ..BindConfig::default()
+    })
 }
 
 fn limits(pool: &InboundPool) -> CircuitBreakers {

@@ -1,6 +1,6 @@
 //! Listeners, their chains, and the connection managers and TCP proxies in them.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use envoy_types::pb::{
     envoy::{
@@ -103,8 +103,14 @@ pub(crate) fn virtual_outbound(input: &OutboundInputs, mesh: &MeshInputs) -> Lis
                 listener_filter("envoy.filters.listener.proxy_protocol", &ProxyProtocol::default());
             (address, true, vec![header])
         }
-        Capture::Redirect => (wrap::socket("0.0.0.0", input.port), true, Vec::new()),
-        Capture::Jail | Capture::None => (wrap::socket("0.0.0.0", input.port), false, Vec::new()),
+        Capture::Redirect => (wrap::socket(input.address, input.port), true, Vec::new()),
+        Capture::Jail | Capture::None => {
+            (wrap::socket(input.address, input.port), false, Vec::new())
+        }
+    };
+    let additional: &[IpAddr] = match &input.capture {
+        Capture::ProxyProtocolPipe(_) => &[],
+        _ => &input.additional,
     };
     let is_dynamic = input.policy == OutboundPolicy::AllowAnyDynamicDns;
     let mut listener_filters: Vec<ListenerFilter> = listener_filters;
@@ -115,6 +121,8 @@ pub(crate) fn virtual_outbound(input: &OutboundInputs, mesh: &MeshInputs) -> Lis
     Listener {
         name: "virtualOutbound".to_owned(),
         address: Some(address),
+        additional_addresses: wrap::additional(additional, input.port),
+        transparent: if input.is_transparent { wrap::yes() } else { None },
         use_original_dst: wrap::yes(),
         bind_to_port: if is_bound { None } else { wrap::boolean(false) },
         listener_filters,
@@ -180,6 +188,7 @@ pub(crate) fn listener(input: &ListenerInput, mesh: &MeshInputs) -> Listener {
             Some(path) => wrap::pipe(path),
             None => wrap::socket(input.address, input.port),
         }),
+        additional_addresses: wrap::additional(&input.additional, input.port),
         bind_to_port: if input.is_bound { None } else { wrap::boolean(false) },
         filter_chains: chains,
         default_filter_chain: input.fallback.as_ref().map(|policy| fallback(policy, mesh)).or(rest),

@@ -3,10 +3,13 @@
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use envoy_types::pb::{
-    envoy::config::core::v3::{
-        Address, AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, DataSource,
-        GrpcService, Metadata, Pipe, SocketAddress, address, api_config_source::ApiType,
-        config_source::ConfigSourceSpecifier, data_source, grpc_service, socket_address,
+    envoy::config::{
+        core::v3::{
+            Address, AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, DataSource,
+            GrpcService, Metadata, Pipe, SocketAddress, address, api_config_source::ApiType,
+            config_source::ConfigSourceSpecifier, data_source, grpc_service, socket_address,
+        },
+        listener::v3::AdditionalAddress,
     },
     google::protobuf::{
         BoolValue, Duration as ProtoDuration, Struct, UInt32Value, Value, value::Kind,
@@ -55,6 +58,15 @@ pub(crate) fn socket(address: impl ToString, port: u16) -> Address {
             ..SocketAddress::default()
         })),
     }
+}
+
+/// Further addresses of a listener, of the same port.
+pub(crate) fn additional(addresses: &[IpAddr], port: u16) -> Vec<AdditionalAddress> {
+    let one = |address: &IpAddr| AdditionalAddress {
+        address: Some(socket(address, port)),
+        ..AdditionalAddress::default()
+    };
+    addresses.iter().map(one).collect()
 }
 
 /// A unix socket to connect to.

@@ -51,6 +51,7 @@ pub(super) fn select(
         }
     }
     let mut listeners = made.listeners.finish(false, Some(policy));
+    selection.widen(&mut listeners);
     listeners.extend(sockets);
     listeners.sort_by(|a, b| a.name.cmp(&b.name));
     (listeners, made.tables.into_values().collect())
@@ -294,6 +295,7 @@ fn on_socket(
     Some(ListenerInput {
         name: path.to_owned(),
         address: selection.view.wildcard(),
+        additional: Vec::new(),
         port: 0,
         pipe: Some(path.to_owned()),
         is_bound: selection.view.capture != Capture::Jail,

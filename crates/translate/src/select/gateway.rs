@@ -104,6 +104,7 @@ pub(super) fn select(selection: &mut Selection<'_>) -> (Vec<ListenerInput>, Vec<
     gateway_binding::bind(&terminating, &mut tables);
     let tables = tables.into_values().map(gateway_http::finish).collect();
     let mut listeners = listeners.finish(true, None);
+    selection.widen(&mut listeners);
     let own = own_address(selection);
     for listener in listeners.iter_mut().filter(|listener| listener.address == own) {
         listener.name = wildcard_name(selection, listener.port);

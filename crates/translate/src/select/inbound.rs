@@ -14,9 +14,7 @@ use std::{
 };
 
 use sluis_model::{MeshPort, MeshService, Mtls, MtlsMode};
-use sluis_resources::{
-    ConnectionPool, InboundTrafficPolicy, InterceptionMode, MeshConfig, Protocol,
-};
+use sluis_resources::{ConnectionPool, InboundTrafficPolicy, MeshConfig, Protocol};
 
 use super::{Selection, ingress, outbound::owner, tls};
 use crate::{
@@ -110,9 +108,10 @@ pub(super) fn select(selection: &mut Selection<'_>) -> Option<InboundInputs> {
     let listener = InboundListener {
         name: VIRTUAL.to_owned(),
         address: view.wildcard(),
+        additional: view.second_wildcard().into_iter().collect(),
         port: mesh.proxy_inbound_listen_port,
         is_captured: true,
-        is_transparent: mesh.default_config.interception_mode == InterceptionMode::Tproxy,
+        is_transparent: selection.is_transparent(),
         detection_timeout: mesh.protocol_detection_timeout,
         chains,
         authorization: selection.authorization(),
@@ -326,9 +325,10 @@ pub(super) fn cluster_name(port: u16) -> String {
 }
 
 pub(super) fn passthrough_cluster(selection: &Selection<'_>) -> InboundCluster {
-    let sources = match selection.view.address {
-        IpAddr::V4(_) => vec![SOURCE_V4],
-        IpAddr::V6(_) => vec![SOURCE_V6],
+    let sources = match (selection.view.wildcard(), selection.view.second_wildcard()) {
+        (_, Some(_)) => vec![SOURCE_V4, SOURCE_V6],
+        (IpAddr::V4(_), None) => vec![SOURCE_V4],
+        (IpAddr::V6(_), None) => vec![SOURCE_V6],
     };
     InboundCluster {
         name: PASSTHROUGH.to_owned(),

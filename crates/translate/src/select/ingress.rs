@@ -58,6 +58,10 @@ pub(super) fn select(
             made.listeners.push(InboundListener {
                 name: listener_name(selection, one),
                 address: one.bind.unwrap_or_else(|| selection.view.wildcard()),
+                additional: match one.bind {
+                    Some(_) => Vec::new(),
+                    None => selection.view.second_wildcard().into_iter().collect(),
+                },
                 port: one.port.number,
                 is_captured: false,
                 is_transparent: false,

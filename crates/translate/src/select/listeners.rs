@@ -142,6 +142,7 @@ impl Listeners {
             ListenerInput {
                 name: format!("{address}_{port}"),
                 address,
+                additional: Vec::new(),
                 port,
                 pipe: None,
                 is_bound: is_bound || gathered.is_bound,

@@ -1,0 +1,178 @@
+"""Pods in network namespaces, IPv4 and IPv6: what a workload sends and receives behind its sidecar. Needs root."""
+
+import re
+
+from mesh import expect
+from topology import Place, Topology
+
+# A sidecar each, but for `plain` and for `six`, which is outside the mesh.
+WEB = Place("web", 30, workload="shop/web", run="sidecar", captured=True)
+KEPT = Place("kept", 31, workload="shop/kept", run="sidecar")  # TPROXY
+CART = Place("cart", 32, workload="shop/cart", run="sidecar", captured=True)
+PLACES = [Place("control", 1), WEB, KEPT, CART, Place("plain", 33), Place("six", 34)]
+TPROXY = "sidecar.istio.io/interceptionMode"
+
+MESH = """
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    accessLogFile: /dev/stdout
+    outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+"""
+SERVICE = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: %(name)s, namespace: shop}
+spec:
+  hosts: [%(name)s.shop.test]
+  location: MESH_INTERNAL
+  resolution: STATIC
+  ports: [{name: tcp, number: 9000, protocol: TCP}, {name: http, number: 8000, protocol: HTTP}]
+  workloadSelector: {labels: {app: %(name)s}}
+"""
+# Outside the mesh, with an address of IPv6 alone.
+SIX = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: six, namespace: shop}
+spec:
+  hosts: [six.test]
+  addresses: ["%(ip)s"]
+  location: MESH_EXTERNAL
+  resolution: STATIC
+  ports: [{name: tcp, number: 9000, protocol: TCP}, {name: http, number: 8000, protocol: HTTP}]
+  endpoints: [{address: "%(ip)s"}]
+"""
+STRICT = """
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: shop}
+spec: {mtls: {mode: %s}}
+"""
+CLIENT = """
+import socket, sys
+try:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as stream:
+        stream.settimeout(10)
+        stream.sendall(b"hello\\n")
+        answer = stream.makefile().readline()
+        print(answer.strip() if answer else "closed without an answer")
+except OSError as error:
+    print("refused:", error)
+"""
+# Answers each request with the client's address.
+WHO = """
+import http.server, socket, sys
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        body = self.client_address[0].removeprefix("::ffff:").encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+Server(("::", 8000), Handler).serve_forever()
+"""
+
+
+class Pods(Topology):
+    """The hosts above. What `plain` and `six` run is theirs; the others listen behind their sidecars."""
+
+    def __init__(self, options, more=None, mode="PERMISSIVE"):
+        self.more, self.mode = more or {}, mode
+        super().__init__(options.bin_dir, places=PLACES, manifests=Pods.texts)
+
+    def texts(self):
+        entries = [self.entry(place, [f"{TPROXY}: TPROXY"] if place is KEPT else [])
+                   for place in PLACES if place.workload]
+        services = [SERVICE % {"name": place.name} for place in (KEPT, CART)]
+        six = SIX % {"ip": self["six"].ip6}
+        return {"mesh.yaml": MESH, "workloads.yaml": "\n---\n".join([*entries, *services, six]),
+                "strict.yaml": STRICT % self.mode} | self.more
+
+    def firewall(self, *options):
+        """No router's firewall: what is tried here is the hosts' own."""
+
+    def set_outside(self):
+        self["kept"].capture("--annotation", f"{TPROXY}=TPROXY")
+        for name in ("kept", "cart", "six"):
+            self[name].witness(9000)
+            self[name].start(f"who-{name}", "python3", "-c", WHO)
+
+    def peers(self, name):
+        """Who came to a host's witness, newest last."""
+        return re.findall(r"tcp 9000 from (\S+)", "\n".join(self[name].seen()))
+
+
+def call(host, address, port=9000):
+    return host.python(CLIENT, address, port)
+
+
+def curl(host, *words):
+    done = host.run("curl", "-sS", "--max-time", "10", *words)
+    return done.stdout or done.stderr
+
+
+HELLO = "witness: hello"
+
+
+def ipv6_is_captured_both_ways(options):
+    """IPv6 of a captured host goes through its sidecar, outbound and inbound, as IPv4 does."""
+    with Pods(options) as net:
+        web, cart, six, plain = net["web"], net["cart"], net["six"], net["plain"]
+        expect(call(web, six.ip6) == HELLO, f"IPv6 to a ServiceEntry: {call(web, six.ip6)}")
+        seen = curl(web, "-6", "http://six.test:8000/")
+        expect(seen == web.ip6, f"curl -6 by name: {seen}")
+        expect("outbound|9000||six.test" in net.log("shop/web"), f"not by the sidecar: {net.log('shop/web')}")
+        # What nobody declared stays closed.
+        answer = call(web, plain.ip6)
+        expect(answer.startswith(("refused", "closed")), f"an undeclared IPv6 address is reached: {answer}")
+        # A name of the mesh by its automatic address of IPv6, to a sidecar that is told so.
+        seen = curl(web, "-6", "http://cart.shop.test:8000/")
+        expect(seen == "127.0.0.6", f"curl -6 to the mesh: {seen}")
+        expect(call(web, "cart.shop.test") == HELLO, "the mesh is not reached by name")
+        # Inbound: plain text by IPv6; the workload is called from ::6.
+        expect(call(plain, cart.ip6) == HELLO, f"inbound IPv6: {call(plain, cart.ip6)}")
+        expect(net.peers("cart")[-1] == "::6", f"the workload saw {net.peers('cart')}")
+        expect(curl(plain, f"http://[{cart.ip6}]:8000/") == "::6", "inbound HTTP by IPv6")
+        expect("InboundPassthroughCluster" in net.log("shop/cart") or "inbound|" in net.log("shop/cart"),
+               "not by the sidecar")
+        return []
+
+
+def a_workload_behind_tproxy_sees_its_client(options):
+    """TPROXY: the workload sees the client's own address, by plain text and by mutual TLS, IPv4 and IPv6."""
+    with Pods(options) as net:
+        web, kept, cart, plain = net["web"], net["kept"], net["cart"], net["plain"]
+        for address, wanted in ((kept.ip, plain.ip), (kept.ip6, plain.ip6)):
+            expect(call(plain, address) == HELLO, f"{address}: {call(plain, address)}")
+            expect(net.peers("kept")[-1] == wanted, f"the workload saw {net.peers('kept')}")
+        for number in range(3):
+            for host, wanted in ((plain, plain.ip), (net["six"], net["six"].ip)):
+                seen = curl(host, f"http://{kept.ip}:8000/{number}")
+                expect(seen == wanted, f"HTTP from {host}: {seen}")
+        # By mutual TLS: one client after the other, whose connections must not be mixed.
+        seen = curl(web, "http://kept.shop.test:8000/")
+        expect(seen == web.ip, f"HTTP by mutual TLS: {seen}")
+        seen = curl(cart, "http://kept.shop.test:8000/")
+        expect(seen == cart.ip, f"HTTP by mutual TLS from another: {seen}")
+        expect(call(web, "kept.shop.test") == HELLO, "TCP by mutual TLS")
+        expect(net.peers("kept")[-1] == web.ip, f"the workload saw {net.peers('kept')}")
+        # Where capture is by REDIRECT it sees the sidecar.
+        expect(call(plain, cart.ip) == HELLO and net.peers("cart")[-1] == "127.0.0.6", "REDIRECT differs")
+        # STRICT holds for both.
+        (net.manifests / "strict.yaml").write_text(STRICT % "STRICT")
+        net.wait("plain text to be refused", lambda: call(plain, kept.ip) != HELLO)
+        expect(call(plain, kept.ip6) != HELLO, "plain text passes by IPv6 under STRICT")
+        expect(call(web, "kept.shop.test") == HELLO, "mutual TLS fails under STRICT")
+        # The workload calls out, and itself.
+        expect(call(kept, net["six"].ip6) == HELLO, "a workload behind TPROXY does not get out")
+        kept.release()
+        return []
+
+
+ALL = [ipv6_is_captured_both_ways, a_workload_behind_tproxy_sees_its_client]
