@@ -113,6 +113,9 @@ fn metadata(
     set("CA_ROOT_CA", control.roots.display().to_string());
     set("SLUIS_JOIN_TOKEN", files.join_token().display().to_string());
     set("SLUIS_TRUST_DOMAIN", id.trust_domain().to_string());
+    if workload.is_gateway && engine == Engine::Sluis {
+        set("SLUIS_AUDIT", files.audit_log().display().to_string());
+    }
     if let Some(folder) = &workload.workload_api {
         set("SLUIS_WORKLOAD_API", folder.join(WORKLOAD_API_SOCKET).display().to_string());
     }

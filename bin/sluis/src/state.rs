@@ -8,6 +8,7 @@
 //! STATE/lock                      held while `sluis up` runs
 //! STATE/control.sock              what the other verbs talk to
 //! STATE/debug-token               what opens the debug pages
+//! STATE/audit/NS/NAME.jsonl       what a gateway did with credentials; full files beside it
 //! STATE/ca/                       roots, keys, issue log, how far a change of the root has come
 //! STATE/workloads/NS/NAME/        one proxy: bootstrap.pb, join-token, launch, pid, proxy.log,
 //!                                 names.json, admin.sock, handoff.sock, sds.sock, capture.sock
@@ -90,7 +91,15 @@ impl StateDir {
 
     /// One workload's folder.
     pub(crate) fn workload(&self, name: &ObjectName) -> WorkloadDir {
-        WorkloadDir { root: self.root.join("workloads").join(&*name.namespace).join(&*name.name) }
+        WorkloadDir {
+            root: self.root.join("workloads").join(&*name.namespace).join(&*name.name),
+            audit: self.audit().join(&*name.namespace).join(format!("{}.jsonl", name.name)),
+        }
+    }
+
+    /// The folder of audit logs, one folder for each namespace.
+    pub(crate) fn audit(&self) -> PathBuf {
+        self.root.join("audit")
     }
 }
 
@@ -98,6 +107,7 @@ impl StateDir {
 #[derive(Clone, Debug)]
 pub(crate) struct WorkloadDir {
     root: PathBuf,
+    audit: PathBuf,
 }
 
 impl WorkloadDir {
@@ -114,6 +124,9 @@ impl WorkloadDir {
                  choose a shorter --state-dir",
                 longest.display()
             );
+        }
+        if let Some(folder) = self.audit.parent() {
+            make_private(folder)?;
         }
         make_private(&self.root)
     }
@@ -141,6 +154,11 @@ impl WorkloadDir {
     /// The proxy's standard output and error: access log and events.
     pub(crate) fn log(&self) -> PathBuf {
         self.root.join("proxy.log")
+    }
+
+    /// The log of what the proxy does with credentials.
+    pub(crate) fn audit_log(&self) -> PathBuf {
+        self.audit.clone()
     }
 
     /// The proxy's admin interface.

@@ -13,8 +13,8 @@ use std::{
     time::SystemTime,
 };
 
-use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use sluis_audit::chain::{NOTHING_BEFORE, hash};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{FileError, files};
@@ -89,8 +89,6 @@ pub(crate) struct Live {
 /// How far back the log is read at the start: some two hundred thousand certificates, more than live
 /// at once.
 const READ_BACK_BYTES_MAX: u64 = 64 << 20;
-/// What the first line has in the place of a hash.
-const NOTHING_BEFORE: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 /// A line of the log is some 500 bytes.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 
@@ -251,10 +249,6 @@ fn read_back(path: &Path) -> io::Result<(Known, String, bool)> {
         _ => NOTHING_BEFORE.to_owned(),
     };
     Ok((known, last, is_torn))
-}
-
-fn hash(line: &[u8]) -> String {
-    digest(&SHA256, line).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn parse_time(text: &str) -> Option<SystemTime> {

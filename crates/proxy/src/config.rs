@@ -30,6 +30,7 @@ use tracing::warn;
 
 use crate::{
     access_log::Logs,
+    audit::AuditLog,
     bound::BoundSet,
     buckets::Buckets,
     hosts::{Group, Host},
@@ -56,6 +57,8 @@ pub struct Settings {
     pub node_cluster: String,
     /// This machine's address, for `x-forwarded-for` of clients that come by loopback.
     pub local_ip: IpAddr,
+    /// Where each use of a credential is recorded.
+    pub audit: AuditLog,
     /// The buckets of rate limits.
     pub(crate) buckets: Arc<Buckets>,
     /// The keys that tokens of end users are verified by.

@@ -9,6 +9,7 @@
 //! connection).
 
 pub mod access_log;
+pub mod audit;
 pub mod bootstrap;
 mod bound;
 mod buckets;

@@ -22,6 +22,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    audit::{AuditLog, AuditSettings, AuditWriter},
     bootstrap::{Bootstrap, BootstrapError},
     config::{Config, Settings},
     control::{Control, Parts, admin, handoff, nameserver, resolver::Resolver},
@@ -140,6 +141,8 @@ struct Proxy {
     drain: Duration,
     started: std::time::Instant,
     tasks: JoinSet<()>,
+    /// Ends after the workers: what they used is in the log then.
+    auditor: Option<AuditWriter>,
 }
 
 impl Proxy {
@@ -150,7 +153,15 @@ impl Proxy {
         let count = (*count).max(1);
         let store = SecretStore::new(Clock::system(), options.system_roots.clone());
         let stats = Stats::new(count + 1);
-        let empty = Config::empty(settings(&options, count), store.clock().clone());
+        let (audit, auditor) = match AuditSettings::of(bootstrap)? {
+            Some(settings) => {
+                let (log, writer) = system("audit writer", AuditLog::start(settings, &store))?;
+                (log, Some(writer))
+            }
+            None => (AuditLog::default(), None),
+        };
+        let settings = settings(&options, count, audit.clone());
+        let empty = Config::empty(settings, store.clock().clone());
         let resolver = Rc::new(Resolver::new(Arc::clone(&empty.names)));
         let (publisher, config) = watch::channel(Arc::new(empty));
         let (ready, is_ready) = watch::channel(false);
@@ -217,6 +228,7 @@ impl Proxy {
             identity,
             store: store.clone(),
             drain: Notify::new(),
+            audit,
         });
         if let Some((address, mode)) = &bootstrap.admin {
             let listening =
@@ -241,6 +253,7 @@ impl Proxy {
             drain,
             started,
             tasks,
+            auditor,
         })
     }
 
@@ -317,6 +330,7 @@ impl Proxy {
             warn!("a worker did not end in time");
         }
         self.tasks.shutdown().await;
+        drop(self.auditor.take());
         info!("stopped");
     }
 }
@@ -335,9 +349,10 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-fn settings(options: &Options, workers: usize) -> Arc<Settings> {
+fn settings(options: &Options, workers: usize, audit: AuditLog) -> Arc<Settings> {
     Arc::new(Settings {
         workers,
+        audit,
         lua_path: options.bootstrap.path("SLUIS_LUA_PATH"),
         environment: Arc::new(options.environment.clone()),
         node_id: options.bootstrap.node.id.clone(),

@@ -16,6 +16,7 @@ use bytes::BytesMut;
 use tokio::time::Instant;
 
 use crate::{
+    audit::AuditLog,
     config::Config,
     gates::Gates,
     http,
@@ -131,6 +132,12 @@ impl Worker {
     #[must_use]
     pub fn logs(&self) -> &Rc<LogBuffers> {
         &self.logs
+    }
+
+    /// Where each use of a credential is recorded.
+    #[must_use]
+    pub fn audit(&self) -> AuditLog {
+        self.peek_config().settings.audit.clone()
     }
 
     /// An empty buffer of at least [`BUFFER_BYTES`]. Give it back when it is drained.

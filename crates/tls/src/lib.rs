@@ -14,6 +14,7 @@ mod probe;
 mod secret;
 mod server;
 mod session;
+mod statement;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ pub use probe::{TlsAnswer, ask_plain, ask_tls};
 pub use secret::{Crls, KeyPair, Roots, Secret, SecretError, certificate_pem};
 pub use server::{ServerTls, SettingsError};
 pub use session::TlsSession;
+pub use statement::{StatementError, StatementSigner, verify_statement};
 pub use store::{MESH_ROOTS, SecretStore, Slot, StoreError, WORKLOAD_CERTIFICATE};
 pub use verify::PeerError;
 

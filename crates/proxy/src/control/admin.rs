@@ -30,6 +30,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
+    audit::AuditLog,
     config::Config,
     conn::Socket,
     sockets::{self, ListenOptions, Listening},
@@ -57,6 +58,7 @@ pub(crate) struct View {
     pub(crate) identity: Option<watch::Receiver<Status>>,
     pub(crate) store: SecretStore,
     pub(crate) drain: Notify,
+    pub(crate) audit: AuditLog,
 }
 
 /// Opens the admin address.
@@ -129,6 +131,7 @@ impl View {
             (&Method::GET, "/listeners") => text(StatusCode::OK, self.listeners()),
             (&Method::GET, "/config") => json_response(&self.configuration()),
             (&Method::GET, "/certs") => json_response(&self.certificates()),
+            (&Method::GET, "/audit") => json_response(&self.audit()),
             (&Method::POST, "/drain") => {
                 self.drain.notify_one();
                 text(StatusCode::OK, "draining\n".to_owned())
@@ -136,7 +139,7 @@ impl View {
             (_, "/drain") => text(StatusCode::METHOD_NOT_ALLOWED, "use POST\n".to_owned()),
             (&Method::GET, "/") => text(
                 StatusCode::OK,
-                "/ready\n/stats\n/stats/prometheus\n/listeners\n/config\n/certs\n/drain (POST)\n"
+                "/ready\n/stats\n/stats/prometheus\n/listeners\n/config\n/certs\n/audit\n/drain (POST)\n"
                     .to_owned(),
             ),
             _ => text(StatusCode::NOT_FOUND, "no such page; see /\n".to_owned()),
@@ -174,7 +177,33 @@ impl View {
             let expiry = since.map_or(0, |since| since.as_secs());
             gauges.push(("certificate.expiry_timestamp_seconds".to_owned(), expiry));
         }
+        if let (Some(head), Some(state)) = (self.audit.head(), self.audit.state()) {
+            gauges.extend([
+                ("audit.records".to_owned(), head.records),
+                ("audit.checkpoints".to_owned(), head.checkpoints),
+                ("audit.pending".to_owned(), state.pending as u64),
+                ("audit.refused".to_owned(), state.refused),
+                ("audit.writable".to_owned(), u64::from(state.is_writable)),
+            ]);
+        }
         gauges
+    }
+
+    /// How the audit log is doing: its head lets a verifier see that nothing was cut off its end.
+    fn audit(&self) -> Value {
+        let (Some(head), Some(state)) = (self.audit.head(), self.audit.state()) else {
+            return Value::Null;
+        };
+        json!({
+            "path": state.path,
+            "writable": state.is_writable,
+            "seq": head.seq,
+            "hash": head.hash,
+            "records": head.records,
+            "checkpoints": head.checkpoints,
+            "pending": state.pending,
+            "refused": state.refused,
+        })
     }
 
     fn listeners(&self) -> String {
