@@ -92,7 +92,11 @@ pub(crate) fn encode(bootstrap: &Value) -> Result<Vec<u8>> {
 /// What the proxy can do that a stock Envoy cannot; an Envoy lists its own extensions by itself.
 fn extensions(engine: Engine) -> Value {
     match engine {
-        Engine::Sluis => json!([{"name": "istio.alpn", "category": "envoy.filters.http"}]),
+        Engine::Sluis => json!([
+            {"name": "istio.alpn", "category": "envoy.filters.http"},
+            {"name": sluis_envoy::credentials::CREDENTIALS_FILTER,
+             "category": "envoy.filters.http.upstream"},
+        ]),
         Engine::Envoy => json!([]),
     }
 }

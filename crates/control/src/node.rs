@@ -10,6 +10,7 @@ use envoy_types::pb::{
     envoy::config::core::v3::Node,
     google::protobuf::{Struct, Value, value::Kind as ValueKind},
 };
+use sluis_envoy::credentials::CREDENTIALS_FILTER;
 use sluis_nouns::{Labels, ObjectName};
 use sluis_translate::{NodeFacts, Role};
 
@@ -85,6 +86,7 @@ impl ProxyNode {
             capture_pipe: text("SLUIS_CAPTURE_PIPE"),
             facts: NodeFacts {
                 has_alpn_filter: node.extensions.iter().any(|one| one.name == ALPN_FILTER),
+                is_ours: node.extensions.iter().any(|one| one.name == CREDENTIALS_FILTER),
                 is_grpc: text("GENERATOR").as_deref() == Some("grpc"),
                 istio_version: text("ISTIO_VERSION").unwrap_or_default(),
                 cluster_id: text("CLUSTER_ID").unwrap_or_default(),

@@ -106,6 +106,7 @@ impl Readers {
             node: NodeFacts {
                 is_grpc: view.node.is_grpc,
                 has_alpn_filter: view.node.has_alpn_filter,
+                is_ours: view.node.is_ours,
                 istio_version: if self.reads_version {
                     view.node.istio_version.clone()
                 } else {

@@ -23,6 +23,7 @@ mod hash;
 mod http;
 mod inbound;
 mod ingress;
+mod inner;
 mod listeners;
 mod lua;
 mod names;
@@ -127,6 +128,7 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
     };
     if view.role == Role::Gateway {
         clusters.extend(sni_dnat::clusters(&selection, &clusters));
+        clusters.extend(inner::clusters(&selection, &listeners));
     }
     add_key_servers(&mut selection, &mut clusters);
     let secrets = secrets::select(&mut selection, &listeners, &clusters);

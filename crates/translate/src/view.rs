@@ -37,6 +37,9 @@ pub struct NodeFacts {
     pub is_grpc: bool,
     /// Whether it has Istio's ALPN filter, as its node's `extensions` say; a stock Envoy has not.
     pub has_alpn_filter: bool,
+    /// Whether it is `sluis-proxy`: it has the filter for credentials, as its node's `extensions` say,
+    /// and takes the identity that outer TLS has proven into an inner listener.
+    pub is_ours: bool,
     /// `ISTIO_VERSION`; `EnvoyFilter` may match it.
     pub istio_version: String,
     /// `CLUSTER_ID`.

@@ -52,6 +52,7 @@ pub(super) fn known_annotations(kind: Kind) -> &'static [&'static str] {
         ],
         Kind::AuthorizationPolicy => &[DRY_RUN],
         Kind::EnvoyFilter => &["sluis.dev/lua-globals"],
+        Kind::Gateway => &["sluis.dev/inner-tls"],
         Kind::DestinationRule => &["sluis.dev/verify-name"],
         // When a secret ends (RFC 3339), and a label for its version.
         Kind::Secret => &["sluis.dev/not-after", "sluis.dev/version"],

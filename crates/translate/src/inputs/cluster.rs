@@ -76,6 +76,8 @@ pub enum Discovery {
     OriginalDestination(Option<u16>),
     /// By resolving the name that the client asks for, which must match this pattern.
     DynamicDns(String),
+    /// A listener of the proxy itself, by its name.
+    Internal(String),
     /// There are none: the cluster refuses everything.
     BlackHole,
 }

@@ -50,6 +50,8 @@ pub struct ListenerInput {
     pub port: u16,
     /// The path of the unix socket that is bound in place of address and port.
     pub pipe: Option<String>,
+    /// Whether only other listeners of the proxy lead there: then there is no socket.
+    pub is_internal: bool,
     /// Whether a socket is bound (gateways) or connections are handed over (sidecars).
     pub is_bound: bool,
     /// The ports by which users know the listener: its own, and those that `Gateway` servers declare

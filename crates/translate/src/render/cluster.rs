@@ -86,6 +86,12 @@ pub(crate) fn cluster(input: &ClusterInput, mesh: &MeshInputs) -> Cluster {
                 }));
             return cluster;
         }
+        Discovery::Internal(listener) => {
+            cluster.circuit_breakers = None;
+            cluster.lb_config = None;
+            cluster.load_assignment = Some(endpoints::internal(&input.name, listener));
+            DiscoveryType::Static
+        }
         Discovery::BlackHole => {
             cluster.circuit_breakers = None;
             cluster.lb_config = None;
@@ -149,7 +155,7 @@ fn policy(input: &ClusterInput) -> LbPolicy {
     match (&input.discovery, input.balance) {
         (Discovery::OriginalDestination(_) | Discovery::DynamicDns(_), _)
         | (_, Balance::Passthrough) => LbPolicy::ClusterProvided,
-        (Discovery::BlackHole, _) | (_, Balance::RoundRobin(_)) => LbPolicy::RoundRobin,
+        (Discovery::BlackHole | Discovery::Internal(_), _) | (_, Balance::RoundRobin(_)) => LbPolicy::RoundRobin,
         (_, Balance::LeastRequest(_)) => LbPolicy::LeastRequest,
         (_, Balance::Random) => LbPolicy::Random,
         (_, Balance::RingHash(_)) => LbPolicy::RingHash,

@@ -11,6 +11,7 @@ use envoy_types::pb::{
             },
             listener::v3::{
                 Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter,
+                listener::{InternalListenerConfig, ListenerSpecifier},
                 listener_filter,
             },
         },
@@ -184,12 +185,15 @@ pub(crate) fn listener(input: &ListenerInput, mesh: &MeshInputs) -> Listener {
     let rest = rest.map(|place| chains.remove(place));
     Listener {
         name: input.name.clone(),
-        address: Some(match &input.pipe {
+        address: (!input.is_internal).then(|| match &input.pipe {
             Some(path) => wrap::pipe(path),
             None => wrap::socket(input.address, input.port),
         }),
         additional_addresses: wrap::additional(&input.additional, input.port),
-        bind_to_port: if input.is_bound { None } else { wrap::boolean(false) },
+        listener_specifier: input
+            .is_internal
+            .then(|| ListenerSpecifier::InternalListener(InternalListenerConfig {})),
+        bind_to_port: if input.is_bound || input.is_internal { None } else { wrap::boolean(false) },
         filter_chains: chains,
         default_filter_chain: input.fallback.as_ref().map(|policy| fallback(policy, mesh)).or(rest),
         listener_filters: reads_names.then(tls).into_iter().chain(reads_http.then(http)).collect(),

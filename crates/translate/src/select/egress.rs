@@ -298,6 +298,7 @@ fn on_socket(
         additional: Vec::new(),
         port: 0,
         pipe: Some(path.to_owned()),
+        is_internal: false,
         is_bound: selection.view.capture != Capture::Jail,
         known_ports: Vec::new(),
         chains,

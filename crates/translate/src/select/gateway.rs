@@ -17,7 +17,7 @@ use sluis_resources::{
 
 use super::{
     Selection, config_path, gateway_binding, gateway_binding::Terminating, gateway_bytes,
-    gateway_http, listeners::Listeners, secrets, server_tls, tls,
+    gateway_http, inner, listeners::Listeners, secrets, server_tls, tls,
 };
 use crate::{ChainInput, Fault, Handler, ListenerInput, RouteTable, ServerTls};
 
@@ -54,6 +54,7 @@ pub(super) fn select(selection: &mut Selection<'_>) -> (Vec<ListenerInput>, Vec<
     let gateways: Vec<&Owned<Gateway>> =
         snapshot.gateways(&selection.view.name.namespace, &selection.view.labels).collect();
     let mut listeners = Listeners::default();
+    let mut inner = inner::Inner::default();
     let mut tables: BTreeMap<String, RouteTable> = BTreeMap::new();
     let mut treated: BTreeMap<(IpAddr, u16), Treatment> = BTreeMap::new();
     let mut terminating = Vec::new();
@@ -84,7 +85,7 @@ pub(super) fn select(selection: &mut Selection<'_>) -> (Vec<ListenerInput>, Vec<
             report_unused(selection, &serving);
             listeners.know(serving.address, serving.port, serving.port);
             listeners.know(serving.address, serving.port, server.port.number);
-            serve(selection, &serving, treatment, &mut listeners, &mut tables);
+            serve(selection, &serving, treatment, (&mut listeners, &mut inner), &mut tables);
             let table = gateway_http::table_name(&serving);
             if treatment == Treatment::Https
                 && tables.contains_key(&table)
@@ -109,6 +110,7 @@ pub(super) fn select(selection: &mut Selection<'_>) -> (Vec<ListenerInput>, Vec<
     for listener in listeners.iter_mut().filter(|listener| listener.address == own) {
         listener.name = wildcard_name(selection, listener.port);
     }
+    listeners.extend(inner.finish());
     listeners.sort_by(|a, b| a.name.cmp(&b.name));
     (listeners, tables)
 }
@@ -127,6 +129,15 @@ fn own_address(selection: &Selection<'_>) -> IpAddr {
 /// Istio's name for the listener of servers without a `bind`, whatever address stands for "all" here.
 fn wildcard_name(selection: &Selection<'_>, port: u16) -> String {
     format!("{}_{port}", selection.view.wildcard())
+}
+
+/// The name of the listener that serves a server.
+pub(super) fn listener_name(selection: &Selection<'_>, serving: &Serving<'_>) -> String {
+    if serving.address == own_address(selection) {
+        wildcard_name(selection, serving.port)
+    } else {
+        format!("{}_{}", serving.address, serving.port)
+    }
 }
 
 /// Whether two servers can share a port: plain HTTP with plain HTTP, and TLS with TLS.
@@ -200,7 +211,7 @@ fn serve(
     selection: &mut Selection<'_>,
     serving: &Serving<'_>,
     treatment: Treatment,
-    listeners: &mut Listeners,
+    (listeners, inner): (&mut Listeners, &mut inner::Inner),
     tables: &mut BTreeMap<String, RouteTable>,
 ) {
     let chains = match treatment {
@@ -218,7 +229,9 @@ fn serve(
             Some(tls) => {
                 let name = gateway_http::table_name(serving);
                 gateway_http::add_server(selection, serving, &name, tables);
-                vec![http_chain(selection, serving, name, Some(tls))]
+                let chain = http_chain(selection, serving, name, Some(tls));
+                let door = inner::door(selection, serving, &chain, inner);
+                std::iter::once(chain).chain(door).collect()
             }
         },
         Treatment::TerminatedBytes => match terminated(selection, serving, false) {
@@ -230,8 +243,9 @@ fn serve(
         Treatment::AutoPassthrough => gateway_bytes::automatic(selection, serving),
     };
     for mut chain in chains {
-        // As in Istio: what only passes through is not looked into.
-        let own = (treatment != Treatment::AutoPassthrough).then(|| selection.authorization());
+        // As in Istio: what only passes through is not looked into. What is inside is, there.
+        let is_looked_into = treatment != Treatment::AutoPassthrough && !inner::is_door(&chain);
+        let own = is_looked_into.then(|| selection.authorization());
         chain.authorization.extend(own.filter(|own| !own.is_empty()));
         for (name, _) in listeners.add(serving.address, serving.port, "", true, chain) {
             let what = if name.is_empty() { "connections".to_owned() } else { name };
@@ -275,11 +289,7 @@ fn http_chain(
     let is_https = tls.is_some();
     let server_names = if is_https { tls::server_names(serving.server) } else { Vec::new() };
     let own = serving.server.name.clone().filter(|name| is_https && !name.is_empty());
-    let listener = if serving.address == own_address(selection) {
-        wildcard_name(selection, serving.port)
-    } else {
-        format!("{}_{}", serving.address, serving.port)
-    };
+    let listener = listener_name(selection, serving);
     let stat_prefix = own.unwrap_or_else(|| format!("outbound_{listener};"));
     ChainInput {
         name: routes.clone(),

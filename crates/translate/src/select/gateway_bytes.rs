@@ -19,7 +19,7 @@ use super::{
 use crate::{ChainInput, Fault, Handler, HeaderChanges, ServerTls, Target};
 
 /// The application protocols by which clients of the mesh say that they speak its mutual TLS.
-const MESH_ALPN: [&str; 5] =
+pub(super) const MESH_ALPN: [&str; 5] =
     ["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"];
 
 /// The chains of a server that forwards bytes: `tcp` routes for its gateway and port, up to the first
@@ -165,7 +165,7 @@ fn put_targets(chain: &mut ChainInput, found: Vec<Target>, meta: &Meta) {
     }
 }
 
-fn target(cluster: String) -> Target {
+pub(super) fn target(cluster: String) -> Target {
     Target { cluster, weight: 1, headers: HeaderChanges::default(), host_rewrite: None }
 }
 

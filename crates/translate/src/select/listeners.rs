@@ -145,6 +145,7 @@ impl Listeners {
                 additional: Vec::new(),
                 port,
                 pipe: None,
+                is_internal: false,
                 is_bound: is_bound || gathered.is_bound,
                 known_ports: gathered.known_ports,
                 chains: gathered.chains,

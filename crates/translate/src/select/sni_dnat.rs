@@ -83,7 +83,10 @@ fn discovery(plain: &Discovery) -> Discovery {
         Discovery::Eds(groups) => Discovery::Eds(meshed(groups)),
         Discovery::Dns(groups) => Discovery::Dns(meshed(groups)),
         Discovery::LogicalDns(groups) => Discovery::LogicalDns(meshed(groups)),
-        Discovery::OriginalDestination(_) | Discovery::DynamicDns(_) | Discovery::BlackHole => {
+        Discovery::OriginalDestination(_)
+        | Discovery::DynamicDns(_)
+        | Discovery::Internal(_)
+        | Discovery::BlackHole => {
             Discovery::BlackHole
         }
     }

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use envoy_types::pb::{
     envoy::config::{
-        core::v3::{HealthStatus, Locality, Metadata},
+        core::v3::{
+            Address, EnvoyInternalAddress, HealthStatus, Locality, Metadata, address,
+            envoy_internal_address::AddressNameSpecifier,
+        },
         endpoint::v3::{
             ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
         },
@@ -33,6 +36,31 @@ pub(crate) fn assignment(name: &str, endpoints: &[EndpointInput]) -> ClusterLoad
     ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         endpoints: if endpoints.is_empty() { Vec::new() } else { vec![locality] },
+        ..ClusterLoadAssignment::default()
+    }
+}
+
+/// The one endpoint that is a listener of the proxy itself.
+pub(super) fn internal(name: &str, listener: &str) -> ClusterLoadAssignment {
+    let address = address::Address::EnvoyInternalAddress(EnvoyInternalAddress {
+        address_name_specifier: Some(AddressNameSpecifier::ServerListenerName(
+            listener.to_owned(),
+        )),
+        ..EnvoyInternalAddress::default()
+    });
+    let endpoint = LbEndpoint {
+        host_identifier: Some(lb_endpoint::HostIdentifier::Endpoint(Endpoint {
+            address: Some(Address { address: Some(address) }),
+            ..Endpoint::default()
+        })),
+        ..LbEndpoint::default()
+    };
+    ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: vec![endpoint],
+            ..LocalityLbEndpoints::default()
+        }],
         ..ClusterLoadAssignment::default()
     }
 }
