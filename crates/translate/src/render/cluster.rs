@@ -155,7 +155,9 @@ fn policy(input: &ClusterInput) -> LbPolicy {
     match (&input.discovery, input.balance) {
         (Discovery::OriginalDestination(_) | Discovery::DynamicDns(_), _)
         | (_, Balance::Passthrough) => LbPolicy::ClusterProvided,
-        (Discovery::BlackHole | Discovery::Internal(_), _) | (_, Balance::RoundRobin(_)) => LbPolicy::RoundRobin,
+        (Discovery::BlackHole | Discovery::Internal(_), _) | (_, Balance::RoundRobin(_)) => {
+            LbPolicy::RoundRobin
+        }
         (_, Balance::LeastRequest(_)) => LbPolicy::LeastRequest,
         (_, Balance::Random) => LbPolicy::Random,
         (_, Balance::RingHash(_)) => LbPolicy::RingHash,

@@ -85,7 +85,11 @@ pub(super) fn of_port(
     wanted.cluster(selection)
 }
 
-pub(super) fn built_in(name: &str, discovery: Discovery, selection: &Selection<'_>) -> ClusterInput {
+pub(super) fn built_in(
+    name: &str,
+    discovery: Discovery,
+    selection: &Selection<'_>,
+) -> ClusterInput {
     ClusterInput {
         name: name.to_owned(),
         stat_name: format!("{name};"),

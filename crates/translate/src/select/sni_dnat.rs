@@ -86,8 +86,6 @@ fn discovery(plain: &Discovery) -> Discovery {
         Discovery::OriginalDestination(_)
         | Discovery::DynamicDns(_)
         | Discovery::Internal(_)
-        | Discovery::BlackHole => {
-            Discovery::BlackHole
-        }
+        | Discovery::BlackHole => Discovery::BlackHole,
     }
 }

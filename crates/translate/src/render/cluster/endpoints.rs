@@ -43,9 +43,7 @@ pub(crate) fn assignment(name: &str, endpoints: &[EndpointInput]) -> ClusterLoad
 /// The one endpoint that is a listener of the proxy itself.
 pub(super) fn internal(name: &str, listener: &str) -> ClusterLoadAssignment {
     let address = address::Address::EnvoyInternalAddress(EnvoyInternalAddress {
-        address_name_specifier: Some(AddressNameSpecifier::ServerListenerName(
-            listener.to_owned(),
-        )),
+        address_name_specifier: Some(AddressNameSpecifier::ServerListenerName(listener.to_owned())),
         ..EnvoyInternalAddress::default()
     });
     let endpoint = LbEndpoint {
