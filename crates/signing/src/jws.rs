@@ -120,4 +120,3 @@ impl AssertionSigner {
         Ok(Secret::new(token.into_bytes()))
     }
 }
-

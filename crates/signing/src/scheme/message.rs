@@ -223,4 +223,3 @@ fn base(
     base.extend_from_slice(parameters.as_bytes());
     Ok(base)
 }
-
