@@ -17,9 +17,9 @@ LINES_MAX = 800
 # Which crates may depend on what. A wall that falls here falls for every reader of DESIGN.
 WALLS = {
     "tokio": {"sluis-xds", "sluis-tls", "sluis-identity", "sluis-ca", "sluis-sources",
-              "sluis-control", "sluis-capture", "sluis-proxy", "sluis", "sluis-proxy-bin"},
+              "sluis-control", "sluis-capture", "sluis-custody", "sluis-proxy", "sluis", "sluis-proxy-bin"},
     "tonic": {"sluis-xds", "sluis-identity", "sluis-ca"},
-    "rustls": {"sluis-tls", "sluis-proxy", "sluis-xds", "sluis-identity", "sluis-ca"},
+    "rustls": {"sluis-tls", "sluis-proxy", "sluis-xds", "sluis-identity", "sluis-ca", "sluis-custody"},
     "rcgen": {"sluis-ca", "sluis-identity"},
     "mlua": {"sluis-script"},
     "prost-reflect": {"sluis-protojson"},
@@ -27,6 +27,7 @@ WALLS = {
     "anyhow": {"sluis", "sluis-proxy-bin"},
     "sluis-resources": {"sluis-model", "sluis-translate", "sluis-sources", "sluis-control", "sluis"},
     "sluis-ca": {"sluis"},
+    "sluis-custody": {"sluis"},
 }
 
 
