@@ -54,10 +54,11 @@ impl Fetcher {
 
     async fn ask(&self, origin: &Origin) -> Result<Fetched, FetchError> {
         match origin {
-            Origin::Object { what, entries, keys } => {
-                let entries =
-                    entries.clone().ok_or_else(|| FetchError::NoObject(what.clone()))?;
-                Fetched::new(entries, keys, Label::None, None)
+            Origin::Object { what, entries, label, not_after, keys } => {
+                let entries = entries.clone().ok_or_else(|| FetchError::NoObject(what.clone()))?;
+                let label = label.clone().map_or(Label::None, Label::Told);
+                let end = not_after.as_deref().map(time_of).transpose()?;
+                Fetched::new(entries, keys, label, end)
             }
             Origin::Env(names) => self.environment(names),
             Origin::File { files, readable_by_others } => {

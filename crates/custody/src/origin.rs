@@ -22,6 +22,10 @@ pub enum Origin {
         what: String,
         /// Its entries.
         entries: Option<Entries>,
+        /// What its version is called, where it says so.
+        label: Option<String>,
+        /// From when it is void, where it says so (RFC 3339).
+        not_after: Option<String>,
         /// Which are wanted.
         keys: BTreeMap<String, String>,
     },

@@ -158,7 +158,8 @@ pub fn identities(path: &Path) -> Result<Vec<Identity>, FetchError> {
         return Err(FetchError::Exposed { path: path.to_owned(), mode });
     }
     let text = Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?);
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let keys: Result<Vec<Identity>, SealError> =
         lines.take(IDENTITIES_MAX).map(str::parse).collect();
     let invalid = |error: &dyn fmt::Display| {
@@ -189,7 +190,11 @@ pub fn seal(plain: &[u8], recipients: &[Recipient]) -> Result<String, SealError>
         let key = wrap_key(&share, &recipient.0, &public.0, &recipient.0)?;
         let mut body = file_key.to_vec();
         aead(&key)?
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key([0; 12]), Aad::empty(), &mut body)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key([0; 12]),
+                Aad::empty(),
+                &mut body,
+            )
             .map_err(|_| SealError::Format("it cannot be sealed"))?;
         let share = STANDARD_NO_PAD.encode(public.0);
         header.push_str(&format!("-> X25519 {share}\n{}\n", STANDARD_NO_PAD.encode(body)));

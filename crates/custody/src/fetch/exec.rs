@@ -50,9 +50,8 @@ pub(super) async fn run(origin: &ExecOrigin) -> Result<Fetched, FetchError> {
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let child = command
-        .spawn()
-        .map_err(|error| FetchError::Start { program: program.clone(), error })?;
+    let child =
+        command.spawn().map_err(|error| FetchError::Start { program: program.clone(), error })?;
     let group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
     let answer = timeout(origin.timeout, listen(program, child)).await;
     drop(group);
@@ -80,9 +79,7 @@ async fn listen(program: &str, mut child: Child) -> Result<Zeroizing<Vec<u8>>, F
         said,
     };
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let reading = async {
-        tokio::join!(bounded(stdout, OUTPUT_MAX), bounded(stderr, ERRORS_MAX))
-    };
+    let reading = async { tokio::join!(bounded(stdout, OUTPUT_MAX), bounded(stderr, ERRORS_MAX)) };
     let (output, errors) = reading.await;
     let (output, errors) = (output?, errors.map_or(ERRORS_MAX, |errors| errors.len()));
     let status = child.wait().await.map_err(|error| failed(error.to_string(), errors))?;

@@ -17,7 +17,7 @@ use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 use super::malformed;
-use crate::{Entries, FetchError, FileOrigin, Fetched, Label, Value, value::BYTES_MAX};
+use crate::{Entries, FetchError, Fetched, FileOrigin, Label, Value, value::BYTES_MAX};
 
 /// Files that are looked at in a folder. More is another kind of folder.
 const FILES_MAX: usize = 64;

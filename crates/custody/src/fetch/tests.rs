@@ -49,10 +49,19 @@ async fn variables_and_objects_give_what_is_named() {
     let absent = Origin::Env(keys(&[("key", "OTHER")]));
     refused(fetcher().fetch(&absent).await, Reason::Missing);
 
-    let entries = Entries::from([("ak".to_owned(), Value::new("1")), ("x".to_owned(), Value::new("2"))]);
-    let object = |entries, keys| Origin::Object { what: "Secret a/b".to_owned(), entries, keys };
+    let entries =
+        Entries::from([("ak".to_owned(), Value::new("1")), ("x".to_owned(), Value::new("2"))]);
+    let object = |entries, keys| Origin::Object {
+        what: "Secret a/b".to_owned(),
+        entries,
+        label: Some("blue".to_owned()),
+        not_after: Some("2031-01-01T00:00:00Z".to_owned()),
+        keys,
+    };
     let some = object(Some(entries), keys(&[("accessKey", "ak")]));
-    assert_eq!(shown(&fetcher().fetch(&some).await.unwrap()), [("accessKey", "1")]);
+    let read = fetcher().fetch(&some).await.unwrap();
+    assert_eq!(shown(&read), [("accessKey", "1")]);
+    assert_eq!((read.label, read.not_after.is_some()), (Label::Told("blue".to_owned()), true));
     let gone = refused(fetcher().fetch(&object(None, keys(&[]))).await, Reason::Missing);
     assert!(gone.contains("Secret a/b does not exist"), "{gone}");
 }
@@ -94,7 +103,11 @@ async fn a_file_that_others_may_read_or_change_is_refused_unless_said() {
         if !reads {
             assert!(refused(answer, Reason::Exposed).contains(&format!("{mode:o}")));
         }
-        assert_eq!(fetcher().fetch(&origin(true)).await.is_ok(), with_word, "{mode:o} with the word");
+        assert_eq!(
+            fetcher().fetch(&origin(true)).await.is_ok(),
+            with_word,
+            "{mode:o} with the word"
+        );
     }
 }
 

@@ -18,8 +18,8 @@ use std::{
     time::Duration,
 };
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ::http::Method;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::{sync::Mutex, time::Instant};
@@ -28,9 +28,7 @@ use zeroize::Zeroizing;
 
 use self::http::{Answer, Server};
 use super::{Variables, malformed, time_of};
-use crate::{
-    Entries, FetchError, Fetched, Label, Value, VaultAuth, VaultEngine, VaultOrigin,
-};
+use crate::{Entries, FetchError, Fetched, Label, Value, VaultAuth, VaultEngine, VaultOrigin};
 
 /// Servers and roles that we are logged in to at once; the least of them are dropped beyond.
 const SESSIONS_MAX: usize = 256;
@@ -291,11 +289,7 @@ async fn ask(
     }
 }
 
-fn kv(
-    answer: &Answer,
-    what: &str,
-    keys: &BTreeMap<String, String>,
-) -> Result<Fetched, FetchError> {
+fn kv(answer: &Answer, what: &str, keys: &BTreeMap<String, String>) -> Result<Fetched, FetchError> {
     // A deleted version is a 404 with metadata; so is nothing at all, without.
     let Kv { data } = answer.read(what)?;
     let KvData { data: Some(entries), metadata } = data else {

@@ -35,7 +35,10 @@ fn down() -> Result<Fetched, FetchError> {
 
 fn labels(keeper: &Keeper) -> (Option<&str>, Option<&str>) {
     let Account { current, previous, .. } = keeper.account();
-    (current.as_ref().map(|one| one.label.as_str()), previous.as_ref().map(|one| one.label.as_str()))
+    (
+        current.as_ref().map(|one| one.label.as_str()),
+        previous.as_ref().map(|one| one.label.as_str()),
+    )
 }
 
 #[test]
@@ -91,7 +94,10 @@ fn a_source_that_fails_takes_nothing_away_until_it_is_too_stale() {
     assert!(text.contains("127.0.0.1:1"), "{text}");
     keeper.on(given("a", "1", None), at(3700), 0);
     assert_eq!(labels(&keeper), (Some("1"), None), "it recovers");
-    assert_eq!((&keeper.account().status.failing, keeper.account().status.withdrawn), (&None, None));
+    assert_eq!(
+        (&keeper.account().status.failing, keeper.account().status.withdrawn),
+        (&None, None)
+    );
 }
 
 #[test]

@@ -142,8 +142,9 @@ impl Server {
         stream: impl AsyncRead + AsyncWrite + Unpin,
         request: Request<Full<Bytes>>,
     ) -> Result<Answer, FetchError> {
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(&error))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.unreachable(&error))?;
         let answering = async {
             let response = sender.send_request(request).await?;
             let status = response.status().as_u16();
