@@ -22,6 +22,7 @@ import demos
 import edits
 import examples
 import hosts
+import identities
 import inbound
 import judges
 import kills
@@ -32,7 +33,7 @@ from stage.scene import SceneError
 
 # Each line of scenarios runs in order; the lines beside each other.
 LINES = [
-    [*demos.ALL, *edits.ALL, *kills.ALL, *commands.ALL],
+    [*demos.ALL, *identities.ALL, *edits.ALL, *kills.ALL, *commands.ALL],
     [*renewals.ALL, *examples.ALL, *inbound.ALL, *judges.ALL],
     [*hosts.ALL, *pods.ALL, *attacks.ALL] if os.geteuid() == 0 else [],
 ]
