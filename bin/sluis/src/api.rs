@@ -31,6 +31,12 @@ pub(crate) struct JailPlan {
     /// The socket of the workload's own Workload API.
     #[serde(default)]
     pub workload_api: Option<PathBuf>,
+    /// What the command may do.
+    #[serde(default)]
+    pub policy: crate::workload::JailPolicy,
+    /// The file of the mesh's trusted roots.
+    #[serde(default)]
+    pub roots: PathBuf,
     /// Variables that gateways get as secrets, and that the jail must not inherit.
     pub secret_variables: Vec<String>,
 }

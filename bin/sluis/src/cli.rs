@@ -171,9 +171,19 @@ pub(crate) struct ControlPlaneOptions {
     pub debug: Option<SocketAddr>,
 }
 
+const EXEC_HELP: &str =
+    "The exit code is the command's own, 128 + N for one that signal N ended; 125 \
+when the jail could not be made, 126 and 127 when the command cannot be run or is not there.
+
+Examples:
+  sluis exec team-a/notebook -- python3 app.py
+  sluis exec team-a/notebook -- bash                            a shell, with job control
+  sluis exec --clean-env --keep-env 'MY_*' team-a/notebook -- ./agent
+  sluis exec --explicit-proxy team-a/notebook -- curl https://api.data.local/";
+
 /// `sluis exec`.
 #[derive(Args, Debug)]
-#[command(after_help = "The exit code is the command's own; 125 when the jail could not be made.")]
+#[command(after_help = EXEC_HELP)]
 pub(crate) struct ExecOptions {
     #[command(flatten)]
     pub workload: WorkloadArgument,
@@ -181,16 +191,30 @@ pub(crate) struct ExecOptions {
     #[command(flatten)]
     pub state: StateOption,
 
-    /// No jail: tell the command of the sidecar by HTTPS_PROXY and HTTP_PROXY instead
+    /// No jail: tell the command of the sidecar by HTTPS_PROXY, HTTP_PROXY and ALL_PROXY instead
     ///
     /// For machines that refuse user namespaces. A command that ignores the variables bypasses the
-    /// mesh.
+    /// mesh. The proxy asks for a password, made anew for each command, which is in the variables.
     #[arg(long)]
     pub explicit_proxy: bool,
 
     /// Cover a path in the jail; may be given several times
     #[arg(long, value_name = "PATH")]
     pub hide: Vec<PathBuf>,
+
+    /// Take away variables that look like secrets, by name (TOKEN, PASSWORD, …_KEY) or as a URL with a
+    /// password
+    #[arg(long)]
+    pub clean_env: bool,
+
+    /// Keep a variable that would be taken away; NAME* keeps all that begin so; may be given several times
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub keep_env: Vec<String>,
+
+    /// Set a variable; may be given several times. Others see it in the list of processes: pass on
+    /// secrets with --keep-env
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = crate::verbs::exec::assignment)]
+    pub env: Vec<(String, String)>,
 
     /// The command and its arguments
     #[arg(last = true, required = true)]

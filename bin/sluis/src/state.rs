@@ -11,7 +11,8 @@
 //! STATE/audit/NS/NAME.jsonl       what a gateway did with credentials; full files beside it
 //! STATE/ca/                       roots, keys, issue log, how far a change of the root has come
 //! STATE/workloads/NS/NAME/        one proxy: bootstrap.pb, join-token, launch, pid, proxy.log,
-//!                                 names.json, admin.sock, handoff.sock, sds.sock, capture.sock
+//!                                 names.json, admin.sock, handoff.sock, sds.sock, capture.sock,
+//!                                 exec-PID/
 //! ```
 
 use std::{
@@ -169,6 +170,11 @@ impl WorkloadDir {
     /// Where jails hand their listening sockets to the sidecar.
     pub(crate) fn handoff_socket(&self) -> PathBuf {
         self.root.join("handoff.sock")
+    }
+
+    /// What one running command of `sluis exec --explicit-proxy` is given; gone when it has ended.
+    pub(crate) fn given_to(&self, pid: u32) -> PathBuf {
+        self.root.join(format!("exec-{pid}"))
     }
 
     /// Where the agent serves secrets to a real Envoy.

@@ -13,7 +13,13 @@
 //! | `sluis.dev/netns` | the network namespace, by path, in which the proxy runs: capture is a packet filter's |
 //! | `sluis.dev/workload-api` | a folder, for this workload alone: SPIFFE's Workload API on `workload.sock` in it |
 //! | `sluis.dev/hide` | paths, separated by commas, that `sluis exec` covers in the jail |
+//! | `sluis.dev/read-only`, `sluis.dev/writable` | paths that a command in the jail cannot change; what it can within them |
+//! | `sluis.dev/unix-sockets` | the sockets that it can call: `none`, `any`, or paths; others that exist are covered |
+//! | `sluis.dev/clean-env` | `"true"`: `sluis exec` takes away variables with names of secrets |
+//! | `sluis.dev/ca-certificates` | files of authorities that it should trust besides the system's |
 //! | `proxy.istio.io/config` | Istio's own: `proxyMetadata` (environment), `concurrency` (workers), `interceptionMode`; goes over `ProxyConfig` objects |
+
+mod policy;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +33,8 @@ use sluis_model::{Snapshot, Workload as MeshWorkload};
 use sluis_nouns::{ObjectName, TrustDomain};
 use sluis_resources::{Fault, InterceptionMode};
 use sluis_translate::{ProxyView, Role};
+
+pub(crate) use policy::JailPolicy;
 
 /// One workload whose proxy, or agent, this machine runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +65,8 @@ pub(crate) struct Workload {
     pub workload_api: Option<PathBuf>,
     /// What a jail of this workload must not see.
     pub hidden: Vec<PathBuf>,
+    /// What a command of this workload may do.
+    pub policy: JailPolicy,
 }
 
 /// The part of Istio's ProxyConfig that bears on a process on this machine.
@@ -121,6 +131,7 @@ pub(crate) fn read(
     // The entry's own annotation is in the view.
     let is_transparent = view.node.is_transparent.or(written).unwrap_or(of_mesh);
     let (environment, workers) = settings(snapshot, &view, config);
+    let policy = policy::read(annotation, base).map_err(|(key, message)| fault(key, message))?;
     Ok(Some(Workload {
         name: meta.name.clone(),
         account: view.id.service_account().to_owned(),
@@ -135,6 +146,7 @@ pub(crate) fn read(
         netns: annotation(NETNS_ANNOTATION).map(|path| base.join(path)),
         workload_api: annotation("sluis.dev/workload-api").map(|path| base.join(path)),
         hidden: list(annotation("sluis.dev/hide")).iter().map(|path| base.join(path)).collect(),
+        policy,
     }))
 }
 

@@ -28,9 +28,10 @@
 //! 5. Init drops every capability, forbids new ones, closes the doors that namespaces leave open
 //!    (`confine`), and starts the command.
 //!
-//! What the jail does not do: the command is the same user outside, so it can write what that user
-//! can write; a pathname socket of a service that runs commands for its caller is a way out, and
-//! the usual ones are covered ([`DOORS`]).
+//! What the jail does not do by itself: the command is the same user outside, so it can write what that
+//! user can write ([`Spec::read_only`] says what it cannot); a pathname socket of a service that acts
+//! for its caller is a way out: the usual ones are covered ([`DOORS`]), and all others as
+//! [`UnixSockets`] says.
 
 mod confine;
 mod init;
@@ -42,6 +43,7 @@ mod nft;
 mod outer;
 mod report;
 mod signals;
+mod sockets;
 
 use std::ffi::OsString;
 use std::io::{self, Seek as _, Write as _};
@@ -73,6 +75,19 @@ pub struct Spec {
     /// Files and directories that do not exist for the command. Prefer directories: a hidden file
     /// that is replaced outside comes back into view. Each must exist when the jail starts.
     pub hide: Vec<PathBuf>,
+    /// Files that exist in the jail alone, each directly in one of the hidden directories; public
+    /// ones: the command can read them. At most [`FILES_BYTES_MAX`] altogether.
+    #[serde(default)]
+    pub files: Vec<(PathBuf, String)>,
+    /// Files and directories that the command cannot change, with all that is mounted in them.
+    #[serde(default)]
+    pub read_only: Vec<PathBuf>,
+    /// What it can change within those, as far as its user can.
+    #[serde(default)]
+    pub writable: Vec<PathBuf>,
+    /// Which Unix sockets with a path it can call.
+    #[serde(default)]
+    pub unix_sockets: UnixSockets,
     /// Domains that the resolver tries for short names.
     pub search: Vec<String>,
     /// How the jail's connections reach the sidecar.
@@ -84,6 +99,30 @@ pub struct Spec {
     /// parts of `/proc`). The command then sees the other processes of its user.
     pub shared_proc: bool,
 }
+
+/// Which Unix sockets with a path a command can call. Those without one (abstract ones) belong to a
+/// network namespace, and so are the jail's own always.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum UnixSockets {
+    /// None: it cannot make such a socket at all; a pair of connected ones it can.
+    None,
+    /// Those at, or below, these paths. Others on which somebody on this machine listens when the jail
+    /// starts are covered; what comes later is not, nor what listens in another network namespace.
+    Only(Vec<PathBuf>),
+    /// All but [`DOORS`].
+    Any,
+}
+
+impl Default for UnixSockets {
+    /// None of those that are there when the jail starts.
+    fn default() -> Self {
+        Self::Only(Vec::new())
+    }
+}
+
+/// The most bytes of [`Spec::files`]: some certificates of authorities, of which systems have 250 KiB.
+pub const FILES_BYTES_MAX: usize = 8 << 20;
 
 /// How the jail's connections reach the sidecar.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -176,6 +215,9 @@ impl Spec {
         if !spec.search.iter().all(|domain| !domain.is_empty() && domain.bytes().all(is_plain)) {
             return Err(failed(&io::Error::from_raw_os_error(libc::EINVAL)));
         }
+        if spec.files.iter().map(|(_, text)| text.len()).sum::<usize>() > FILES_BYTES_MAX {
+            return Err(failed(&io::Error::from_raw_os_error(libc::EFBIG)));
+        }
         Ok(spec)
     }
 }
@@ -205,6 +247,16 @@ pub enum JailError {
     Hide {
         /// The path.
         path: String,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// A path that must not be changed could be.
+    #[error("cannot make {path} {wanted}: {reason}")]
+    Protect {
+        /// The path.
+        path: String,
+        /// What it should be: read-only, writable.
+        wanted: String,
         /// What the kernel said.
         reason: String,
     },

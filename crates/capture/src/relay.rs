@@ -21,8 +21,7 @@ use tokio::task::JoinSet;
 use crate::handoff::Sockets;
 use crate::{dns, original_dst};
 
-use names::NamesFile;
-
+pub use names::NamesFile;
 pub use proxy_v2::header as proxy_v2_header;
 
 /// The most connections at once: two descriptors each, within a usual limit of 1024 × 16.

@@ -1,13 +1,16 @@
-//! What has no safe wrapper: `fork`, a seccomp filter, a new program's signal mask, readiness.
+//! What has no safe wrapper: `fork`, a seccomp filter, a new program's signal mask, readiness, the
+//! properties of mounts.
 
 #![expect(
     unsafe_code,
-    reason = "fork, prctl(PR_SET_SECCOMP), pre_exec and AsyncFd exist only as unsafe calls"
+    reason = "fork, prctl(PR_SET_SECCOMP), pre_exec, AsyncFd and mount_setattr exist only as unsafe calls"
 )]
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::SigSet;
@@ -55,6 +58,34 @@ pub(crate) fn load_filter(program: &[libc::sock_filter]) -> io::Result<()> {
     // `len` and `filter` describe one live slice.
     let result = unsafe {
         libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program, 0, 0)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes the mount at `path` and all below it read-only, or that one alone writable again.
+///
+/// # Errors
+/// What mount_setattr(2) says: `ENOSYS` before Linux 5.12, `EPERM` to open what was closed outside.
+pub(crate) fn set_mount_read_only(path: &Path, is_read_only: bool) -> io::Result<()> {
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    let (set, clear) = match is_read_only {
+        true => (libc::MOUNT_ATTR_RDONLY, 0),
+        false => (0, libc::MOUNT_ATTR_RDONLY),
+    };
+    let attributes =
+        libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    let below = if is_read_only { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the kernel reads the string up to its zero and the structure of the size given, both of
+    // which live through the call; it writes to neither.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            below,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sluis_capture::handoff::{Arrival, Receiver, Sockets};
-use sluis_capture::jail::{Helper, Sidecar, Spec};
+use sluis_capture::jail::{Helper, Sidecar, Spec, UnixSockets};
 use sluis_capture::{dns, original_dst};
 
 /// How long anything here may take; jails take some 20 ms.
@@ -52,6 +52,10 @@ fn spec(command: &[&str], sidecar: Sidecar) -> Spec {
         cwd: Some("/".into()),
         env: Vec::new(),
         hide: Vec::new(),
+        files: Vec::new(),
+        read_only: Vec::new(),
+        writable: Vec::new(),
+        unix_sockets: UnixSockets::default(),
         search: Vec::new(),
         sidecar,
         listeners: 1,
@@ -326,6 +330,95 @@ fn a_path_that_cannot_be_hidden_stops_the_start() {
     assert_eq!(output.status.code(), Some(125));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("cannot hide /does/not/exist: No such file"), "{error}");
+}
+
+#[test]
+fn what_is_read_only_cannot_be_changed_but_for_what_is_writable() {
+    let directory = directory();
+    let work = directory.path().join("work");
+    std::fs::create_dir(&work).unwrap();
+    let script = format!(
+        "for at in {0} {0}/work /dev/shm; do echo x >$at/new-{1} 2>/dev/null && echo wrote $at; done; \
+         mount -o remount,bind,rw / 2>/dev/null; touch {0}/again 2>/dev/null; echo x >/dev/null && \
+         cat {0}/work/new-{1}",
+        directory.path().display(),
+        std::process::id(),
+    );
+    for read_only in ["/".into(), directory.path().to_owned()] {
+        let is_all = read_only == Path::new("/");
+        let policy = |sidecar| Spec {
+            read_only: vec![read_only],
+            writable: vec![work.clone()],
+            ..spec(&["/bin/sh", "-c", &script], sidecar)
+        };
+        let output = run_with(policy, |_| {});
+        let shm = if is_all { "" } else { "wrote /dev/shm\n" };
+        assert_eq!(wrote(&output), format!("wrote {}\n{shm}x", work.display()));
+    }
+    let left = std::fs::read_dir(directory.path()).unwrap().count();
+    std::fs::remove_file(format!("/dev/shm/new-{}", std::process::id())).unwrap();
+    assert_eq!(left, 1, "only the folder that may be written");
+}
+
+#[test]
+fn a_path_that_cannot_be_protected_stops_the_start() {
+    let directory = directory();
+    let spec = Spec {
+        read_only: vec!["/does/not/exist".into()],
+        ..spec(&["/bin/true"], Sidecar::Handoff(directory.path().join("none")))
+    };
+    let output = start(&spec, |_| {}).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("cannot make /does/not/exist read-only: No such file"), "{error}");
+}
+
+#[test]
+fn a_hidden_folder_holds_the_files_that_are_for_the_jail() {
+    let directory = directory();
+    std::fs::write(directory.path().join("key"), "s3cret").unwrap();
+    let folder = directory.path().to_owned();
+    let script = format!(
+        "ls -A {0}; cat {0}/ca.pem; touch {0}/x 2>/dev/null || echo read-only",
+        folder.display()
+    );
+    let text = "certificate\n".repeat(20_000);
+    let policy = |sidecar| Spec {
+        hide: vec![folder.clone()],
+        files: vec![(folder.join("ca.pem"), text.clone())],
+        ..spec(&["/bin/sh", "-c", &script], sidecar)
+    };
+    let output = run_with(policy, |_| {});
+    assert_eq!(wrote(&output), format!("ca.pem\n{text}read-only"));
+}
+
+#[test]
+fn unix_sockets_are_called_as_the_policy_says() {
+    let directory = directory();
+    let path = directory.path().join("service.sock");
+    let _service = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let script = format!(
+        "import socket\n\
+         a, b = socket.socketpair(); a.send(b'x'); assert b.recv(1) == b'x'\n\
+         try: socket.socket(socket.AF_UNIX).connect('{}'); print('connected')\n\
+         except OSError as e: print(e.strerror)",
+        path.display()
+    );
+    for (unix_sockets, expected) in [
+        (UnixSockets::default(), "Connection refused"),
+        (UnixSockets::Only(vec![path.clone()]), "connected"),
+        (UnixSockets::Only(vec![directory.path().to_owned()]), "connected"),
+        (UnixSockets::Only(vec!["/does/not/exist".into()]), "Connection refused"),
+        (UnixSockets::Any, "connected"),
+        (UnixSockets::None, "Address family not supported by protocol"),
+    ] {
+        let policy = |sidecar| Spec {
+            unix_sockets: unix_sockets.clone(),
+            ..spec(&[PYTHON, "-c", &script], sidecar)
+        };
+        let output = run_with(policy, |_| {});
+        assert_eq!(wrote(&output), expected, "{unix_sockets:?}");
+    }
 }
 
 #[test]

@@ -254,6 +254,8 @@ impl Answers for Mesh {
             capture: files.capture_socket(),
             names: files.names(),
             hidden: hidden.into_iter().collect(),
+            policy: workload.policy,
+            roots: self.authority.root_path(),
             workload_api: workload.workload_api.map(|folder| folder.join(WORKLOAD_API_SOCKET)),
             secret_variables: variables.into_iter().collect(),
         })

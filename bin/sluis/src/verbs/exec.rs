@@ -4,9 +4,12 @@
 //! Out:   the command's exit code; 125 when there is no jail.
 //! Never: falls back from the jail to the explicit proxy by itself: the user must ask.
 
+mod environment;
 mod explicit;
+mod trust;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -14,7 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use sluis_capture::jail::{self, Helper, JailError, LISTENERS_MAX, Sidecar, Spec};
+use sluis_capture::jail::{self, Helper, JailError, LISTENERS_MAX, Sidecar, Spec, UnixSockets};
 
 use crate::{
     api::{self, JailPlan},
@@ -22,6 +25,9 @@ use crate::{
     state::StateDir,
     verbs::workload_name,
 };
+use environment::{Change, Wishes};
+
+pub(crate) use environment::assignment;
 
 /// Runs the command; returns only for the explicit proxy, or when the jail cannot be started.
 ///
@@ -30,7 +36,7 @@ use crate::{
 /// When no `sluis up` runs, or the workload has no sidecar.
 pub(crate) fn run(options: ExecOptions) -> Result<ExitCode> {
     let name = workload_name(&options.workload)?;
-    let state = StateDir::locate(options.state.state_dir)?;
+    let state = StateDir::locate(options.state.state_dir.clone())?;
     let path = format!("/v1/workloads/{}/{}/jail", name.namespace, name.name);
     let plan: JailPlan = serde_json::from_value(api::get(&state, &path)?)?;
     if let Some(netns) = &plan.netns {
@@ -40,8 +46,13 @@ pub(crate) fn run(options: ExecOptions) -> Result<ExitCode> {
         );
     }
     if options.explicit_proxy {
-        return explicit::run(&plan, &options.command);
+        let folder = state.workload(&name).given_to(std::process::id());
+        let (changes, files) = environment(&options, &plan, &folder)?;
+        let run = explicit::Run { command: &options.command, changes, files, folder: &folder };
+        return explicit::run(&plan, run);
     }
+    // The state's folder is hidden: what it holds in the jail is for the jail alone.
+    let (env, files) = environment(&options, &plan, state.root())?;
     let mut hide = plan.hidden;
     hide.push(state.root().to_path_buf());
     for path in options.hide {
@@ -57,8 +68,12 @@ pub(crate) fn run(options: ExecOptions) -> Result<ExitCode> {
         command: words.next().unwrap_or_default(),
         args: words.collect(),
         cwd: None,
-        env: variables(&plan.secret_variables, plan.workload_api.as_deref()),
+        env,
         hide: outermost(hide)?,
+        files,
+        read_only: plan.policy.read_only,
+        writable: plan.policy.writable,
+        unix_sockets: with_own(plan.policy.unix_sockets, plan.workload_api),
         search: vec![
             format!("{}.svc.cluster.local", name.namespace),
             "svc.cluster.local".to_owned(),
@@ -95,17 +110,44 @@ pub(crate) fn run_in_jail(spec: i32) -> Result<ExitCode> {
     }
 }
 
-/// A gateway gets secrets from the environment of `sluis up`; a shell that still has the same
-/// variables must not pass them on into the jail.
+/// The changes to the caller's variables, and the files that they name, to lie in `folder`.
 ///
+/// A gateway gets secrets from the environment of `sluis up`; a shell that still has the same
+/// variables must not pass them on.
 /// Where there is a Workload API, the command finds it by the variable that SPIFFE names.
-fn variables(hidden: &[String], workload_api: Option<&Path>) -> Vec<(OsString, Option<OsString>)> {
-    let hidden = hidden.iter().map(|name| (OsString::from(name), None));
-    let endpoint = workload_api.map(|socket| {
-        let value = format!("unix://{}", socket.display());
-        (OsString::from("SPIFFE_ENDPOINT_SOCKET"), Some(OsString::from(value)))
-    });
-    hidden.chain(endpoint).collect()
+fn environment(
+    options: &ExecOptions,
+    plan: &JailPlan,
+    folder: &Path,
+) -> Result<(Vec<Change>, Vec<(PathBuf, String)>)> {
+    let current: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
+    let offer = trust::offer(folder, &plan.policy.ca_certificates, &plan.roots, &current)?;
+    let mut offered = offer.variables;
+    if let Some(socket) = &plan.workload_api {
+        let endpoint = format!("unix://{}", socket.display());
+        offered.push(("SPIFFE_ENDPOINT_SOCKET".to_owned(), endpoint.into()));
+    }
+    let wishes = Wishes {
+        secrets: plan.secret_variables.clone(),
+        is_clean: options.clean_env || plan.policy.clean_env,
+        is_without_proxies: !options.explicit_proxy,
+        kept: options.keep_env.clone(),
+        offered,
+        set: options.env.clone(),
+    };
+    let current: Vec<_> = current.into_iter().collect();
+    Ok((wishes.changes(&current), offer.files))
+}
+
+/// The workload's own Workload API is for the command, whatever else is covered.
+fn with_own(policy: UnixSockets, own: Option<PathBuf>) -> UnixSockets {
+    match policy {
+        UnixSockets::Only(mut paths) => {
+            paths.extend(own);
+            UnixSockets::Only(paths)
+        }
+        other => other,
+    }
 }
 
 /// Leaves out what lies inside another of the paths.

@@ -1,6 +1,6 @@
 //! Takes from init, and so from the command, all that could open the jail.
 //!
-//! In:    nothing: it acts on the calling process, once, after all set-up.
+//! In:    whether Unix sockets are refused too; it acts on the calling process, once, after all set-up.
 //! Out:   no capability, no way to gain one, and a seccomp filter.
 //! Never: anything that a usual program needs.
 //!
@@ -17,7 +17,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 use crate::sys;
 
 /// Gives everything up. What the process is afterwards cannot be undone.
-pub(super) fn confine() -> io::Result<()> {
+pub(super) fn confine(without_unix: bool) -> io::Result<()> {
     for capability in CapabilitySet::all().iter() {
         match rustix::thread::remove_capability_from_bounding_set(capability) {
             // A capability that this kernel does not know yet cannot be held either.
@@ -34,7 +34,7 @@ pub(super) fn confine() -> io::Result<()> {
     prctl::set_no_new_privs()?;
     // The command cannot look into init, nor stop it.
     prctl::set_dumpable(false)?;
-    sys::load_filter(&filter())
+    sys::load_filter(&filter(without_unix))
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -60,7 +60,7 @@ const fn refuse(errno: i32) -> u32 {
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// The filter, from the top: wrong machine, then call by call.
-fn filter() -> Vec<sock_filter> {
+fn filter(without_unix: bool) -> Vec<sock_filter> {
     let number = |call: i64| u32::try_from(call).unwrap_or(u32::MAX);
     let mut program =
         vec![load(ARCH), skip_if(BPF_JEQ, ARCHITECTURE, 1), ret(refuse(libc::ENOSYS))];
@@ -81,6 +81,9 @@ fn filter() -> Vec<sock_filter> {
     // socket(family, …)
     program.extend([skip_if(BPF_JEQ, number(libc::SYS_socket), 1), ret(ALLOW), load(ARGUMENT_0)]);
     for family in FAMILIES {
+        if without_unix && family == libc::AF_UNIX {
+            continue;
+        }
         program.extend([skip_unless(BPF_JEQ, family.unsigned_abs(), 1), ret(ALLOW)]);
     }
     program.push(ret(refuse(libc::EAFNOSUPPORT)));

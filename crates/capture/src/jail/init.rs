@@ -16,7 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::report::{Report, Word};
-use super::{JailError, Spec, confine, mounts, namespaces, network, signals};
+use super::{JailError, Spec, UnixSockets, confine, mounts, namespaces, network, signals, sockets};
 use crate::{sys, wire};
 
 /// Lives the life of the jail; exits with the command's code.
@@ -36,18 +36,22 @@ pub(super) fn run(spec: &Spec, outer: &UnixStream, caught: &SignalFd) -> ! {
 fn live(spec: &Spec, outer: &UnixStream, caught: &SignalFd) -> Result<u8, JailError> {
     nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
         .map_err(|error| JailError::step("tie the jail to its starter", &error.into()))?;
+    // The list is of this network namespace, which we are about to leave.
+    let bound = sockets::to_cover(&spec.unix_sockets)
+        .map_err(|error| JailError::step("list this machine's Unix sockets", &error))?;
     namespaces::enter_the_others()?;
-    mounts::arrange(spec)?;
-    let sockets = network::arrange(spec.listeners)?;
+    mounts::arrange(spec, &bound)?;
+    let handed = network::arrange(spec.listeners)?;
     let talk = |error: &io::Error| JailError::step("talk to the jail's starter", error);
     wire::send(outer, &Report::Ready, &[]).map_err(|error| talk(&error))?;
-    sockets.send(outer, &spec.workload).map_err(|error| talk(&error))?;
-    drop(sockets);
+    handed.send(outer, &spec.workload).map_err(|error| talk(&error))?;
+    drop(handed);
     match wire::receive::<Word>(outer).map_err(|error| talk(&error))? {
         Some((Word::Start, _)) => {}
         None => return Ok(0), // The starter gave up, and says why itself.
     }
-    confine::confine().map_err(|error| JailError::step("give up all privileges", &error))?;
+    confine::confine(spec.unix_sockets == UnixSockets::None)
+        .map_err(|error| JailError::step("give up all privileges", &error))?;
     let command = start(spec)?;
     watch(command, outer, caught).map_err(|error| JailError::step("wait for the command", &error))
 }

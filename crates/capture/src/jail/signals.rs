@@ -7,8 +7,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
 
-/// What is passed on to the command.
-const FORWARDED: [Signal; 7] = [
+/// What is passed on to the command. Not `SIGTSTP`: the terminal's Ctrl-Z must stop us as it stops the
+/// command, or the shell outside would wait for ever.
+const FORWARDED: [Signal; 9] = [
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -16,6 +17,8 @@ const FORWARDED: [Signal; 7] = [
     Signal::SIGUSR1,
     Signal::SIGUSR2,
     Signal::SIGALRM,
+    Signal::SIGWINCH,
+    Signal::SIGCONT,
 ];
 
 /// Blocks the signals that the command should get, and `SIGCHLD`; they arrive here instead.

@@ -11,13 +11,16 @@ use crate::dns::{Found, Lookup, Unknown};
 type Table = HashMap<String, Vec<IpAddr>>;
 
 /// A JSON file of names; read again when its time stamp changes.
-pub(super) struct NamesFile {
+#[derive(Debug)]
+pub struct NamesFile {
     path: PathBuf,
     cached: Mutex<Option<(SystemTime, Table)>>,
 }
 
 impl NamesFile {
-    pub(super) fn new(path: PathBuf) -> Self {
+    /// Reads the file at the first question.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
         Self { path, cached: Mutex::new(None) }
     }
 
