@@ -17,6 +17,7 @@ import time
 import traceback
 
 import attacks
+import clients
 import commands
 import demos
 import edits
@@ -33,7 +34,7 @@ from stage.scene import SceneError
 
 # Each line of scenarios runs in order; the lines beside each other.
 LINES = [
-    [*demos.ALL, *identities.ALL, *edits.ALL, *kills.ALL, *commands.ALL],
+    [*demos.ALL, *identities.ALL, *edits.ALL, *kills.ALL, *commands.ALL, *clients.ALL],
     [*renewals.ALL, *examples.ALL, *inbound.ALL, *judges.ALL],
     [*hosts.ALL, *pods.ALL, *attacks.ALL] if os.geteuid() == 0 else [],
 ]
