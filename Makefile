@@ -37,6 +37,7 @@ test: setup ## run every test: units, integration, and the scenario end to end
 
 e2e: setup ## run the scenario end to end, with our proxy and with real Envoy in each place
 	@scripts/setup.sh judges
+	@scripts/setup.sh clients
 	@scripts/setup.sh attacks
 	$(CARGO) build -p sluis -p sluis-proxy-bin -p sluis-cni
 	python3 tests/e2e/run.py --bin-dir $(TARGET)/debug

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what `make demo` and `make test` need and the machine lacks, and says so.
 # It takes one more word for what some commands need: `setup.sh bench`, `setup.sh conformance`,
-# `setup.sh judges` (the scenarios of TLS), `setup.sh attacks`
-# (make demo-attacks), `setup.sh rotation`.
+# `setup.sh judges` (the scenarios of TLS), `setup.sh clients` (those of other programs),
+# `setup.sh attacks` (make demo-attacks), `setup.sh rotation`.
 # Debian packages by apt; Python packages into target. Does nothing the second time.
 set -eu
 
@@ -35,6 +35,16 @@ if [ "${1:-}" = attacks ]; then
     need nft nftables
     need nsenter util-linux
     need sysctl procps
+fi
+# Programs that scenarios run in the jail, and what they talk to.
+if [ "${1:-}" = clients ]; then
+    need node nodejs
+    need git git
+    need redis-server redis-server
+    need redis-cli redis-tools
+    need psql postgresql-client
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
+    /usr/bin/python3 -c 'import requests' 2>/dev/null || missing="$missing python3-requests"
 fi
 # Scenarios of several hosts, which run as root only.
 if [ "${1:-}" = judges ] && [ "$(id -u)" = 0 ]; then

@@ -48,11 +48,8 @@ def unmodified_clients(options):
     """curl, requests, Node, git, redis-cli and psql work in the jail, unmodified, through the gateway."""
     with World(options.bin_dir) as world:
         notes = [use(world, *program) for program in programs()]
-        log = world.log(GATEWAY)
-        for seen in ("POST /echo", "sni=redis.example"):
-            expect(seen in log, f"{seen} is not in the gateway's log:\n{log[-3000:]}")
-        callers = (world.dir / "site.log").read_text()
-        expect("none of these" not in callers and callers.count("POST /echo"), callers[-2000:])
+        for seen in ("POST /echo 200", "GET /repository.git/", "sni=redis.example from=spiffe://cluster.local/ns/apps/sa/client"):
+            wait_until(f"{seen} in the gateway's log", lambda seen=seen: seen in world.log(GATEWAY))
         # What was allowed to nobody.
         refused = world.exec(CLIENT, "curl", "-sS", "-m", "20", "https://elsewhere.example/")
         expect(refused.returncode == 6, f"curl of an unknown host: {refused.returncode} {refused.stderr}")
@@ -335,10 +332,10 @@ def clients_of_an_ordinary_user(options):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-ALL = [unmodified_clients, explicit_clients, commands_in_the_jail, clients_of_an_ordinary_user]
+ALL = [unmodified_clients, explicit_clients, clients_of_an_ordinary_user]
 
 
 if __name__ == "__main__":
     import types
     chosen = types.SimpleNamespace(bin_dir=pathlib.Path(sys.argv[1]))
-    print(json.dumps([f"user {os.getuid()}", *unmodified_clients(chosen), *(commands_in_the_jail(chosen) or [])]))
+    print(json.dumps([f"user {os.getuid()}", *unmodified_clients(chosen)]))
