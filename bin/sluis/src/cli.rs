@@ -61,6 +61,8 @@ pub(crate) enum Verb {
     Proxy(ProxyOptions),
     /// Print the log of a workload's proxy: access log and events
     Logs(LogsOptions),
+    /// Show what was done with credentials, and check that the record of it is whole
+    Audit(crate::verbs::audit::AuditOptions),
     /// Show the certificate authority, change its root, read its log
     Ca(CaOptions),
     /// Print a completion script for a shell

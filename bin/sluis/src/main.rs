@@ -5,7 +5,7 @@
 //! Never: prints a secret, or talks to the network beyond the mesh that it runs.
 //!
 //! One file for each verb, under [`verbs`]. Exit codes: 0 done; 1 failed; 2 wrong usage;
-//! 65 faults in the input; 69 no `sluis up` is running; `exec` gives the command's own.
+//! 65 faults in the input; 69 no `sluis up` is running; 79 an audit log was changed; `exec` gives the command's own.
 
 mod api;
 mod bootstrap;
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Verb::Authn(options) => verbs::authn::run(&options),
         Verb::Proxy(options) => verbs::proxy::run(&options),
         Verb::Logs(options) => verbs::logs::run(&options),
+        Verb::Audit(options) => verbs::audit::run(&options),
         Verb::Ca(options) => verbs::ca::run(&options),
         Verb::Completion { shell } => verbs::completion::run(shell),
     };

@@ -1,5 +1,6 @@
 //! What `sluis` can do, one file for each verb.
 
+pub(crate) mod audit;
 pub(crate) mod authn;
 pub(crate) mod ca;
 pub(crate) mod capture;

@@ -8,6 +8,7 @@
 //! [`Verifier`].
 
 pub mod chain;
+pub mod ocsf;
 mod record;
 mod tail;
 mod text;
