@@ -1,9 +1,12 @@
 """Pods in network namespaces, IPv4 and IPv6: what a workload sends and receives behind its sidecar. Needs root."""
 
 import dataclasses
+import json
 import re
+import subprocess
 
-from mesh import expect
+from machine import self_signed
+from mesh import HERE, expect
 from topology import Place, Topology
 
 # A sidecar each, but for `plain` and for `six`, which is outside the mesh.
@@ -83,19 +86,20 @@ Server(("::", 8000), Handler).serve_forever()
 class Pods(Topology):
     """The hosts above. What `plain` and `six` run is theirs; the others listen behind their sidecars."""
 
-    def __init__(self, options, more=None, mode="PERMISSIVE", servers="sluis"):
-        self.more, self.mode = more or {}, mode
+    def __init__(self, options, annotations=None, mode="PERMISSIVE", servers="sluis"):
+        self.annotations, self.mode = annotations or {}, mode
         places = [dataclasses.replace(place, proxy=servers) if place in (KEPT, CART) else place
                   for place in PLACES]
         super().__init__(options.bin_dir, places=places, manifests=Pods.texts)
 
     def texts(self):
-        entries = [self.entry(place, [f"{TPROXY}: TPROXY"] if place.name == "kept" else [])
+        entries = [self.entry(place, [*([f"{TPROXY}: TPROXY"] if place.name == "kept" else []),
+                                      *self.annotations.get(place.name, [])])
                    for place in self.places if place.workload]
         services = [SERVICE % {"name": place.name} for place in (KEPT, CART)]
         six = SIX % {"ip": self["six"].ip6}
         return {"mesh.yaml": MESH, "workloads.yaml": "\n---\n".join([*entries, *services, six]),
-                "strict.yaml": STRICT % self.mode} | self.more
+                "strict.yaml": STRICT % self.mode}
 
     def firewall(self, *options):
         """No router's firewall: what is tried here is the hosts' own."""
@@ -180,11 +184,98 @@ def a_workload_behind_tproxy_sees_its_client(options, servers="sluis"):
         return []
 
 
+# A pod as its owner writes it, and what its containers serve.
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: cart, namespace: shop}
+spec:
+  containers:
+  - name: web
+    image: web
+    ports: [{name: web, containerPort: 8001}]
+    livenessProbe: {httpGet: {path: /live, port: web}}
+    readinessProbe: {httpGet: {path: /ready, port: 8443, scheme: HTTPS}}
+    startupProbe: {tcpSocket: {port: 9000}}
+    lifecycle: {preStop: {httpGet: {path: /away, port: web}}}
+  - name: calls
+    image: calls
+    livenessProbe: {grpc: {port: 9001, service: shop}}
+    readinessProbe: {grpc: {port: 9001, service: closed}}
+    startupProbe: {tcpSocket: {port: 9999}}
+"""
+# HTTP on 8001, HTTPS on 8443: tells who asks for what; /away leads elsewhere, all others to 200 or 404.
+SERVED = """
+import http.server, ssl, sys, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        print(self.path, self.headers["host"], self.headers["x-probe"], self.client_address[0], flush=True)
+        status = {"/live": 200, "/ready": 200, "/away": 302}.get(self.path, 404)
+        self.send_response(status)
+        if status == 302:
+            self.send_header("location", "http://elsewhere.test/")
+        self.end_headers()
+        self.wfile.write(b"as you see")
+secret = http.server.ThreadingHTTPServer(("0.0.0.0", 8443), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1], sys.argv[2])
+secret.socket = context.wrap_socket(secret.socket, server_side=True)
+threading.Thread(target=secret.serve_forever, daemon=True).start()
+print("ready", flush=True)
+http.server.ThreadingHTTPServer(("0.0.0.0", 8001), Handler).serve_forever()
+"""
+
+
+def probes_work_under_strict_mutual_tls(options, servers="sluis"):
+    """A pod's probes by HTTP, HTTPS, TCP and gRPC, rewritten as Istio's injector does, work under STRICT."""
+    sluis = options.bin_dir / "sluis"
+
+    def rewritten(*more):
+        done = subprocess.run([sluis, "capture", "probes", "-f", "-", *more], input=POD, text=True,
+                              capture_output=True, check=False)
+        expect(done.returncode == 0, done.stderr)
+        return done.stdout
+
+    probers = rewritten("--probers").strip()
+    expect("/app-health/web/livez" in rewritten() and "tcpSocket" not in rewritten(), rewritten())
+    config = json.dumps({"proxyMetadata": {"ISTIO_KUBE_APP_PROBERS": probers}})
+    told = {"cart": [f"proxy.istio.io/config: {json.dumps(config)}"]}
+    with Pods(options, told, mode="STRICT", servers=servers) as net:
+        cart, kubelet = net["cart"], net["plain"]
+        certificate, key = self_signed(net.dir, "cart")
+        cart.start("served", "python3", "-c", SERVED, certificate, key)
+        cart.start("calls", "node", HERE / "grpc_health.js", "9001", "shop")
+        for name in ("served", "calls"):
+            net.wait(name, lambda: "ready" in (net.dir / f"{name}.log").read_text())
+
+        def probe(path):
+            told = curl(kubelet, "-o", "-", "-w", " %{http_code}", "-H", "x-probe: yes",
+                        f"http://{cart.ip}:15020{path}")
+            return told.split()[-1], told
+
+        answered = {path: probe(path) for path in json.loads(probers)}
+        status = {path: code for path, (code, _) in answered.items()}
+        wanted = dict.fromkeys(status, "200") | {
+            "/app-health/calls/readyz": "500", "/app-health/calls/startupz": "500"}
+        expect(status == wanted, f"probes: {answered}")
+        expect("as you see" in answered["/app-health/web/livez"][1], "the application's own words are lost")
+        expect(probe("/app-health/web/other")[0] == "400", "an unknown probe is answered")
+        log = (net.dir / "served.log").read_text()
+        expect(f"/live {cart.ip}:8001 yes 127.0.0.6" in log, f"the application saw: {log}")
+        # STRICT holds, past the status port and beside it.
+        expect("200" not in curl(kubelet, "-w", "%{http_code}", f"http://{cart.ip}:8001/live"), "STRICT does not hold")
+        if servers == "sluis":
+            ready = curl(kubelet, "-w", "%{http_code}", f"http://{cart.ip}:15020/healthz/ready")
+            expect(ready == "200", f"the sidecar says: {ready}")
+        return []
+
+
 def real_envoys_in_namespaces_do_the_same(options):
-    """Behind real Envoys, started in their namespaces, IPv6 and TPROXY do the same."""
+    """Behind real Envoys, started in their namespaces, IPv6, TPROXY and probes do the same."""
     ipv6_is_captured_both_ways(options, "envoy")
     a_workload_behind_tproxy_sees_its_client(options, "envoy")
+    probes_work_under_strict_mutual_tls(options, "envoy")
     return []
 
 
-ALL = [ipv6_is_captured_both_ways, a_workload_behind_tproxy_sees_its_client, real_envoys_in_namespaces_do_the_same]
+ALL = [ipv6_is_captured_both_ways, probes_work_under_strict_mutual_tls, a_workload_behind_tproxy_sees_its_client, real_envoys_in_namespaces_do_the_same]

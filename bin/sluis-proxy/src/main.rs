@@ -80,6 +80,14 @@ struct AgentArguments {
     /// The Unix socket on which SDS is served.
     #[arg(long, value_name = "SOCKET")]
     sds: PathBuf,
+
+    /// The network namespace to enter first, by path: that of the Envoy.
+    #[arg(long, value_name = "PATH")]
+    netns: Option<PathBuf>,
+
+    /// The group to run as.
+    #[arg(long, value_name = "GID")]
+    group: Option<u32>,
 }
 
 fn main() -> ExitCode {
@@ -106,11 +114,15 @@ fn main() -> ExitCode {
 impl Command {
     /// Goes where the proxy is to run, while this process still has one thread.
     fn enter(&self) -> Result<()> {
-        let Self::Run(run) = self else { return Ok(()) };
-        if let Some(path) = &run.netns {
+        let (place, group) = match self {
+            Self::Run(run) => (&run.netns, run.group),
+            Self::Agent(agent) => (&agent.netns, agent.group),
+            Self::Init(_) => return Ok(()),
+        };
+        if let Some(path) = place {
             netns::enter(path).with_context(|| format!("network namespace {}", path.display()))?;
         }
-        if let Some(group) = run.group {
+        if let Some(group) = group {
             netns::become_group(group).with_context(|| format!("group {group}"))?;
         }
         Ok(())
@@ -147,12 +159,19 @@ impl AgentArguments {
             bail!("{}: node.metadata.SLUIS_JOIN_TOKEN is missing", self.bootstrap.display());
         };
         let mut builder = tokio::runtime::Builder::new_current_thread();
-        let runtime = builder.enable_all().build().context("runtime")?;
+        let builder = builder.enable_all();
+        let runtime =
+            builder.build_local(tokio::runtime::LocalOptions::default()).context("runtime")?;
+        let probers = std::env::var(sluis_proxy::PROBERS).unwrap_or_default();
         let agent = Agent::new(renewal, store, self.sds.clone())
             .with_workload_api(bootstrap.path("SLUIS_WORKLOAD_API"));
-        runtime
-            .block_on(agent.run(process::stopped()))
-            .with_context(|| format!("SDS on {}", self.sds.display()))
+        runtime.block_on(async {
+            if let Some(status) = sluis_proxy::status_port(&bootstrap, &probers, None)? {
+                tokio::task::spawn_local(status.serve());
+            }
+            let running = agent.run(process::stopped()).await;
+            running.with_context(|| format!("SDS on {}", self.sds.display()))
+        })
     }
 }
 

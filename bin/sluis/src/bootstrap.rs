@@ -138,6 +138,7 @@ fn metadata(
             set("DNS_CAPTURE", "true".to_owned());
             let mode = if workload.is_transparent { "TPROXY" } else { "REDIRECT" };
             set("INTERCEPTION_MODE", mode.to_owned());
+            set("SLUIS_STATUS_PORT", workload.status_port.to_string());
             set("INSTANCE_IPS", instance_ips(workload.address, netns));
         }
     } else if !workload.is_gateway {

@@ -280,13 +280,12 @@ impl Job {
 
     fn arguments(&self) -> Vec<String> {
         let bootstrap = self.files.bootstrap().display().to_string();
-        if self.workload.is_envoy {
+        let mut arguments = if self.workload.is_envoy {
             let socket = self.files.sds_socket().display().to_string();
-            return ["agent", "--bootstrap", &bootstrap, "--sds", &socket]
-                .map(str::to_owned)
-                .to_vec();
-        }
-        let mut arguments = ["run", "--bootstrap", &bootstrap].map(str::to_owned).to_vec();
+            ["agent", "--bootstrap", &bootstrap, "--sds", &socket].map(str::to_owned).to_vec()
+        } else {
+            ["run", "--bootstrap", &bootstrap].map(str::to_owned).to_vec()
+        };
         if let Some(netns) = &self.workload.netns {
             let (netns, group) = (netns.display().to_string(), PROXY_GROUP.to_string());
             arguments.extend(["--netns".to_owned(), netns, "--group".to_owned(), group]);

@@ -61,6 +61,8 @@ pub(crate) struct Workload {
     pub netns: Option<PathBuf>,
     /// Whether a packet filter brings what it receives with the client's address kept (TPROXY).
     pub is_transparent: bool,
+    /// The port on which a sidecar in a namespace answers for the application's health.
+    pub status_port: u16,
     /// The folder of the socket on which the application gets the workload's own certificate.
     pub workload_api: Option<PathBuf>,
     /// What a jail of this workload must not see.
@@ -143,12 +145,23 @@ pub(crate) fn read(
         workers,
         lua_path: annotation("sluis.dev/lua-path").map(|path| base.join(path)),
         is_transparent,
+        status_port: match annotation(STATUS_PORT) {
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|port| *port > 0)
+                .ok_or_else(|| fault(STATUS_PORT, format!("{text:?} is no port")))?,
+            None => snapshot.mesh().default_config.status_port,
+        },
         netns: annotation(NETNS_ANNOTATION).map(|path| base.join(path)),
         workload_api: annotation("sluis.dev/workload-api").map(|path| base.join(path)),
         hidden: list(annotation("sluis.dev/hide")).iter().map(|path| base.join(path)).collect(),
         policy,
     }))
 }
+
+/// Istio's own: the port of the agent's health checks, which capture leaves alone.
+const STATUS_PORT: &str = "status.sidecar.istio.io/port";
 
 const PROXY_CONFIG: &str = "proxy.istio.io/config";
 

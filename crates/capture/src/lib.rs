@@ -7,6 +7,7 @@
 //!
 //! Start at [`jail`]: who runs where, and in which order.
 
+pub mod app_probes;
 pub mod dns;
 pub mod filter;
 pub mod firewall;

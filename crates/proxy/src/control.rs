@@ -15,6 +15,7 @@ mod health;
 mod key_sets;
 pub(crate) mod nameserver;
 mod outlier;
+pub(crate) mod probes;
 pub(crate) mod resolver;
 mod watches;
 

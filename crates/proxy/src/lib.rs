@@ -38,4 +38,5 @@ pub mod worker;
 mod workers;
 
 pub use bootstrap::{Bootstrap, BootstrapError};
-pub use run::{Options, Ready, RunError, renewal, run};
+pub use control::probes::{ProberError, StatusError, StatusPort};
+pub use run::{Options, PROBERS, Ready, RunError, renewal, run, status_port};

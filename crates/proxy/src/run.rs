@@ -25,7 +25,11 @@ use crate::{
     audit::{AuditLog, AuditSettings, AuditWriter},
     bootstrap::{Bootstrap, BootstrapError},
     config::{Config, Settings},
-    control::{Control, Parts, admin, handoff, nameserver, resolver::Resolver},
+    control::{
+        Control, Parts, admin, handoff, nameserver,
+        probes::{StatusError, StatusPort},
+        resolver::Resolver,
+    },
     log_sink::{LogSender, LogWriter},
     random::Random,
     stats::Stats,
@@ -88,6 +92,9 @@ pub enum RunError {
     /// A listener of the bootstrap cannot listen.
     #[error("{}", .0.join("; "))]
     Listen(Vec<String>),
+    /// The status port cannot be served.
+    #[error(transparent)]
+    Status(#[from] StatusError),
     /// The operating system refuses something.
     #[error("{what}: {source}")]
     System {
@@ -217,6 +224,10 @@ impl Proxy {
             let sockets = system("name queries, port 15053", nameserver::bind())?;
             let stats = stats.shard(count);
             tasks.spawn_local(nameserver::serve(sockets, config.clone(), stats));
+        }
+        let probers = options.environment.get(PROBERS).map_or("", String::as_str);
+        if let Some(status) = status_port(bootstrap, probers, Some(is_ready.clone()))? {
+            tasks.spawn_local(status.serve());
         }
         let view = Rc::new(admin::View {
             node: bootstrap.node.id.clone(),
@@ -373,6 +384,28 @@ fn connections_max(descriptors: usize, workers: usize) -> usize {
 fn captures_names(bootstrap: &Bootstrap) -> bool {
     bootstrap.metadata("SLUIS_HANDOFF").is_none()
         && bootstrap.metadata("DNS_CAPTURE").is_some_and(|value| value == "true")
+}
+
+/// The variable in which Istio's injector tells the agent what to ask the application.
+pub const PROBERS: &str = "ISTIO_KUBE_APP_PROBERS";
+
+/// Opens the status port that the bootstrap's metadata name; none where there is no such port.
+///
+/// # Errors
+///
+/// [`RunError`]: the port, the workload's address or the probers.
+pub fn status_port(
+    bootstrap: &Bootstrap,
+    probers: &str,
+    ready: Option<watch::Receiver<bool>>,
+) -> Result<Option<StatusPort>, RunError> {
+    let Some(port) = bootstrap.metadata("SLUIS_STATUS_PORT") else { return Ok(None) };
+    let port = port.parse();
+    let port = port.map_err(|_| field("node.metadata.SLUIS_STATUS_PORT", "is no port"))?;
+    let own =
+        bootstrap.metadata("INSTANCE_IPS").and_then(|ips| ips.split(',').next()?.parse().ok());
+    let own = own.ok_or_else(|| field("node.metadata.INSTANCE_IPS", "has no address"))?;
+    Ok(Some(StatusPort::open(port, own, probers, ready)?))
 }
 
 /// The workload as jails name it: `namespace/name`.

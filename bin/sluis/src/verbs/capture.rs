@@ -5,6 +5,7 @@
 //! Never: touches rules that are not ours.
 
 mod firewall;
+mod probes;
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
@@ -42,6 +43,8 @@ enum CaptureVerb {
     Show(PlaceOptions),
     /// NetworkPolicies, and that gateways alone may leave, as rules for a host or a router
     Firewall(firewall::FirewallOptions),
+    /// Lead a pod's health probes to its sidecar, as Istio's injector does (rewriteAppHTTPProbe)
+    Probes(probes::ProbesOptions),
 }
 
 /// Where.
@@ -119,6 +122,7 @@ pub(crate) fn run(options: &CaptureOptions) -> Result<ExitCode> {
     match &options.verb {
         CaptureVerb::Apply(options) => apply(options)?,
         CaptureVerb::Firewall(options) => return firewall::run(options),
+        CaptureVerb::Probes(options) => probes::run(options)?,
         CaptureVerb::Remove(options) => filter::remove(&options.place())?,
         CaptureVerb::Show(options) => {
             let shown = filter::show(&options.place(), options.backend()?)?;

@@ -6,6 +6,8 @@
 
 mod ask;
 
+pub(in crate::control) use self::ask::{check_request, exchange, is_serving};
+
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use sluis_rules::HealthCheck;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Uri};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use sluis_rules::{
@@ -164,25 +164,25 @@ fn edit(request: &mut Request<Full<Bytes>>, probe: &HttpProbe) -> Result<(), Fau
     Ok(())
 }
 
-fn absolute(host: &str, path: &str) -> Result<Uri, Fault> {
-    Ok(Uri::builder().scheme("http").authority(host).path_and_query(path).build()?)
+fn absolute(host: &str, path: &str) -> Result<Uri, http::Error> {
+    Uri::builder().scheme("http").authority(host).path_and_query(path).build()
 }
 
-async fn exchange(
+pub(in crate::control) async fn exchange(
     tasks: &mut JoinSet<()>,
     io: Io,
     request: Request<Full<Bytes>>,
     is_http2: bool,
-) -> Result<http::Response<Incoming>, Fault> {
+) -> Result<http::Response<Incoming>, hyper::Error> {
     let io = TokioIo::new(io);
     if is_http2 {
         let (mut sender, connection) = hyper::client::conn::http2::handshake(Local, io).await?;
         tasks.spawn_local(async move { drop(connection.await) });
-        return Ok(sender.send_request(request).await?);
+        return sender.send_request(request).await;
     }
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
     tasks.spawn_local(async move { drop(connection.await) });
-    Ok(sender.send_request(request).await?)
+    sender.send_request(request).await
 }
 
 /// Runs hyper's tasks on this thread.
@@ -197,13 +197,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
 
 async fn grpc(asked: Asked<'_>, probe: &GrpcProbe) -> Result<(), Fault> {
     let host = host(asked, &probe.authority);
-    let request = Request::builder()
-        .method("POST")
-        .uri(absolute(&host, "/grpc.health.v1.Health/Check")?)
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .header("user-agent", "Envoy/HC")
-        .body(Full::from(question(&probe.service)))?;
+    let request = check_request(&host, &probe.service)?;
     let mut tasks = JoinSet::new();
     let io = connect(asked).await?;
     let response = exchange(&mut tasks, io, request, true).await?;
@@ -211,11 +205,35 @@ async fn grpc(asked: Asked<'_>, probe: &GrpcProbe) -> Result<(), Fault> {
         return Err(Fault::Bad);
     }
     let collected = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
-    let collected = collected.map_err(|_| Fault::Silent)?;
+    if says_serving(collected.map_err(|_| Fault::Silent)?) { Ok(()) } else { Err(Fault::Bad) }
+}
+
+/// A call of `grpc.health.v1.Health/Check`.
+pub(in crate::control) fn check_request(
+    host: &str,
+    service: &str,
+) -> Result<Request<Full<Bytes>>, http::Error> {
+    Request::builder()
+        .method("POST")
+        .uri(absolute(host, "/grpc.health.v1.Health/Check")?)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("user-agent", "Envoy/HC")
+        .body(Full::from(question(service)))
+}
+
+/// Whether the answer to such a call is that the service serves.
+pub(in crate::control) async fn is_serving(response: http::Response<Incoming>) -> bool {
+    let is_ok = response.status() == 200;
+    let collected = Limited::new(response.into_body(), BODY_BYTES_MAX).collect().await;
+    is_ok && collected.is_ok_and(says_serving)
+}
+
+fn says_serving(collected: Collected<Bytes>) -> bool {
     let status = collected.trailers().and_then(|all| all.get("grpc-status")).cloned();
     let body = collected.to_bytes();
     let is_serving = body.get(5..).is_some_and(|message| message.starts_with(SERVING));
-    if is_serving && status.is_some_and(|status| status == "0") { Ok(()) } else { Err(Fault::Bad) }
+    is_serving && status.is_some_and(|status| status == "0")
 }
 
 /// A `HealthCheckRequest` in gRPC's framing.
