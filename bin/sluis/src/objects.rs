@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sluis_model::{ApiCondition, ApiStatus, CONTROLLER, Snapshot};
+use sluis_model::{ApiCondition, ApiStatus, CONTROLLER, Snapshot, is_held};
 use sluis_nouns::SourceRef;
 use sluis_resources::{Fault, Key, Kind, ParentRef};
 
@@ -51,6 +51,9 @@ pub(crate) fn list(
     let mut names = BTreeSet::new();
     for resource in snapshot.resources() {
         let key = resource.key();
+        if is_held(&key) {
+            continue;
+        }
         names.insert(key.to_string());
         if kinds.contains(&key.kind) {
             let status = snapshot.api_statuses().find(|(of, _)| **of == key).map(|(_, s)| s);

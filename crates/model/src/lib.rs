@@ -13,6 +13,7 @@ mod authorization;
 mod endpoint;
 mod export;
 mod gateway_api;
+mod held;
 mod index;
 mod isolation;
 mod layers;
@@ -33,6 +34,7 @@ pub use gateway_api::{
     ApiCondition, ApiStatus, CONTROLLER, GATEWAY_NAME_LABEL, ListenerStatus, ParentStatus,
     is_gateway_api,
 };
+pub use held::{Age, held_key, held_values, is_held};
 pub use index::{Owned, Workload};
 pub use isolation::{Allowed, Isolated, Isolation, PortRange, Range, isolate};
 pub use locality::Locality;

@@ -31,6 +31,7 @@ mod origination;
 mod outbound;
 mod outbound_http;
 mod request_authentication;
+mod secret_names;
 mod secrets;
 mod server_tls;
 mod sni_dnat;
@@ -43,7 +44,7 @@ pub(crate) use self::cluster::NEAR;
 pub use destination::CLIENT_TLS;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -94,6 +95,7 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
         services,
         client_tls_clusters: Vec::new(),
         askers: BTreeMap::new(),
+        credential_secrets: BTreeSet::new(),
         authorization: None,
         key_servers: Vec::new(),
         faults: Vec::new(),
@@ -181,6 +183,7 @@ pub fn select_clusters(
         services,
         client_tls_clusters: Vec::new(),
         askers: BTreeMap::new(),
+        credential_secrets: BTreeSet::new(),
         authorization: None,
         key_servers: Vec::new(),
         faults: Vec::new(),
@@ -214,6 +217,8 @@ struct Selection<'a> {
     client_tls_clusters: Vec<destination::ClusterKey>,
     /// Who asked for which secret first, by its SDS name.
     askers: BTreeMap<String, secrets::Asker>,
+    /// The SDS names of credentials that filters of clusters name (`credentials::secret_name`).
+    credential_secrets: BTreeSet<String>,
     /// The policies that hold for the proxy's workload, once asked for.
     authorization: Option<Arc<AuthorizationInput>>,
     /// Clusters that keys of tokens are fetched from.

@@ -216,6 +216,7 @@ fn secrets(resources: &[Value], now: OffsetDateTime) -> Table {
         let (shown, status) = match secret["kind"].as_str() {
             Some("certificate") => ("Cert Chain", "ACTIVE"),
             Some("roots") => ("CA", "ACTIVE"),
+            Some("generic") => ("Generic", "ACTIVE"),
             _ => ("", "WARMING"),
         };
         let time = |field: &str| OffsetDateTime::parse(secret[field].as_str()?, &Rfc3339).ok();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use sluis_envoy::{Encoded, EncodedSet, Kind, WeakKindSet};
-use sluis_model::{Changes, MeshService, Snapshot};
+use sluis_model::{Changes, MeshService, Snapshot, is_held};
 use sluis_resources::{AuthorizationAction, Fault, Key, Kind as ResourceKind, Resolution};
 use sluis_translate::{
     CLIENT_TLS, Known, Marks, Part, ProxyView, render_encoded, select_clusters, select_part,
@@ -98,6 +98,8 @@ impl Told {
         shelf: &Shelf,
     ) -> Option<Arc<Self>> {
         match self.part {
+            // Values of credentials are for gateways alone, which are told as a whole.
+            Part::Inbound | Part::Outbound if changes.keys().all(is_held) => Some(Arc::clone(self)),
             Part::Inbound if !self.concerns_inbound(changes, snapshot) => Some(Arc::clone(self)),
             Part::Outbound if changes.keys().all(|key| is_endpoint(key.kind)) => {
                 self.with_endpoints(changes, snapshot, shelf)

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use sluis_nouns::{Labels, SourceRef};
+use zeroize::Zeroize as _;
 
 use super::mesh_config::MeshConfig;
 use super::shared::Protocol;
@@ -97,7 +98,7 @@ pub struct Secret {
     pub data: BTreeMap<String, SecretValue>,
 }
 
-/// A secret's bytes. Neither `Debug` nor `Display` shows them.
+/// A secret's bytes. Neither `Debug` nor `Display` shows them; they are overwritten when dropped.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SecretValue(Vec<u8>);
 
@@ -110,6 +111,12 @@ impl SecretValue {
     /// Returns the bytes, for the one who needs them.
     pub fn expose(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl Drop for SecretValue {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

@@ -3,7 +3,7 @@
 use envoy_types::pb::envoy::{
     config::core::v3::{DataSource, data_source::Specifier},
     extensions::transport_sockets::tls::v3::{
-        CertificateValidationContext, Secret, TlsCertificate, secret,
+        CertificateValidationContext, GenericSecret, Secret, TlsCertificate, secret,
     },
 };
 use sluis_resources::SecretValue;
@@ -25,6 +25,14 @@ pub(crate) fn secret(input: &SecretInput) -> Secret {
                 ..CertificateValidationContext::default()
             })
         }
+        SecretContent::Generic(entries) => secret::Type::GenericSecret(GenericSecret {
+            secrets: entries.iter().map(|(key, value)| (key.clone(), bytes(value))).collect(),
+            ..GenericSecret::default()
+        }),
+        SecretContent::Single(value) => secret::Type::GenericSecret(GenericSecret {
+            secret: Some(bytes(value)),
+            ..GenericSecret::default()
+        }),
     };
     Secret { name: input.name.clone(), r#type: Some(content) }
 }

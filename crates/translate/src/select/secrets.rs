@@ -12,10 +12,11 @@
 
 use std::collections::BTreeMap;
 
+use sluis_model::is_held;
 use sluis_nouns::{ObjectName, SourceRef};
 use sluis_resources::{Key, Kind, SecretValue, Spec};
 
-use super::Selection;
+use super::{Selection, secret_names::CredentialSecret};
 use crate::{ClusterInput, Fault, ListenerInput, Role, SecretContent, SecretInput};
 
 /// The schemes of names that Kubernetes objects answer for, and the kind of object.
@@ -59,7 +60,7 @@ pub(super) fn roots_name(credential: &str) -> String {
     if name.ends_with(ROOTS) { name } else { name + ROOTS }
 }
 
-/// Every secret that listeners and clusters name.
+/// Every secret that listeners, clusters and their filters name.
 pub(super) fn select(
     selection: &mut Selection<'_>,
     listeners: &[ListenerInput],
@@ -81,14 +82,34 @@ pub(super) fn select(
         wanted.extend(tls.certificate.iter().map(|name| (name.as_str(), false)));
         wanted.extend(tls.roots.iter().map(|name| (name.as_str(), true)));
     }
-    let mut secrets = Vec::new();
+    let mut secrets = credentials(selection);
     for (name, is_roots) in wanted.into_iter().filter(|(name, _)| name.contains("://")) {
         match content(selection, name, is_roots) {
             Ok(content) => secrets.push(SecretInput { name: name.to_owned(), content }),
             Err(message) => report(selection, name, message),
         }
     }
+    secrets.sort_by(|a, b| a.name.cmp(&b.name));
     secrets
+}
+
+/// The values of credentials that filters name, where there are some now: a gateway without them
+/// refuses the requests that need them. Of the versions before, those whose grace lasts.
+fn credentials(selection: &Selection<'_>) -> Vec<SecretInput> {
+    let view = selection.view;
+    if view.role != Role::Gateway {
+        return Vec::new();
+    }
+    let names = selection.credential_secrets.iter().filter_map(|name| {
+        let wanted = CredentialSecret::parse(name)?;
+        // A filter names those of the proxy's own namespace; this is the wall behind it.
+        if wanted.credential.namespace != view.name.namespace {
+            return None;
+        }
+        let held = selection.snapshot.held(&wanted.credential, wanted.age)?;
+        Some(SecretInput { name: name.clone(), content: wanted.content(held)? })
+    });
+    names.collect()
 }
 
 /// The DestinationRule of a cluster, by its path in metadata: `…/NAMESPACE/destination-rule/NAME`.
@@ -120,6 +141,10 @@ fn content(selection: &Selection<'_>, name: &str, is_roots: bool) -> Result<Secr
     let (namespace, path) = path.split_once('/').unwrap_or((own, path));
     let target =
         Key { kind, name: ObjectName::new(namespace, path.strip_suffix(ROOTS).unwrap_or(path)) };
+    // Values that were fetched are given by credentials' own names alone, to whom filters name them.
+    if is_held(&target) {
+        return Err(format!("{name} is not a name of Kubernetes"));
+    }
     // Who has it is everybody. Istio reads it there, and so do we.
     if target.kind == Kind::Secret && target.name == ObjectName::new(AUTHORITY.0, AUTHORITY.1) {
         return Err(format!("{kind} {namespace}/{path} is the mesh's own certificate authority"));
@@ -211,3 +236,6 @@ fn names(data: &Data) -> String {
     }
     data.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests;

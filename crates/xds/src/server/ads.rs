@@ -333,8 +333,13 @@ impl<Q: Asked> AdsStream<Q> {
         };
         let absent: Vec<String> = {
             let set = self.sets.borrow();
-            let is_absent =
-                |name: &&String| *name != WILDCARD && set.get(ask.kind, name.as_str()).is_none();
+            let is_given = |name: &str| set.get(ask.kind, name).is_some();
+            // A credential has a version before for a while only; whoever is given the credential may
+            // ask for it at any time.
+            let is_absent = |name: &&String| {
+                let asked = name.strip_suffix("#previous").unwrap_or(name);
+                *name != WILDCARD && !is_given(name) && (asked == *name || !is_given(asked))
+            };
             names.iter().filter(is_absent).take(TOLD_MAX).cloned().collect()
         };
         let new: Vec<String> = absent
