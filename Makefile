@@ -10,7 +10,7 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo demo-attacks test e2e rotation conformance rbac-differential lint bench golden support fuzz setup
+.PHONY: help demo demo-attacks test e2e rotation conformance rbac-differential lint bench bench-quick golden support fuzz setup
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -67,10 +67,17 @@ golden: ## rewrite the golden files of the translation; look at the diff afterwa
 support: ## write the page of supported fields anew from the readers
 	UPDATE_SUPPORT=1 $(CARGO) test -p sluis-resources --test support
 
-bench: ## measure sluis-proxy beside Envoy and nginx
+bench: ## measure sluis-proxy beside Envoy, HAProxy and nginx: every scenario, some twenty minutes
 	@scripts/setup.sh bench
 	$(CARGO) build --release -p sluis -p sluis-proxy-bin
-	python3 benches/gateway.py --sluis $(TARGET)/release/sluis --sluis-proxy $(TARGET)/release/sluis-proxy
+	$(CARGO) build --release -p sluis-proxy --example open_loop
+	SLUIS_BIN=$(TARGET)/release/sluis SLUIS_PROXY_BIN=$(TARGET)/release/sluis-proxy \
+		benches/run.py --calls --open-loop $(TARGET)/release/examples/open_loop
+
+bench-quick: ## the chief scenarios in under three minutes; the ratios are kept in benches/history.csv
+	@scripts/setup.sh bench
+	$(CARGO) build --release -p sluis -p sluis-proxy-bin
+	SLUIS_BIN=$(TARGET)/release/sluis SLUIS_PROXY_BIN=$(TARGET)/release/sluis-proxy benches/run.py --quick --remember
 
 fuzz: ## fuzz the HTTP/1.1 codec, the readers of manifests and of signing requests for a minute each (needs nightly and cargo-fuzz)
 	cd fuzz && for target in request_head response_head chunked manifest signing_request; do \

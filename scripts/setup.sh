@@ -29,6 +29,10 @@ if [ "${1:-}" = bench ]; then
     need wrk wrk
     need nginx nginx-light
     need haproxy haproxy
+    need h2load nghttp2-client
+    need nghttpd nghttp2-server
+    need strace strace
+    [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing libnginx-mod-stream"
 fi
 if [ "${1:-}" = attacks ]; then
     need ip iproute2
