@@ -20,6 +20,7 @@ import attacks
 import clients
 import commands
 import demos
+import disclosure
 import edits
 import examples
 import hosts
@@ -34,7 +35,7 @@ from stage.scene import SceneError
 
 # Each line of scenarios runs in order; the lines beside each other.
 LINES = [
-    [*demos.ALL, *identities.ALL, *edits.ALL, *kills.ALL, *commands.ALL, *clients.ALL],
+    [*demos.ALL, *identities.ALL, *disclosure.ALL, *edits.ALL, *kills.ALL, *commands.ALL, *clients.ALL],
     [*renewals.ALL, *examples.ALL, *inbound.ALL, *judges.ALL],
     [*hosts.ALL, *pods.ALL, *attacks.ALL] if os.geteuid() == 0 else [],
 ]

@@ -283,9 +283,18 @@ impl Plane {
 /// Those of the task, or when the threads cannot be started.
 pub(crate) fn run(task: impl Future<Output = Result<()>>) -> Result<()> {
     show::start_logging();
+    close_to_debuggers()?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(task)
+}
+
+/// Closes the process to other processes of the user, and to core files: it holds the authority's key
+/// and the values of credentials. Programs that it starts inherit the limit on core files alone.
+fn close_to_debuggers() -> Result<()> {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("PR_SET_DUMPABLE")?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).context("RLIMIT_CORE")
 }
 
 /// A new token for the debug pages, in a file for the owner alone.
