@@ -3,13 +3,15 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 from mesh import HERE, Failed, expect, wait_until
-from topology import Topology, namespaces, remove, tell
+from topology import Topology, hsm_manifests, namespaces, remove, tell
 
 CAPTURED_AT_ONCE = 200
 
@@ -293,6 +295,117 @@ def a_hosts_own_firewall_obeys_network_policies(options):
         return []
 
 
+LATE = """
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata:
+  name: late
+  namespace: shop
+  annotations:
+    sluis.dev/run: sidecar
+    sluis.dev/netns: /run/netns/%s
+    %s
+spec: {address: 10.0.0.1}
+"""
+# A connection that was there before capture: it says when it has ended.
+EARLY = """
+import socket
+server = socket.create_server(("127.0.0.1", 7))
+client, end = socket.create_connection(("127.0.0.1", 7), 20), server.accept()[0]
+print("connected", flush=True)
+try:
+    client.recv(1)
+except OSError as error:
+    print("ended", flush=True)
+"""
+
+
+def what_started_before_capture_is_repaired(options):
+    """A namespace without its rules, or with others, is found and captured; connections from before are ended."""
+    sluis, name = options.bin_dir / "sluis", "sllate"
+
+    def repair(*more, expected=0):
+        done = subprocess.run([sluis, "capture", "repair", "-f", file, *more],
+                              capture_output=True, text=True, check=False)
+        expect(done.returncode == expected, f"repair: {done}")
+        return done.stdout.rstrip().rpartition("\n")[2]
+
+    tell("ip", "netns", "add", name)
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "late.yaml"
+        try:
+            inside = ["ip", "netns", "exec", name]
+            tell(*inside, "ip", "link", "set", "lo", "up")
+            for mode in ("REDIRECT", "TPROXY"):
+                file.write_text(LATE % (name, f"sidecar.istio.io/interceptionMode: {mode}"))
+                for backend in ("nft", "iptables"):
+                    how = ["--backend", backend]
+                    early = subprocess.Popen([*inside, sys.executable, "-c", EARLY], stdout=subprocess.PIPE, text=True)
+                    expect(early.stdout.readline() == "connected\n", "no connection at first")
+                    expect("missing" in repair(*how, "--dry-run", expected=3), "it is not found")
+                    done = repair(*how)
+                    expect("missing" in done and "repaired" in done, f"first: {done}")
+                    expect(early.stdout.readline() == "ended\n", "a connection from before goes on")
+                    early.wait(10)
+                    expect("right" in repair(*how), f"{mode} by {backend}, again: {repair(*how)}")
+                    if backend == "nft":
+                        tell(*inside, "nft", "flush chain inet sluis_capture nat_output")
+                    else:
+                        tell(*inside, "iptables", "-t", "nat", "-F", "SLUIS_OUTPUT")
+                    done = repair(*how)
+                    expect("differ" in done and "repaired" in done, f"{mode} by {backend}, changed: {done}")
+                    expect("right" in repair(*how), f"{mode} by {backend}, at last: {repair(*how)}")
+                    if mode == "TPROXY":
+                        tell(*inside, "ip", "-4", "rule", "delete", "fwmark", "1337", "lookup", "133")
+                        expect("differ" in repair(*how), "that packets do not find their way is not seen")
+                    tell(str(sluis), "capture", "remove", "--netns", f"/run/netns/{name}")
+            file.write_text(LATE % (name, "sidecar.istio.io/interceptionMode: NONE"))
+            repair("--dry-run", expected=1)
+        finally:
+            remove(name)
+    return []
+
+
+class BySni(Topology):
+    """Seed 001 with the gateway's port 15443, of its Helm values, and certificates in mounted files."""
+
+    def __init__(self, programs):
+        super().__init__(programs, manifests=BySni.texts)
+        self.has_policies = True
+
+    def texts(self):
+        self.certs = self.dir / "certs"
+        texts = hsm_manifests(self)
+        for name, text in texts.items():
+            text = re.sub(r"(number|port): (443|8443)\b", r"\1: 15443", text)
+            text = text.replace("targetPort: 8443", "targetPort: 15443")
+            texts[name] = text.replace("/etc/certs/", f"{self.certs}/")
+        config = json.dumps(json.dumps({"proxyMetadata": {"OUTPUT_CERTS": str(self.certs)}}))
+        gateway = next(place for place in self.places if place.run == "gateway")
+        plain, told = self.entry(gateway), self.entry(gateway, [f"proxy.istio.io/config: {config}"])
+        expect(plain in texts["workloads.yaml"], "the gateway's entry is not there")
+        return texts | {"workloads.yaml": texts["workloads.yaml"].replace(plain, told)}
+
+
+def the_hsm_is_reached_by_port_15443_with_files(options):
+    """Seed 001 by the gateway's port 15443, with the certificates of its workload in files."""
+    with BySni(options.bin_dir) as net:
+        for name in TALKERS:
+            for port in (2223, 2224, 2225):
+                expect(ask(net[name], port) == f"HSM {port}: sign", f"{name} asks {port}: {ask(net[name], port)}")
+        for name in OTHERS:
+            expect(is_refused(ask(net[name])), f"{name} is answered")
+        log = net.log("istio-system/egressgateway")
+        expect(f"sni=cloudhsm-2223.tcp.svc tls=TLSv1.3" in log and f"local={net['gateway'].ip}:15443" in log, log)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in net.certs.glob("*.pem")}
+        expect(modes == dict.fromkeys(("cert-chain.pem", "key.pem", "root-cert.pem"), 0o600), f"files: {modes}")
+        told = subprocess.run(["openssl", "verify", "-untrusted", net.certs / "cert-chain.pem", "-CAfile",
+                               net.certs / "root-cert.pem", net.certs / "cert-chain.pem"],
+                              capture_output=True, text=True, check=False)
+        expect(told.returncode == 0, f"openssl: {told}")
+        return []
+
+
 def holes(net):
     """Each hole: its name, how it is opened and closed, and ways that must be found."""
     esp, api, router = net["esp"], net["api"], net.router
@@ -387,6 +500,11 @@ def the_cni_plugin_captures_a_pod_as_it_is_made(options):
             expect(call("ADD") == before, "the result of the plugin before is not handed on")
             expect("tcp dport 3306 return" in rules(), f"not as the annotations say: {rules()}")
         call("CHECK")
+        tell("ip", "netns", "exec", name, "nft", "flush chain inet sluis_capture nat_output")
+        expect(call("CHECK", 1)["code"] == 102, "CHECK does not see that rules are gone")
+        other = annotations | {"traffic.sidecar.istio.io/excludeOutboundPorts": "5432"}
+        call("ADD")
+        expect(call("CHECK", 1, told=other)["code"] == 102, "CHECK does not see that rules are of before")
         for _ in range(2):
             call("DEL")
             expect(not rules(), f"left: {rules()}")
@@ -401,6 +519,8 @@ def the_cni_plugin_captures_a_pod_as_it_is_made(options):
 
 
 ALL = [
+    what_started_before_capture_is_repaired,
+    the_hsm_is_reached_by_port_15443_with_files,
     the_cni_plugin_captures_a_pod_as_it_is_made,
     capture_replaces_its_rules_and_no_others,
     the_hsm_is_reached_through_the_gateway_alone,

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import pathlib
 import re
 import subprocess
+import sys
 
 from machine import self_signed
 from mesh import HERE, expect
@@ -184,6 +186,64 @@ def a_workload_behind_tproxy_sees_its_client(options, servers="sluis"):
         return []
 
 
+ANY = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: web, namespace: shop}
+spec:
+  workloadSelector: {labels: {app: web}}
+  outboundTrafficPolicy: {mode: ALLOW_ANY}
+  egress: [{hosts: ["*/*"]}]
+"""
+
+
+def names_are_answered_by_the_sidecar(options):
+    """Whatever server a workload asks, its sidecar answers: names of the mesh, and of others as policy says."""
+    with Pods(options) as net:
+        web = net["web"]
+        # The server of this machine, which the sidecar asks for what is not the mesh's.
+        servers = re.findall(r"^nameserver\s+(\S+)", pathlib.Path("/etc/resolv.conf").read_text(), re.M)
+        server = (servers or ["127.0.0.1"])[0].split("%")[0]
+        if not server.startswith("127."):
+            web.do("ip", "address", "add", server, "dev", "lo")
+        web.start("names", sys.executable, HERE / "nameserver.py", "serve", server)
+        log = net.dir / "names.log"
+        net.wait("the name server", lambda: "ready" in log.read_text())
+
+        def ask(kind, name, transport="udp", of="198.51.100.53"):
+            told = web.run(sys.executable, HERE / "nameserver.py", "ask", of, kind, name, transport)
+            return told.stdout.split() or told.stderr.split("\n")[-2:]
+
+        for transport in ("udp", "tcp"):
+            for of in ("198.51.100.53", "2001:db8::53"):
+                code, *found = ask("A", "cart.shop.test", transport, of)
+                expect(code == "NOERROR" and found[0].startswith("240.240."), f"a name of the mesh: {code} {found}")
+            code, *found = ask("AAAA", "cart.shop.test", transport)
+            expect(code == "NOERROR" and found[0].startswith("2001:2:"), f"its IPv6: {code} {found}")
+            # No service record: nothing that could hide the server name.
+            expect(ask("HTTPS", "cart.shop.test", transport) == ["NOERROR"], "HTTPS of the mesh")
+            # What policy hides is not there, and nobody outside learns that it was asked for.
+            expect(ask("A", "public.test", transport) == ["NXDOMAIN"], f"hidden: {ask('A', 'public.test', transport)}")
+        expect("asked" not in log.read_text(), f"a name leaked: {log.read_text()}")
+        found = web.run("getent", "ahostsv4", "cart.shop.test").stdout
+        expect(found.startswith("240.240."), f"the system's resolver: {found}")
+
+        (net.manifests / "any.yaml").write_text(ANY)
+        net.wait("the policy to change", lambda: ask("A", "public.test") == ["NOERROR", "203.0.113.7"])
+        for transport in ("udp", "tcp"):
+            expect(ask("AAAA", "public.test", transport) == ["NOERROR", "2001:db8::7"], "a name outside")
+            for kind in ("HTTPS", "SVCB"):
+                found = ask(kind, "hidden.test", transport)
+                expect(found == ["NOERROR", "alpn", "ipv4hint"], f"{kind} by {transport}: {found}")
+            for name, kind in (("loopback.test", "A"), ("loopback.test", "AAAA"), ("metadata.test", "A"),
+                               ("meshlike.test", "A")):
+                found = ask(kind, name, transport)
+                expect(found == ["REFUSED"], f"rebinding, {name} {kind} by {transport}: {found}")
+            expect(ask("A", "nobody.test", transport) == ["NXDOMAIN"], "a name that is nowhere")
+        expect(ask("A", "cart.shop.test")[1].startswith("240.240."), "the mesh's own names come first")
+        return []
+
+
 # A pod as its owner writes it, and what its containers serve.
 POD = """
 apiVersion: v1
@@ -278,4 +338,4 @@ def real_envoys_in_namespaces_do_the_same(options):
     return []
 
 
-ALL = [ipv6_is_captured_both_ways, probes_work_under_strict_mutual_tls, a_workload_behind_tproxy_sees_its_client, real_envoys_in_namespaces_do_the_same]
+ALL = [ipv6_is_captured_both_ways, names_are_answered_by_the_sidecar, probes_work_under_strict_mutual_tls, a_workload_behind_tproxy_sees_its_client, real_envoys_in_namespaces_do_the_same]

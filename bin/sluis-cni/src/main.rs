@@ -22,7 +22,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use sluis_capture::filter::{self, Backend, Place, Rules, SettingError, Written};
+use sluis_capture::filter::{self, Backend, Place, Rules, SettingError, Standing, Written};
 
 use input::{Configuration, INPUT_BYTES_MAX, Wish};
 
@@ -49,6 +49,8 @@ enum CniError {
     Rules(#[from] filter::Fault),
     #[error("the pod's rules are not there")]
     Missing,
+    #[error("the pod's rules are not those that its annotations ask for")]
+    Differ,
 }
 
 impl CniError {
@@ -61,6 +63,7 @@ impl CniError {
             Self::Configuration(_) => 7,
             Self::Rules(_) => 100,
             Self::Missing => 101,
+            Self::Differ => 102,
         }
     }
 }
@@ -107,13 +110,12 @@ fn call() -> Result<Option<Value>, CniError> {
             Ok(Some(result.clone()))
         }
         "CHECK" => {
-            let place = place()?;
-            if rules(&configuration, &arguments)?.is_some()
-                && filter::show(&place, Backend::found()?)?.is_empty()
-            {
-                return Err(CniError::Missing);
+            let Some(rules) = rules(&configuration, &arguments)? else { return Ok(None) };
+            match filter::standing(&place()?, Backend::found()?, &rules)? {
+                Standing::InForce => Ok(None),
+                Standing::Missing => Err(CniError::Missing),
+                Standing::Differ => Err(CniError::Differ),
             }
-            Ok(None)
         }
         // The rules go with the namespace; one that is gone already is no error (section 4).
         "DEL" => {

@@ -158,6 +158,8 @@ impl AgentArguments {
         let Some(renewal) = sluis_proxy::renewal(&bootstrap, &store)? else {
             bail!("{}: node.metadata.SLUIS_JOIN_TOKEN is missing", self.bootstrap.display());
         };
+        let folder = std::env::var_os(sluis_proxy::OUTPUT_CERTS).filter(|path| !path.is_empty());
+        let renewal = renewal.with_output(folder.map(PathBuf::from));
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let builder = builder.enable_all();
         let runtime =

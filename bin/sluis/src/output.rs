@@ -40,6 +40,11 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// Whether it has no row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The table as text, with a final line end.
     pub(crate) fn render(&self) -> String {
         let mut widths: Vec<usize> = self.header.iter().map(|cell| cell.len()).collect();

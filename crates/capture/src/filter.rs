@@ -19,7 +19,10 @@ use std::net::IpAddr;
 
 use sluis_nouns::Cidr;
 
-pub use load::{Backend, Fault, Place, apply, load_script, remove, script, show};
+pub use load::{
+    Backend, Fault, Place, Standing, apply, end_connections, load_script, remove, script, show,
+    standing,
+};
 pub use rules::Rules;
 pub use written::{SettingError, Written};
 

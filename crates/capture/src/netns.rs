@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{Gid, setgid, setgroups};
 
 use crate::sys;
@@ -32,6 +32,21 @@ pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> io::Resu
     let namespace = File::open(path)?;
     let visit = move || -> io::Result<T> {
         setns(namespace, CloneFlags::CLONE_NEWNET)?;
+        Ok(work())
+    };
+    std::thread::scope(|scope| {
+        let visitor = scope.spawn(visit);
+        visitor.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Does some work in a new network namespace, on a thread of its own; the namespace goes with it.
+///
+/// # Errors
+/// What unshare(2) says: `EPERM` without `CAP_SYS_ADMIN`.
+pub fn within_new<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let visit = move || -> io::Result<T> {
+        unshare(CloneFlags::CLONE_NEWNET)?;
         Ok(work())
     };
     std::thread::scope(|scope| {

@@ -103,6 +103,9 @@ pub struct Finding {
     pub target: String,
     /// Whether it led there.
     pub is_open: bool,
+    /// Whether it may be open though nobody answered: a datagram was sent, and neither this host nor the
+    /// network said that it was refused. An answer is not needed to carry something out.
+    pub is_doubtful: bool,
     /// What was seen.
     pub detail: String,
 }
@@ -201,7 +204,14 @@ impl Way {
             Ok(Seen::Closed(detail)) => (false, detail.to_owned()),
             Err(error) => (false, told(&error)),
         };
-        Finding { way: self.name.clone(), target: self.target.clone(), is_open, detail }
+        let is_doubtful = detail == SENT;
+        Finding {
+            way: self.name.clone(),
+            target: self.target.clone(),
+            is_open,
+            is_doubtful,
+            detail,
+        }
     }
 }
 
@@ -220,6 +230,7 @@ pub fn attempt_all(ways: &[Way], within: Duration) -> Vec<Finding> {
                     way: way.name.clone(),
                     target: way.target.clone(),
                     is_open: true,
+                    is_doubtful: false,
                     detail: "the probe itself failed".to_owned(),
                 })
             })
@@ -245,6 +256,7 @@ fn told(error: &io::Error) -> String {
     }
 }
 
+const SENT: &str = "sent, and nobody answered: it may have left";
 const TAKEN: &str = "taken by the sidecar";
 const LOCAL: &str = "every address is local here";
 
@@ -320,14 +332,28 @@ fn udp(to: SocketAddr, within: Duration) -> io::Result<Seen> {
     if is_local(to.ip())? {
         return Ok(Seen::Closed(LOCAL));
     }
-    exchange(to, b"sluis probe\n", within).map(|()| Seen::Open("answered"))
+    doubted(exchange(to, b"sluis probe\n", within).map(|()| Seen::Open("answered")))
+}
+
+/// Silence after a datagram that could be sent proves nothing.
+fn doubted(outcome: io::Result<Seen>) -> io::Result<Seen> {
+    match outcome {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) =>
+        {
+            Ok(Seen::Closed(SENT))
+        }
+        other => other,
+    }
 }
 
 fn names(to: SocketAddr, within: Duration) -> io::Result<Seen> {
     if is_local(to.ip())? {
         return Ok(Seen::Closed(LOCAL));
     }
-    exchange(to, &query(), within)?;
+    if let Err(error) = exchange(to, &query(), within) {
+        return doubted(Err(error));
+    }
     let nobody = if to.is_ipv4() { NOBODY_V4 } else { NOBODY_V6 };
     let is_taken = exchange(SocketAddr::new(nobody, to.port()), &query(), within).is_ok();
     Ok(if is_taken { Seen::Closed(TAKEN) } else { Seen::Open("answered") })
@@ -366,7 +392,10 @@ fn ping(to: IpAddr, is_raw: bool, within: Duration) -> io::Result<Seen> {
     packet[2..4].copy_from_slice(&sum.to_be_bytes());
     socket.send(&packet)?;
     let mut buffer = [0; 256];
-    let length = socket.read(&mut buffer)?;
+    let length = match socket.read(&mut buffer) {
+        Ok(length) => length,
+        Err(error) => return doubted(Err(error)),
+    };
     // A raw socket of IPv4 has the IP header in front (raw(7)).
     let start = if is_raw && to.is_ipv4() { usize::from(buffer[0] & 15) * 4 } else { 0 };
     let is_reply = buffer[..length].get(start) == Some(&reply);

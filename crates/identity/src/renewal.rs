@@ -22,7 +22,7 @@ use rcgen::{
 use sluis_nouns::WorkloadId;
 use sluis_tls::{
     ClientTls, Clock, KeyPair, LeafError, Roots, SecretError, SecretStore, SettingsError, Slot,
-    WORKLOAD_CERTIFICATE,
+    WORKLOAD_CERTIFICATE, certificate_pem,
 };
 use tokio::{net::TcpStream, sync::watch};
 use tonic::transport::Endpoint;
@@ -187,6 +187,8 @@ pub struct Renewal {
     store: SecretStore,
     status: watch::Sender<Status>,
     trust: Mutex<Trust>,
+    /// The folder to which certificate and key are written too.
+    output: Option<PathBuf>,
 }
 
 impl Renewal {
@@ -199,7 +201,14 @@ impl Renewal {
             issued: 0,
             last_error: None,
         });
-        Self { config, store, status, trust: Mutex::default() }
+        Self { config, store, status, trust: Mutex::default(), output: None }
+    }
+
+    /// Writes each certificate with its key and the roots to a folder too, for programs that read files:
+    /// `cert-chain.pem`, `key.pem` and `root-cert.pem`, for their owner alone (Istio's `OUTPUT_CERTS`).
+    #[must_use]
+    pub fn with_output(self, folder: Option<PathBuf>) -> Self {
+        Self { output: folder, ..self }
     }
 
     /// The state as it is, and each change of it.
@@ -341,6 +350,18 @@ impl Renewal {
             return Err(RenewalError::Validity);
         }
         let trusted = self.trust().answer(roots.certificates());
+        if let Some(folder) = &self.output {
+            let roots: String = trusted.iter().map(|root| certificate_pem(root)).collect();
+            let files = [
+                ("root-cert.pem", roots),
+                ("key.pem", key.serialize_pem()),
+                ("cert-chain.pem", chain.concat()),
+            ];
+            if let Err(error) = write_all(folder, &files) {
+                // The proxy itself needs no files.
+                tracing::warn!(folder = %folder.display(), %error, "certificate not written");
+            }
+        }
         self.store.set_identity(pair, Roots::of(&trusted)?);
         Ok(CertificateStatus {
             serial: leaf.serial,
@@ -366,6 +387,22 @@ impl Renewal {
             }
         })))
     }
+}
+
+/// Writes files for their owner alone, each whole: who reads them sees the old one or the new one.
+fn write_all(folder: &Path, files: &[(&str, String)]) -> std::io::Result<()> {
+    use std::{fs, io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    fs::create_dir_all(folder)?;
+    for (name, text) in files {
+        let fresh = folder.join(format!(".{name}.new"));
+        // One that a killed process left would keep its permissions.
+        let _none = fs::remove_file(&fresh);
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        fs::rename(fresh, folder.join(name))?;
+    }
+    Ok(())
 }
 
 /// Waits by the time of day, which may be set, and in naps, since a machine may sleep.

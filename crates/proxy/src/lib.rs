@@ -39,4 +39,4 @@ mod workers;
 
 pub use bootstrap::{Bootstrap, BootstrapError};
 pub use control::probes::{ProberError, StatusError, StatusPort};
-pub use run::{Options, PROBERS, Ready, RunError, renewal, run, status_port};
+pub use run::{OUTPUT_CERTS, Options, PROBERS, Ready, RunError, renewal, run, status_port};

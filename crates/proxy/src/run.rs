@@ -6,7 +6,10 @@
 //!
 //! Start at [`run`].
 
-use std::{cell::RefCell, collections::BTreeMap, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell, collections::BTreeMap, io, path::PathBuf, pin::pin, rc::Rc, sync::Arc,
+    time::Duration,
+};
 
 use sluis_identity::{KeyKind, Renewal, RenewalConfig, Status, WorkloadApi};
 use sluis_nouns::{TrustDomain, WorkloadId};
@@ -64,7 +67,7 @@ pub struct Options {
     /// How many file descriptors the process may have open.
     pub descriptors: usize,
     /// What `file-root:system` reads; `None` tries the usual places.
-    pub system_roots: Option<std::path::PathBuf>,
+    pub system_roots: Option<PathBuf>,
     /// Variables of the process that scripts and formats may read.
     pub environment: std::collections::HashMap<String, String>,
     /// When the process started, for the time to ready.
@@ -204,7 +207,8 @@ impl Proxy {
         };
         let (workers, alive) = system("workers", Workers::start(&common, &shards))?;
         let workers = Rc::new(workers);
-        let identity = start_identity(&mut tasks, bootstrap, &store)?;
+        let written = options.environment.get(OUTPUT_CERTS).filter(|path| !path.is_empty());
+        let identity = start_identity(&mut tasks, bootstrap, &store, written.map(Into::into))?;
         if let Some(path) = bootstrap.path("SLUIS_HANDOFF") {
             let receiver = system(
                 format!("handoff socket {}", path.display()),
@@ -386,6 +390,9 @@ fn captures_names(bootstrap: &Bootstrap) -> bool {
         && bootstrap.metadata("DNS_CAPTURE").is_some_and(|value| value == "true")
 }
 
+/// The variable with the folder to which the workload's certificate is written (Istio's own).
+pub const OUTPUT_CERTS: &str = "OUTPUT_CERTS";
+
 /// The variable in which Istio's injector tells the agent what to ask the application.
 pub const PROBERS: &str = "ISTIO_KUBE_APP_PROBERS";
 
@@ -462,8 +469,10 @@ fn start_identity(
     tasks: &mut JoinSet<()>,
     bootstrap: &Bootstrap,
     store: &SecretStore,
+    output: Option<PathBuf>,
 ) -> Result<Option<watch::Receiver<Status>>, RunError> {
     let Some(renewal) = renewal(bootstrap, store)? else { return Ok(None) };
+    let renewal = renewal.with_output(output);
     let status = renewal.status();
     tasks.spawn_local(renewal.run(std::future::pending()));
     if let Some(path) = bootstrap.path("SLUIS_WORKLOAD_API") {

@@ -6,6 +6,7 @@
 
 mod firewall;
 mod probes;
+mod repair;
 
 use std::{collections::BTreeMap, path::PathBuf, process::ExitCode};
 
@@ -24,6 +25,7 @@ use crate::{cli::WorkloadArgument, output, verbs::workload_name};
   sluis capture apply --dry-run -a traffic.sidecar.istio.io/excludeOutboundPorts=3306
   sluis capture apply -f pods.yaml shop/cart --netns /run/netns/cart
   sluis capture show --netns /run/netns/shop
+  sluis capture repair -f mesh/ --closed --every 10
   sluis capture firewall -f mesh/ --control 10.0.0.2:15012            # for a router, printed
   sluis capture firewall -f mesh/ shop/cart --netns /run/netns/cart --apply")]
 pub(crate) struct CaptureOptions {
@@ -43,6 +45,8 @@ enum CaptureVerb {
     Show(PlaceOptions),
     /// NetworkPolicies, and that gateways alone may leave, as rules for a host or a router
     Firewall(firewall::FirewallOptions),
+    /// Find namespaces that are not captured as they should be, and capture them
+    Repair(repair::RepairOptions),
     /// Lead a pod's health probes to its sidecar, as Istio's injector does (rewriteAppHTTPProbe)
     Probes(probes::ProbesOptions),
 }
@@ -123,6 +127,7 @@ pub(crate) fn run(options: &CaptureOptions) -> Result<ExitCode> {
         CaptureVerb::Apply(options) => apply(options)?,
         CaptureVerb::Firewall(options) => return firewall::run(options),
         CaptureVerb::Probes(options) => probes::run(options)?,
+        CaptureVerb::Repair(options) => return repair::run(options),
         CaptureVerb::Remove(options) => filter::remove(&options.place())?,
         CaptureVerb::Show(options) => {
             let shown = filter::show(&options.place(), options.backend()?)?;
@@ -144,17 +149,26 @@ fn apply(options: &ApplyOptions) -> Result<()> {
         let (key, value) = given.split_once('=').context("an annotation is written KEY=VALUE")?;
         annotations.insert(key.to_owned(), value.to_owned());
     }
-    let mut written = Written::from_annotations(&annotations).map_err(told)?;
-    if !options.no_dns {
-        written.dns_servers = "*".to_owned();
-    }
-    written.is_closed = options.closed;
-    let rules = Rules::of(&written.settings().map_err(told)?);
+    let rules = rules_of(&annotations, options.no_dns, options.closed)?;
     let backend = options.place.backend()?;
     if options.dry_run {
         return output::print(&filter::script(backend, &rules));
     }
     Ok(filter::apply(&options.place.place(), backend, &rules)?)
+}
+
+/// The rules that annotations ask for.
+fn rules_of(
+    annotations: &BTreeMap<String, String>,
+    no_dns: bool,
+    is_closed: bool,
+) -> Result<Rules> {
+    let mut written = Written::from_annotations(annotations).map_err(told)?;
+    if !no_dns {
+        written.dns_servers = "*".to_owned();
+    }
+    written.is_closed = is_closed;
+    Ok(Rules::of(&written.settings().map_err(told)?))
 }
 
 /// The annotations of a Pod or WorkloadEntry in files.

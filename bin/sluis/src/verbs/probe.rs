@@ -217,7 +217,8 @@ fn as_proxy(name: &str, to: SocketAddr, options: &ProbeOptions, is_user: bool) -
             Err(error) => (true, format!("the probe itself failed: {error}")),
         },
     };
-    Finding { way: name.to_owned(), target: to.to_string(), is_open, detail }
+    let is_doubtful = false;
+    Finding { way: name.to_owned(), target: to.to_string(), is_open, is_doubtful, detail }
 }
 
 fn show(options: &ProbeOptions, found: &[Finding]) -> Result<ExitCode> {
@@ -227,7 +228,11 @@ fn show(options: &ProbeOptions, found: &[Finding]) -> Result<ExitCode> {
         Format::Table | Format::Wide => {
             let mut table = Table::new(&["WAY", "TARGET", "STATE", "SEEN"]);
             for one in found {
-                let state = if one.is_open { "OPEN" } else { "closed" };
+                let state = match (one.is_open, one.is_doubtful) {
+                    (true, _) => "OPEN",
+                    (false, true) => "doubtful",
+                    (false, false) => "closed",
+                };
                 table.row(vec![
                     one.way.clone(),
                     one.target.clone(),
@@ -236,7 +241,10 @@ fn show(options: &ProbeOptions, found: &[Finding]) -> Result<ExitCode> {
                 ]);
             }
             output::print(&table.render())?;
-            output::print(&format!("{} ways tried, {open} open\n", found.len()))?;
+            let doubtful = found.iter().filter(|one| one.is_doubtful && !one.is_open).count();
+            let doubtful =
+                if doubtful > 0 { format!(", {doubtful} doubtful") } else { String::new() };
+            output::print(&format!("{} ways tried, {open} open{doubtful}\n", found.len()))?;
         }
     }
     Ok(if open == 0 { ExitCode::SUCCESS } else { ExitCode::from(EXIT_OPEN) })

@@ -160,6 +160,80 @@ pub fn show(place: &Place, backend: Backend) -> Result<String, Fault> {
     })
 }
 
+/// How the rules in force stand to those that are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// They are the same.
+    InForce,
+    /// There are none.
+    Missing,
+    /// Others of ours are in force, or only some of these.
+    Differ,
+}
+
+/// Compares the rules in force with those that are wanted: as the kernel tells both, the latter from a
+/// namespace made for that and gone at the end.
+///
+/// # Errors
+///
+/// A [`Fault`]. It takes the right to make a network namespace.
+pub fn standing(place: &Place, backend: Backend, rules: &Rules) -> Result<Standing, Fault> {
+    let found = show(place, backend)?;
+    if found.is_empty() {
+        return Ok(Standing::Missing);
+    }
+    let wanted = netns::within_new(|| {
+        match backend {
+            Backend::Nft => run("nft", &["-f", "-"], &nft::script(rules))?,
+            Backend::Iptables => {
+                restore(Family::V4, Some(rules))?;
+                if rules.ipv6 {
+                    restore(Family::V6, Some(rules))?;
+                }
+            }
+        }
+        show(&Place::Here, backend)
+    });
+    let wanted =
+        wanted.map_err(|source| Fault::Namespace { path: PathBuf::from("(new)"), source })??;
+    let is_same = ours(&found) == ours(&wanted) && inside(place, || is_routed(rules))?;
+    Ok(if is_same { Standing::InForce } else { Standing::Differ })
+}
+
+/// The lines of ours in what a program shows: iptables names the tables of others too.
+fn ours(shown: &str) -> Vec<&str> {
+    shown.lines().map(str::trim_end).filter(|line| !line.starts_with('*')).collect()
+}
+
+/// Whether packets of TPROXY find their way, where there are any.
+fn is_routed(rules: &Rules) -> Result<bool, Fault> {
+    let Some((mark, table)) = rules.routing else { return Ok(true) };
+    for family in families(rules.ipv6) {
+        let told = text(&start("ip", &[family, "rule", "list"], "")?.stdout);
+        let rule = format!("fwmark {mark:#x} lookup {table}");
+        if !told.contains(&rule) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Ends the TCP connections of a namespace, so that they are made again under its rules; says how many.
+/// Where neither the kernel nor a program can do that, none are.
+///
+/// # Errors
+///
+/// A [`Fault`] of the namespace.
+pub fn end_connections(place: &Place) -> Result<usize, Fault> {
+    if !is_installed("ss") {
+        return Ok(0);
+    }
+    inside(place, || {
+        let ended = start("ss", &["-K", "-t", "-n", "-H", "state", "connected"], "")?;
+        Ok(text(&ended.stdout).lines().filter(|line| !line.trim().is_empty()).count())
+    })
+}
+
 /// Loads a script of nft, whole or not at all.
 ///
 /// # Errors
