@@ -184,6 +184,20 @@ impl RequestHead {
         self.framing = framing;
     }
 
+    /// Frames the message anew: its body is another, or goes on in another way. The fields say so.
+    pub fn reframe(&mut self, framing: Framing) {
+        self.framing = if framing == Framing::Length(0) { Framing::None } else { framing };
+        self.fields.remove(Known::TransferEncoding);
+        self.fields.remove(Known::ContentLength);
+        match framing {
+            Framing::Length(length) => {
+                self.fields.set_trusted(Known::ContentLength, length.to_string().as_bytes());
+            }
+            Framing::Chunked => self.fields.set_trusted(Known::TransferEncoding, b"chunked"),
+            Framing::None | Framing::UntilClose => {}
+        }
+    }
+
     /// What the Connection field said.
     pub fn connection(&self) -> Connection {
         self.connection

@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 use crate::request::of_httparse;
 use crate::scan::{Scan, Side};
 use crate::{
-    Connection, FIELDS_MAX, Fields, Framing, HeadError, Limits, Method, Upgrade, Version,
-    connection,
+    Connection, FIELDS_MAX, FieldError, Fields, Framing, HeadError, Limits, Method, Upgrade,
+    Version, connection,
 };
 
 /// The head of one response, checked. Reused from response to response.
@@ -16,6 +16,8 @@ pub struct ResponseHead {
     pub fields: Fields,
     status: u16,
     reason: (u32, u32),
+    /// Whether the phrase is to be sent, and not the usual one.
+    has_own_reason: bool,
     version: Version,
     framing: Framing,
     connection: Connection,
@@ -60,6 +62,7 @@ impl ResponseHead {
             return Err(HeadError::Status);
         }
         self.status = status;
+        self.has_own_reason = false;
         self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
         // `HTTP/1.1 200 ` is 13 bytes; the reason may be missing with its space.
         let line_end = memchr::memchr(b'\r', block).unwrap_or(block.len());
@@ -116,6 +119,7 @@ impl ResponseHead {
         self.framing = Framing::None;
         self.connection = Connection::default();
         self.status = 0;
+        self.has_own_reason = false;
         self.set_status(if (200..=599).contains(&status) { status } else { 500 });
     }
 
@@ -125,9 +129,25 @@ impl ResponseHead {
     pub fn set_status(&mut self, status: u16) {
         if (200..=599).contains(&status) && status != self.status {
             self.status = status;
+            self.has_own_reason = false;
             let reason = usual_reason(status);
             self.reason = self.fields.stash(&[reason.as_bytes()]).unwrap_or_default();
         }
+    }
+
+    /// Sets a reason phrase in place of the usual one, until the status changes.
+    ///
+    /// # Errors
+    ///
+    /// [`FieldError::Value`] when it holds more than visible text and blanks (RFC 9112 §4);
+    /// [`FieldError::Room`].
+    pub fn set_reason(&mut self, phrase: &[u8]) -> Result<(), FieldError> {
+        if phrase.iter().any(|byte| *byte != b'\t' && (*byte < b' ' || *byte == 0x7f)) {
+            return Err(FieldError::Value);
+        }
+        self.reason = self.fields.stash(&[phrase])?;
+        self.has_own_reason = true;
+        Ok(())
     }
 
     /// Removes the fields that belong to this hop. Call it before any edit of your own.
@@ -142,7 +162,8 @@ impl ResponseHead {
         let digit = |value: u16| b'0' + (value % 10) as u8;
         out.extend_from_slice(&[digit(status / 100), digit(status / 10), digit(status), b' ']);
         // As Envoy: the usual phrase, whatever the server said.
-        out.extend_from_slice(usual_reason(status).as_bytes());
+        let usual = usual_reason(status).as_bytes();
+        out.extend_from_slice(if self.has_own_reason { self.reason() } else { usual });
         out.extend_from_slice(b"\r\n");
         self.fields.write_to(out);
     }

@@ -15,6 +15,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
+use rustls_pki_types::CertificateDer;
 use sluis_rules::{Address, Metadata};
 use sluis_tls::{PeerIdentity, TlsSession};
 use tokio::{
@@ -403,6 +404,8 @@ pub struct ConnectionFacts {
     pub session: Option<TlsSession>,
     /// The URI names of the certificate that we showed.
     pub own_uris: Vec<String>,
+    /// The certificate that we showed.
+    pub own_certificate: Option<CertificateDer<'static>>,
     /// Who the client's certificate says it is, verified; `None` without a certificate. A client
     /// that shows none inside of TLS which another listener has terminated is who it was there.
     pub peer: Option<PeerIdentity>,

@@ -177,6 +177,7 @@ fn facts(
         is_tls: seen.is_tls,
         tls_terminated: false,
         own_uris: Vec::new(),
+        own_certificate: None,
         session: None,
         peer: None,
         is_inner: false,
@@ -229,6 +230,7 @@ async fn terminate(
         is_tls: true,
         tls_terminated: true,
         own_uris: if peer.is_some() { tls.own_uris() } else { facts.own_uris },
+        own_certificate: tls.own_certificate(),
         session: TlsSession::of(session),
         // Who shows no certificate inside is who it was outside.
         peer: peer.or(facts.peer),

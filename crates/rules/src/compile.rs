@@ -24,6 +24,7 @@ mod routes;
 mod sockets;
 mod tcp;
 mod tls;
+mod values;
 
 use std::{
     collections::{BTreeMap, HashSet},

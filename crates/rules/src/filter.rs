@@ -4,7 +4,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{AuthzCheck, Fraction, HeaderEdit, HeaderMatch, RbacFilter, StringMatcher};
+use crate::{
+    AuthzCheck, Fraction, HeaderEdit, HeaderMatch, MetaFields, RbacFilter, Source, StringMatcher,
+};
 
 /// What a route, virtual host or table says of one HTTP filter, by the filter's name.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +38,33 @@ pub enum FilterSetting {
     Authz(Arc<AuthzCheck>),
     /// The requirement of this name, of a filter for tokens.
     Jwt(Arc<str>),
+    /// Which script runs, and what it is told.
+    Lua(Arc<LuaRoute>),
+}
+
+/// What a route says of a Lua filter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LuaRoute {
+    /// The script.
+    pub script: LuaScript,
+    /// What the script is told; `None` leaves it to the filter.
+    pub context: Option<Arc<MetaFields>>,
+}
+
+/// Which script of a Lua filter runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LuaScript {
+    /// The filter's own.
+    Default,
+    /// The filter's script of this name.
+    Named(Arc<str>),
+    /// A script of the route's own.
+    Own {
+        /// The script.
+        source: Source,
+        /// Where `require` looks besides the proxy's own directory.
+        package_paths: Vec<Arc<str>>,
+    },
 }
 
 /// Which origins a browser may let read responses (Envoy's CORS filter). What is absent is taken

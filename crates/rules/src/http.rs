@@ -1,10 +1,10 @@
 //! How HTTP is served on a connection: limits, filters, logs, and which routes apply.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     AccessLog, Cidr, ExtAuthz, FaultFilter, HealthCheckFilter, JwtFilter, LocalRateLimit,
-    MutationFilter, RbacFilter, RouteTable,
+    MetaFields, MutationFilter, RbacFilter, RouteTable,
 };
 
 /// What serves HTTP on a connection (Envoy's HTTP connection manager).
@@ -151,10 +151,14 @@ pub struct AlpnOverride {
 }
 
 /// A Lua filter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LuaFilter {
-    /// The script.
-    pub source: Source,
+    /// The script of requests whose route names none; `None`: they have none.
+    pub source: Option<Source>,
+    /// Scripts that routes can name.
+    pub sources: BTreeMap<Arc<str>, Source>,
+    /// What scripts are told where the route does not say.
+    pub context: Option<Arc<MetaFields>>,
     /// Where `require` looks besides the proxy's own directory (`?` stands for the module).
     pub package_paths: Vec<Arc<str>>,
     /// Whether changed request headers make the route be chosen anew. Default true.

@@ -45,7 +45,8 @@ pub use ext_authz::{
 pub use fault::Fault;
 pub use filter::{
     CorsPolicy, FaultAbort, FaultDelay, FaultFilter, FilterOverride, FilterSetting,
-    HealthCheckFilter, LocalRateLimit, MutationFilter, MutationStep, TokenBucket,
+    HealthCheckFilter, LocalRateLimit, LuaRoute, LuaScript, MutationFilter, MutationStep,
+    TokenBucket,
 };
 pub use fraction::Fraction;
 pub use hash::{join as join_hashes, xx64};

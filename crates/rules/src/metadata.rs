@@ -60,6 +60,11 @@ impl Metadata {
         self.namespaces.get(namespace)
     }
 
+    /// All namespaces, by name.
+    pub fn namespaces(&self) -> impl Iterator<Item = (&str, &MetaFields)> {
+        self.namespaces.iter().map(|(name, fields)| (&**name, fields))
+    }
+
     /// The value at a path of names within a namespace. An empty path has none.
     #[must_use]
     pub fn get<'m, S: AsRef<str>>(&'m self, namespace: &str, path: &[S]) -> Option<&'m MetaValue> {

@@ -30,6 +30,7 @@ pub use predicate::{
 pub(crate) use predicate::{HeaderTest, QueryTest, path_of};
 pub use retry::{Backoff, RateLimitedBackoff, ResetFormat, RetryNames, RetryOn, RetryPolicy};
 
+use crate::Metadata;
 use crate::{CorsPolicy, FilterOverride, FilterSetting};
 
 /// A table of virtual hosts and their routes (one RDS resource).
@@ -78,6 +79,8 @@ pub struct VirtualHost {
     pub cors: Option<Arc<CorsPolicy>>,
     /// What is said of HTTP filters for this host.
     pub filters: Vec<FilterOverride>,
+    /// What is said to filters here, by their names; `None` is nothing.
+    pub metadata: Option<Arc<Metadata>>,
     pub(crate) index: RouteIndex,
 }
 
@@ -107,6 +110,8 @@ pub struct Route {
     pub origin: Option<Arc<str>>,
     /// What is said of HTTP filters for this route.
     pub filters: Vec<FilterOverride>,
+    /// What is said to filters here, by their names; `None` is nothing.
+    pub metadata: Option<Arc<Metadata>>,
 }
 
 /// The route that a request takes.

@@ -1,24 +1,43 @@
 //! Runs the scripts of Envoy's Lua HTTP filter.
 //!
-//! In:    a script, and a [`Stream`]: the headers of one request or response.
-//! Out:   the stream's headers as the script wants them, or a response of its own ([`Outcome`]).
+//! In:    a script, and a [`Stream`]: the headers of one request or response; later its body, its
+//!        trailers and the answers to the script's calls, as the script asks for them.
+//! Out:   the stream as the script wants it, or a response of its own ([`Step`]).
 //! Never: lets a request pass that a script should have changed and did not: an error is an answer
 //!        of 500. Envoy logs the error and passes the request on; a script that adds credentials or
-//!        checks them must not be skipped.
+//!        checks them must not be skipped. Never waits or reads from a network: who runs the script
+//!        brings what it wants.
 //!
 //! A script runs on LuaJIT's interpreter, with a bound on instructions and memory, without native
 //! libraries, processes or writable files. What each method does is in Envoy's documentation of the
-//! filter; what is not here yet (bodies, trailers, calls to other hosts, keys) raises an error that
-//! says so.
+//! filter. Each run is a coroutine:
 //!
-//! Start at [`Script::compile`].
+//! ```text
+//!   start ──▶ Step::Done        the head goes on as the script left it
+//!         ──▶ Step::Respond     the client gets this instead
+//!         ──▶ Step::Wants ──▶ body / chunk / end / answer ──▶ the next Step
+//! ```
+//!
+//! Start at [`Script::compile`], then [`Script::start`].
 
+mod body;
 mod budget;
+mod call;
 mod exchange;
 mod handle;
+mod headers;
+mod info;
+mod keys;
+mod list;
+mod run;
 mod sandbox;
 mod script;
 mod stream;
+mod values;
 
-pub use script::{CompileError, Host, Outcome, Response, RunError, Script};
-pub use stream::{Edit, Facts, HeaderRefused, Level, Stream};
+pub use call::{Answer, Call};
+pub use run::{Begin, BodyIs, Effects, Pairs, Response, Run, RunError, Side, Step, Want};
+pub use script::{CompileError, Host, Script};
+pub use stream::{
+    AddressOf, Edit, Facts, FieldsOf, HeaderRefused, Level, Stream, Tls, TlsList, TlsText,
+};

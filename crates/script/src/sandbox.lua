@@ -2,7 +2,9 @@
 --
 -- In:    `host.getenv(name)`, `host.print(text)`, `host.module(name)`: the source of a module and
 --        where it was found, or nil and where it was looked for; `host.sha256(text)` and
---        `host.hmac_sha256(key, text)` in hexadecimal digits.
+--        `host.hmac_sha256(key, text)` in hexadecimal digits; what the handle's methods that wait
+--        are made of.
+-- Out:   those methods.
 -- Never: leaves a way to bytecode, native libraries, processes, or files to write to.
 
 local host = ...
@@ -140,3 +142,47 @@ function require(name)
   end
   return loaded[name]
 end
+
+-- The methods of the handle that wait: a coroutine can only be left in Lua. What they wait for comes
+-- back from `yield`.
+local yield = coroutine.yield
+local waiting = {}
+
+function waiting.body(handle, ...)
+  local is_there, body = host.body(handle, ...)
+  if is_there then
+    return body
+  end
+  return yield()
+end
+
+function waiting.trailers(handle)
+  local is_there, trailers = host.trailers(handle)
+  if is_there then
+    return trailers
+  end
+  return yield()
+end
+
+function waiting.bodyChunks(handle)
+  host.chunks(handle)
+  return function()
+    if host.next_chunk(handle) then
+      return yield()
+    end
+  end
+end
+
+function waiting.httpCall(handle, ...)
+  if host.call(handle, ...) then
+    return yield()
+  end
+end
+
+function waiting.respond(handle, ...)
+  host.respond(handle, ...)
+  -- Nobody resumes it.
+  yield()
+end
+
+return waiting

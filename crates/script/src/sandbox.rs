@@ -6,15 +6,18 @@ use aws_lc_rs::{
     digest::{SHA256, digest},
     hmac,
 };
-use mlua::{Lua, LuaOptions, LuaString, StdLib};
+use mlua::{Lua, LuaOptions, LuaString, StdLib, Table};
 
-use crate::{Host, Level, exchange::Exchange};
+use crate::{Host, Level, exchange::Exchange, handle};
+
+/// The run that is under way.
+pub(crate) type Current = Rc<RefCell<Option<Rc<RefCell<Exchange>>>>>;
 
 /// Bytes that a module may have: several times the largest known ones.
 const MODULE_BYTES_MAX: u64 = 4 << 20;
 
 /// Makes a state: libraries, then the sandbox's own Lua.
-pub(crate) fn state(host: &Host, exchange: &Rc<RefCell<Exchange>>) -> mlua::Result<Lua> {
+pub(crate) fn state(host: &Host, current: &Current) -> mlua::Result<Lua> {
     let libraries = StdLib::TABLE
         | StdLib::IO
         | StdLib::OS
@@ -25,9 +28,12 @@ pub(crate) fn state(host: &Host, exchange: &Rc<RefCell<Exchange>>) -> mlua::Resu
     let lua = Lua::new_with(libraries, LuaOptions::default())?;
     let environment = std::sync::Arc::clone(&host.environment);
     let getenv = lua.create_function(move |_, name: String| Ok(environment.get(&name).cloned()))?;
-    let lines = Rc::clone(exchange);
+    let lines = Rc::clone(current);
     let print = lua.create_function(move |_, line: LuaString| {
-        lines.borrow_mut().log(Level::Info, &line.as_bytes());
+        // What is printed while the script is loaded belongs to no stream.
+        if let Some(exchange) = &*lines.borrow() {
+            exchange.borrow_mut().log(Level::Info, &line.as_bytes());
+        }
         Ok(())
     })?;
     let paths = host.package_paths.clone();
@@ -51,7 +57,9 @@ pub(crate) fn state(host: &Host, exchange: &Rc<RefCell<Exchange>>) -> mlua::Resu
     table.set("print", print)?;
     table.set("module", module)?;
     table.set("path", host.package_paths.join(";"))?;
-    lua.load(include_str!("sandbox.lua")).set_name("=sandbox").call::<()>(table)?;
+    handle::waiting(&lua, &table)?;
+    let chunk = lua.load(include_str!("sandbox.lua")).set_name("=sandbox");
+    lua.set_named_registry_value(handle::WAITING, chunk.call::<Table>(table)?)?;
     Ok(lua)
 }
 

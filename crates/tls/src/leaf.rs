@@ -137,7 +137,7 @@ impl Leaf {
             emails,
             ips,
             may_sign: cert.is_ca() || signs,
-            subject: subject(cert.subject()),
+            subject: name_text(cert.subject()),
         })
     }
 
@@ -199,7 +199,7 @@ const ATTRIBUTES: [(&str, &str); 14] = [
 ];
 
 /// RFC 2253 §2: the last name first, joined by commas, special characters escaped.
-fn subject(name: &X509Name<'_>) -> String {
+pub(crate) fn name_text(name: &X509Name<'_>) -> String {
     let names: Vec<String> = name
         .iter_rdn()
         .map(|names| {

@@ -8,6 +8,7 @@
 
 mod client;
 mod clock;
+mod describe;
 mod generic;
 mod leaf;
 mod probe;
@@ -33,6 +34,7 @@ use sluis_rules::{CipherSuites, KeyGroups};
 
 pub use client::ClientTls;
 pub use clock::Clock;
+pub use describe::{Description, describe};
 pub use generic::{GenericSecret, NOT_AFTER_ENTRY, VERSION_ENTRY};
 pub use leaf::{Leaf, LeafError, PeerIdentity, peer_identity};
 pub use probe::{TlsAnswer, ask_plain, ask_tls};

@@ -9,6 +9,7 @@ use std::{io, sync::Arc};
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
     crypto::aws_lc_rs::Ticketer,
+    pki_types::CertificateDer,
     server::{
         Acceptor, ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
         WebPkiClientVerifier, danger::ClientCertVerifier,
@@ -141,6 +142,13 @@ impl ServerTls {
     pub fn own_uris(&self) -> Vec<String> {
         let pair = self.certificates.first().and_then(|slot| slot.key_pair());
         pair.map(|pair| pair.leaf().uris.clone()).unwrap_or_default()
+    }
+
+    /// The certificate that is shown to clients: the first.
+    #[must_use]
+    pub fn own_certificate(&self) -> Option<CertificateDer<'static>> {
+        let pair = self.certificates.first().and_then(|slot| slot.key_pair())?;
+        pair.chain().first().cloned()
     }
 
     /// The configuration for one client, by what its hello offers.

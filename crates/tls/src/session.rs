@@ -9,6 +9,8 @@ pub struct TlsSession {
     pub version: &'static str,
     /// The cipher suite as OpenSSL calls it: `ECDHE-RSA-AES128-GCM-SHA256`.
     pub cipher: &'static str,
+    /// The number of the cipher suite in TLS.
+    pub cipher_id: u16,
 }
 
 impl TlsSession {
@@ -20,7 +22,8 @@ impl TlsSession {
             ProtocolVersion::TLSv1_3 => "TLSv1.3",
             _ => return None,
         };
-        Some(Self { version, cipher: cipher(connection.negotiated_cipher_suite()?.suite()) })
+        let suite = connection.negotiated_cipher_suite()?.suite();
+        Some(Self { version, cipher: cipher(suite), cipher_id: suite.into() })
     }
 }
 

@@ -64,14 +64,22 @@ fn script_faults(manager: &HttpManager, settings: &Settings) -> Vec<(Arc<str>, S
         HttpFilterKind::Lua(lua) => Some((&filter.name, lua)),
         _ => None,
     });
-    let fault = |(name, lua): (&Arc<str>, &Arc<LuaFilter>)| {
-        Some((Arc::clone(name), load(name, lua, settings).err()?))
+    let sources = scripts.flat_map(|(name, lua)| {
+        let all = lua.source.iter().chain(lua.sources.values());
+        all.map(move |source| (name, lua, source))
+    });
+    let fault = |(name, lua, source): (&Arc<str>, &Arc<LuaFilter>, &Source)| {
+        Some((Arc::clone(name), load(name, (lua, source), settings).err()?))
     };
-    scripts.filter_map(fault).collect()
+    sources.filter_map(fault).collect()
 }
 
-fn load(name: &str, lua: &LuaFilter, settings: &Settings) -> Result<(), String> {
-    let source = match &lua.source {
+fn load(
+    name: &str,
+    (lua, source): (&LuaFilter, &Source),
+    settings: &Settings,
+) -> Result<(), String> {
+    let source = match source {
         Source::Text(text) => text.to_string(),
         Source::Environment(variable) => settings
             .environment

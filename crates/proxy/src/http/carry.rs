@@ -6,20 +6,21 @@
 //! Never: decides otherwise than `direct` does: status, retries and deadlines mean the same.
 
 use sluis_http1::{Known, Method, Upgrade};
+use sluis_script::BodyIs;
 use tokio::time::Instant;
 
 use super::{
     attempt::Finish,
     clock::Clock,
     direct::{INTERIM_MAX, switches},
-    edge::Site,
+    edge::{Site, number},
     failure::Failure,
     flight::Event,
     forward::Course,
     message::{ClientSide, EndpointSide, Fault},
     relay::{Relay, of_client},
     reply::Reply,
-    respond::{self, Unsent},
+    respond::{self, Dressed, Unsent},
     settle::{Seen, settle},
     state::Desk,
     trace::Trace,
@@ -31,6 +32,8 @@ enum Headed<'c> {
     Interim,
     /// The body flows.
     Streaming,
+    /// A script waits before it goes on.
+    Waits,
     Reply(Box<Reply<'c>>),
     /// The client has gone.
     Gone(Fault),
@@ -81,23 +84,33 @@ pub(super) async fn carry<'c, C: ClientSide, E: EndpointSide>(
     let mut interim = 0;
     let mut is_clean = false;
     let end = loop {
-        match relay.next().await {
-            Event::Head => match on_head(site, &mut relay, course, trace) {
-                Ok(Headed::Interim) if interim >= INTERIM_MAX => break Err(Failure::Protocol),
-                Ok(Headed::Interim) => interim += 1,
-                Ok(Headed::Streaming) => {}
-                Ok(Headed::Reply(reply)) => break Ok(Finish::Reply(reply)),
-                Ok(Headed::Gone(fault)) => {
-                    break settle(of_client(fault), seen(&relay, start.is_kept), trace, false);
-                }
-                Err(failure) => break Err(failure),
-            },
+        // The scripts that watch bodies may look at and change what filters have found out.
+        std::mem::swap(&mut relay.metadata, &mut trace.metadata);
+        let event = relay.next().await;
+        std::mem::swap(&mut relay.metadata, &mut trace.metadata);
+        let headed = match event {
+            Event::Head => on_head(site, &mut relay, course, trace),
+            Event::Script => {
+                let matched = Some(&course.plan.matched);
+                let dressed = respond::resume(site, relay.desk, matched, trace);
+                Ok(send_head(site, &mut relay, dressed))
+            }
             event => {
                 is_clean =
                     matches!(event, Event::Complete) && relay.is_request_sent() && !relay.is_tunnel;
                 let closes = relay.client.closes();
                 break settle(event, seen(&relay, start.is_kept), trace, closes);
             }
+        };
+        match headed {
+            Ok(Headed::Interim) if interim >= INTERIM_MAX => break Err(Failure::Protocol),
+            Ok(Headed::Interim) => interim += 1,
+            Ok(Headed::Streaming | Headed::Waits) => {}
+            Ok(Headed::Reply(reply)) => break Ok(Finish::Reply(reply)),
+            Ok(Headed::Gone(fault)) => {
+                break settle(of_client(fault), seen(&relay, start.is_kept), trace, false);
+            }
+            Err(failure) => break Err(failure),
         }
     };
     course.deadlines = relay.deadlines;
@@ -159,18 +172,61 @@ fn on_head<'c, C: ClientSide, E: EndpointSide>(
     if is_tunnel {
         relay.desk.response.fields.remove(Known::ContentLength);
     }
-    match respond::dress(site, relay.desk, plan, trace) {
-        Ok(()) => {}
-        Err(Unsent::Fault) => return Ok(Headed::Reply(Reply::fault().into())),
-        Err(Unsent::Replaced(reply)) => return Ok(Headed::Reply(reply.plain().into())),
+    relay.desk.marks.scripts.response_body = match () {
+        () if is_tunnel => BodyIs::Tunnel,
+        () if relay.head_ends || is_bodiless(method, status) => BodyIs::Absent,
+        () => BodyIs::Follows,
+    };
+    let dressed = respond::dress(site, relay.desk, plan, trace);
+    Ok(send_head(site, relay, dressed))
+}
+
+/// Whether a response to this method with this status has no body, whatever its head says.
+fn is_bodiless(method: Method, status: u16) -> bool {
+    method == Method::Head || matches!(status, 204 | 304)
+}
+
+/// Sends the head of the response to the client, unless a script waits before it.
+fn send_head<'c, C: ClientSide, E: EndpointSide>(
+    site: Site<'_>,
+    relay: &mut Relay<'_, C, E>,
+    dressed: Result<Dressed, Unsent>,
+) -> Headed<'c> {
+    match dressed {
+        Ok(Dressed::Ready) => {}
+        Ok(Dressed::Waits) => {
+            relay.wait_for_script();
+            return Headed::Waits;
+        }
+        Err(Unsent::Fault) => return Headed::Reply(Reply::fault().into()),
     }
-    let ends = relay.head_ends && !is_tunnel;
+    let status = relay.desk.response.status();
+    let method = relay.desk.request.method();
+    let is_tunnel = switches(method, status);
+    let mut ends = relay.head_ends && !is_tunnel;
+    if site.program.has_scripts {
+        if let Some(held) = relay.desk.marks.scripts.gathered.take() {
+            ends = is_bodiless(method, status);
+            let Desk { response, text, marks, .. } = &mut *relay.desk;
+            if held.is_changed && !ends {
+                number(held.bytes.len() as u64, text);
+                response.fields.set_trusted(Known::ContentLength, text);
+                marks.scripts.response.expect(held.bytes.len() as u64);
+            }
+            if !ends {
+                relay.release(held);
+            }
+        }
+        if relay.desk.marks.scripts.drains {
+            relay.client.close_after();
+        }
+    }
     if let Err(fault) = relay.client.head(relay.desk, ends) {
-        return Ok(Headed::Gone(fault));
+        return Headed::Gone(fault);
     }
     relay.begin_response(ends);
     if is_tunnel {
         relay.open_tunnel();
     }
-    Ok(Headed::Streaming)
+    Headed::Streaming
 }

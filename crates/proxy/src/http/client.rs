@@ -7,6 +7,7 @@
 
 use std::rc::Rc;
 
+use http::HeaderMap;
 use sluis_http1::{Framing, RequestHead, write_chunk, write_last_chunk};
 
 use super::{
@@ -74,6 +75,12 @@ pub(super) trait Client {
         desk: &mut Desk,
         enough: usize,
     ) -> Result<(Vec<u8>, bool), Unpeeked>;
+
+    /// The trailers of a request whose whole body has been peeked at.
+    fn peeked_trailers(&self, desk: &Desk) -> Option<HeaderMap>;
+
+    /// Puts another body in the place of the request's, of which all has come; its head tells of it.
+    fn replace_body(&mut self, desk: &mut Desk, bytes: Vec<u8>, trailers: Option<HeaderMap>);
 
     /// Ready with how the client has gone, while nothing else is done with it. Where its request has
     /// not come as a whole that may not be seen.

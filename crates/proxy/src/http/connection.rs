@@ -15,7 +15,8 @@ use std::{
 };
 
 use bytes::BytesMut;
-use sluis_http1::{Body, HeadError, Known, Method};
+use http::HeaderMap;
+use sluis_http1::{Body, Framing, HeadError, Known, Method};
 use sluis_rules::Codec;
 use tokio::{io::AsyncWrite as _, time::Instant};
 
@@ -31,6 +32,7 @@ use super::{
     failure::Failure,
     flight::{self, Event},
     forward::{Course, bad_body},
+    http1::lines::{Mode, trailers},
     http2,
     link::Link,
     program::Program,
@@ -387,6 +389,40 @@ impl Client for Connection {
         }
     }
 
+    fn peeked_trailers(&self, desk: &Desk) -> Option<HeaderMap> {
+        if !self.place.program.manager.http1.trailers {
+            return None;
+        }
+        let mut body = Body::new(desk.request.framing());
+        let (mut content, mut lines) = (Vec::new(), Vec::new());
+        body.take_message(desk.input.unread(), &mut content, &mut lines).ok()?;
+        trailers(&lines).ok().flatten()
+    }
+
+    fn replace_body(&mut self, desk: &mut Desk, bytes: Vec<u8>, trailers: Option<HeaderMap>) {
+        let mut body = Body::new(desk.request.framing());
+        let (mut content, unread) = (Vec::new(), desk.input.unread());
+        // It has been peeked at as a whole, so it is well-formed.
+        let len = body.take_content(unread, &mut content).unwrap_or(unread.len());
+        let rest = &unread[len..];
+        let mut input = Vec::with_capacity(bytes.len() + rest.len() + 64);
+        desk.request.reframe(match &trailers {
+            None => Framing::Length(bytes.len() as u64),
+            Some(_) => Framing::Chunked,
+        });
+        match trailers {
+            None => input.extend_from_slice(&bytes),
+            some => {
+                if !bytes.is_empty() {
+                    Mode::Chunked.write(&bytes.into(), &mut input);
+                }
+                Mode::Chunked.finish(some, true, &mut input);
+            }
+        }
+        input.extend_from_slice(rest);
+        desk.input.extend(&input);
+    }
+
     async fn gone(&mut self, desk: &mut Desk, is_whole: bool) -> Event {
         let io = &mut self.io;
         poll_fn(|cx| {
@@ -434,6 +470,7 @@ impl Client for Connection {
         let options = &site.manager().http;
         // What follows a CONNECT that was not agreed to is no request (RFC 9110 §9.3.6).
         desk.request.method() == Method::Connect
+            || desk.marks.scripts.drains
             || !desk.request.persists()
             || self.gate.is_draining()
             || options.max_requests.is_some_and(|most| self.served >= most)
@@ -453,7 +490,9 @@ impl Client for Connection {
         (link, closes): (&mut Link, bool),
     ) -> Result<Finish<'c>, Failure> {
         match link {
-            Link::Http1(line) if !course.is_relayed && !course.plan.terminates => {
+            Link::Http1(line)
+                if !course.is_relayed && !course.plan.terminates && !course.is_watched =>
+            {
                 self.direct(site, desk, course, trace, (&mut line.pooled, closes)).await
             }
             link => self.relay(site, desk, course, trace, (link, closes)).await,

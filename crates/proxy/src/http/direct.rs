@@ -171,7 +171,6 @@ fn on_head<'c>(
     let (passing, closes) = match respond::pass_on(site, flight.desk, plan, trace, closes) {
         Ok(shape) => shape,
         Err(Unsent::Fault) => return Ok(Headed::Reply(Reply::fault().into())),
-        Err(Unsent::Replaced(reply)) => return Ok(Headed::Reply(reply.plain().into())),
     };
     let framing = flight.desk.response.framing();
     if switches(flight.desk.request.method(), status) {

@@ -1,6 +1,6 @@
 //! One request from its head to its log record.
 
-use std::rc::Rc;
+use std::{future::poll_fn, rc::Rc};
 
 use sluis_http1::Framing;
 use tracing::debug;
@@ -10,9 +10,10 @@ use super::{
     connection::After,
     decide::decide,
     edge::Site,
+    filters,
     forward::{Outcome, forward},
     reply::Reply,
-    respond::{self, Unsent},
+    respond::{self, Dressed, Unsent},
     state::Desk,
     trace::Trace,
 };
@@ -31,6 +32,9 @@ pub(super) async fn exchange(client: &mut impl Client, desk: &mut Desk) -> After
     let mut trace =
         Trace::new(now, place.worker.wall_now(), (site.protocol, desk.request.method()));
     place.worker.stats().inc(Counter::HttpRqTotal);
+    if place.program.has_scripts {
+        desk.marks.scripts.place = Some(Rc::clone(&place));
+    }
     let outcome = match decide((&mut *client, site), desk, &config, manager, &mut trace).await {
         Ok(plan) => forward(client, site, desk, &plan, &mut trace).await,
         Err(reply) => Outcome::Reply(reply),
@@ -88,21 +92,40 @@ async fn answer(
     let is_read = trace.request_end.is_some() || client.drop_body(desk, trace);
     let is_early = !reply.is_waited && is_early(site, desk, trace);
     let closes = reply.closes || !is_read || is_early || client.must_close(site, desk);
-    let has_body = match respond::answer(site, desk, reply, trace) {
+    let has_body = match prepare(site, desk, reply, trace).await {
         Ok(has_body) => has_body,
-        Err(unsent) => {
-            let plain = match unsent {
-                Unsent::Fault => Reply::fault(),
-                Unsent::Replaced(reply) => reply.plain(),
-            };
+        Err(Unsent::Fault) => {
+            let plain = Reply::fault();
             trace.details = Some(plain.details.clone());
-            return match respond::answer(site, desk, &plain, trace) {
+            desk.marks.scripts.forget_response();
+            return match prepare(site, desk, &plain, trace).await {
                 Ok(has_body) => send(client, desk, (&plain, has_body), trace, closes).await,
                 Err(_) => After::Drop,
             };
         }
     };
+    let closes = closes || desk.marks.scripts.drains;
+    if let Some(held) = desk.marks.scripts.gathered.take() {
+        let own = Reply { body: held.bytes.into(), ..Reply::new(reply.status, "") };
+        return send(client, desk, (&own, has_body), trace, closes).await;
+    }
     send(client, desk, (reply, has_body), trace, closes).await
+}
+
+/// Makes the head of an answer, waiting for scripts. True when a body goes with it.
+async fn prepare(
+    site: Site<'_>,
+    desk: &mut Desk,
+    reply: &Reply<'_>,
+    trace: &mut Trace<'_>,
+) -> Result<bool, Unsent> {
+    let mut dressed = respond::answer(site, desk, reply, trace)?;
+    while dressed == Dressed::Waits {
+        poll_fn(|cx| desk.marks.scripts.poll_answer(cx)).await;
+        dressed = respond::resume(site, desk, reply.matched.as_ref(), trace)?;
+    }
+    filters::pass_answer(desk, trace).await.map_err(|_| Unsent::Fault)?;
+    Ok(respond::end_answer(site, desk, reply, trace))
 }
 
 /// Whether the answer does not wait for the request: an HTTP/1 connection is then closed even

@@ -16,26 +16,26 @@ mod rbac;
 use std::{fs, io, sync::Arc};
 
 use sluis_rules::{
-    HealthCheckFilter, HttpFilter, HttpFilterKind, LuaFilter, Matched, MutationFilter, RouteAction,
-    RouteTable, Source,
+    HealthCheckFilter, HttpFilter, HttpFilterKind, Matched, MutationFilter, RouteAction, RouteTable,
 };
-use sluis_script::{CompileError, Host, Script};
-use tracing::error;
+use sluis_script::CompileError;
 
 use super::{
-    client::Client,
+    client::{Client, Unpeeked},
     decide::{Found, cluster_of, find},
     edge::Site,
+    forward::bad_body,
     reply::Reply,
     respond::Unsent,
     state::Desk,
     trace::Trace,
 };
-use crate::{access_log::Flag, config::Config, stats::Counter, worker::Worker};
+use crate::{access_log::Flag, config::Config, worker::Worker};
 use ext_authz::Authz;
 use fault::Fault;
 use jwt::Jwt;
-use lua::Lua;
+pub(super) use lua::{BODY_BYTES_MAX, Broken, Cut, Gathered, Scripts, Strand, cut};
+use lua::{Begun, Lua};
 use rate_limit::RateLimit;
 use rbac::Rbac;
 
@@ -79,8 +79,6 @@ enum Kind {
     Rbac(Box<Rbac>),
     Authz(Box<Authz>),
     Jwt(Box<Jwt>),
-    /// It cannot run: every request that it should see is answered 500.
-    Failed,
 }
 
 impl Filter {
@@ -89,7 +87,7 @@ impl Filter {
         let kind = match &filter.kind {
             // It is asked when a connection is opened.
             HttpFilterKind::Router(_) | HttpFilterKind::Alpn(_) => return None,
-            HttpFilterKind::Lua(settings) => lua(worker, &filter.name, settings),
+            HttpFilterKind::Lua(own) => Kind::Lua(Box::new(Lua::new(worker, &filter.name, own))),
             HttpFilterKind::Cors => Kind::Cors,
             HttpFilterKind::Fault(own) => Kind::Fault(Box::new(Fault::new(own))),
             HttpFilterKind::RateLimit(own) => Kind::RateLimit(Box::new(RateLimit::new(own))),
@@ -102,47 +100,17 @@ impl Filter {
         Some(Self { name: Arc::clone(&filter.name), is_disabled: filter.disabled, kind })
     }
 
+    /// Whether it runs scripts.
+    pub(super) fn runs_scripts(&self) -> bool {
+        matches!(self.kind, Kind::Lua(_))
+    }
+
     fn is_off(&self, matched: Option<&Matched<'_>>) -> bool {
         match matched {
             Some(matched) => matched.is_off(&self.name, self.is_disabled),
             None => self.is_disabled,
         }
     }
-}
-
-fn lua(worker: &Worker, name: &Arc<str>, settings: &LuaFilter) -> Kind {
-    match script(worker, name, settings) {
-        Ok(script) => {
-            let name = Arc::clone(name);
-            Kind::Lua(Box::new(Lua::new(name, script, settings.clear_route_cache)))
-        }
-        Err(error) => {
-            error!(filter = %name, %error, "filter cannot run: its requests are answered 500");
-            Kind::Failed
-        }
-    }
-}
-
-fn script(worker: &Worker, name: &str, settings: &LuaFilter) -> Result<Script, FilterError> {
-    let config = worker.config();
-    let own = config.settings.lua_path.iter().map(|path| format!("{}/?.lua", path.display()));
-    let named = settings.package_paths.iter().map(ToString::to_string);
-    let host = Host {
-        package_paths: named.chain(own).collect(),
-        environment: Arc::clone(&config.settings.environment),
-    };
-    let source = match &settings.source {
-        Source::Text(text) => text.to_string(),
-        Source::File(path) => read(path)
-            .map_err(|source| FilterError::Unreadable { path: Arc::clone(path), source })?,
-        Source::Environment(variable) => config
-            .settings
-            .environment
-            .get(&**variable)
-            .cloned()
-            .ok_or_else(|| FilterError::Unset { name: Arc::clone(variable) })?,
-    };
-    Ok(Script::compile(&source, name, &host)?)
 }
 
 fn read(path: &str) -> io::Result<String> {
@@ -161,6 +129,8 @@ pub(super) struct Marks {
     authz: ext_authz::Mark,
     /// Cookies that keep the client at its endpoint.
     pub(super) cookies: Vec<String>,
+    /// What scripts want, and what they wait for.
+    pub(super) scripts: Scripts,
 }
 
 /// Where filters run: the site, and the route as far as it is known.
@@ -190,7 +160,15 @@ pub(super) async fn on_request<'c>(
         let stage = Stage { site, matched, trace: &*trace };
         match &filter.kind {
             Kind::Lua(lua) => {
-                if lua.on_request(stage, desk)? {
+                let begun = lua.on_request(site, matched, (&mut *desk, &mut *trace))?;
+                let clears = match begun {
+                    Begun::Over(clears) => clears,
+                    Begun::Waits(waiting) => {
+                        let brought = lua.bring(site, client, *waiting, (&mut *desk, &mut *trace));
+                        Box::pin(brought).await?
+                    }
+                };
+                if clears {
                     found = find(site, table, &desk.request, &trace.metadata);
                     note(site, config, &found, desk, trace);
                 }
@@ -232,10 +210,6 @@ pub(super) async fn on_request<'c>(
                     note(site, config, &found, desk, trace);
                 }
             }
-            Kind::Failed => {
-                site.worker.stats().inc(Counter::LuaErrors);
-                return Err(Reply::new(500, "filter_cannot_run").plain().into());
-            }
         }
     }
     Ok(found)
@@ -257,21 +231,96 @@ fn note<'c>(
     }
 }
 
-/// Runs the filters on a response, the last one first.
-pub(super) fn on_response(stage: Stage<'_, '_>, desk: &mut Desk) -> Result<(), Unsent> {
-    for filter in stage.site.program.filters.iter().rev() {
-        if filter.is_off(stage.matched) {
+/// Runs the filters on a response, the last one first. False when a script waits: what it waits for
+/// is in the desk's marks.
+pub(super) fn on_response(
+    site: Site<'_>,
+    matched: Option<&Matched<'_>>,
+    (desk, trace): (&mut Desk, &mut Trace<'_>),
+) -> Result<bool, Unsent> {
+    respond_from(site, matched, (desk, trace), site.program.filters.len())
+}
+
+/// Goes on with a script that has waited, and with the filters behind it.
+pub(super) fn resume_response(
+    site: Site<'_>,
+    matched: Option<&Matched<'_>>,
+    (desk, trace): (&mut Desk, &mut Trace<'_>),
+) -> Result<bool, Unsent> {
+    let waiting = desk.marks.scripts.take_waiting().ok_or(Unsent::Fault)?;
+    let index = waiting.index();
+    let Some(Filter { kind: Kind::Lua(lua), .. }) = site.program.filters.get(index) else {
+        return Err(Unsent::Fault);
+    };
+    if !lua.resume(site, waiting, (&mut *desk, &mut *trace))? {
+        return Ok(false);
+    }
+    respond_from(site, matched, (desk, trace), index)
+}
+
+fn respond_from(
+    site: Site<'_>,
+    matched: Option<&Matched<'_>>,
+    (desk, trace): (&mut Desk, &mut Trace<'_>),
+    end: usize,
+) -> Result<bool, Unsent> {
+    for (index, filter) in site.program.filters[..end].iter().enumerate().rev() {
+        if filter.is_off(matched) {
             continue;
         }
+        let stage = Stage { site, matched, trace: &*trace };
         match &filter.kind {
-            Kind::Lua(lua) => lua.on_response(stage, desk)?,
+            Kind::Lua(lua) => {
+                let end = (&mut *desk, &mut *trace);
+                if !lua.on_response((site, index), matched, end)? {
+                    return Ok(false);
+                }
+            }
             Kind::Cors => cors::on_response(desk)?,
             Kind::Fault(_) | Kind::HealthCheck(_) | Kind::Rbac(_) | Kind::Jwt(_) => {}
             Kind::Authz(_) => Authz::on_response(desk)?,
             Kind::RateLimit(_) => RateLimit::on_response(stage, desk)?,
             Kind::Mutation(own) => mutation::on_response(own, &filter.name, stage, desk)?,
-            Kind::Failed => return Err(Unsent::Fault),
         }
     }
+    Ok(true)
+}
+
+/// Lets the body of an answer of ours pass the scripts that watch it.
+pub(super) async fn pass_answer(desk: &mut Desk, trace: &mut Trace<'_>) -> Result<(), Cut> {
+    let mut strand = std::mem::take(&mut desk.marks.scripts.response);
+    if strand.is_idle() {
+        return Ok(());
+    }
+    let held = desk.marks.scripts.gathered.take().unwrap_or_default();
+    let (bytes, trailers) = strand.pass((held.bytes, held.trailers), &mut trace.metadata).await?;
+    desk.marks.scripts.gathered = Some(Gathered { bytes, trailers, is_changed: true });
     Ok(())
+}
+
+/// Whether bodies have to be taken apart for scripts.
+pub(super) fn watch(site: Site<'_>, matched: &Matched<'_>, desk: &Desk) -> bool {
+    site.program.has_scripts
+        && (desk.marks.scripts.take_request_apart()
+            || site.program.filters.iter().any(|filter| match &filter.kind {
+                Kind::Lua(lua) => {
+                    !filter.is_off(Some(matched)) && lua.sees_responses(site.worker, matched)
+                }
+                _ => false,
+            }))
+}
+
+/// The answer when the beginning of a body did not come.
+fn unpeeked<'c>(why: Unpeeked) -> Reply<'c> {
+    match why {
+        Unpeeked::Malformed => bad_body(),
+        Unpeeked::Late => {
+            let reply = Reply::new(408, "stream_idle_timeout").text("stream timeout");
+            reply.flag(Flag::StreamIdleTimeout)
+        }
+        Unpeeked::Gone => {
+            let flag = Flag::DownstreamConnectionTermination;
+            Reply::new(400, "downstream_remote_disconnect").flag(flag)
+        }
+    }
 }

@@ -53,6 +53,12 @@ pub(super) enum Event {
     },
     /// The response's head or body is malformed.
     BadResponse,
+    /// A script has what it waited for.
+    Script,
+    /// A script has failed while a body passed.
+    ScriptFailed,
+    /// A response is longer than what is held for a script.
+    ResponseTooLong,
     /// A deadline has passed.
     Late(Deadline),
 }

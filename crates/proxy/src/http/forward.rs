@@ -18,6 +18,7 @@ use super::{
     decide::Plan,
     edge::Site,
     failure::Failure,
+    filters,
     flight::Deadlines,
     mirror, mutate,
     reply::Reply,
@@ -54,6 +55,8 @@ pub(super) struct Course<'p, 'c> {
     pub(super) owes_continue: bool,
     /// Whether the body is taken apart: a further try cannot take it as it came.
     pub(super) is_relayed: bool,
+    /// Whether scripts watch a body.
+    pub(super) is_watched: bool,
     /// Counts the retry that is under way.
     pub(super) retrying: RefCell<Option<Permit>>,
 }
@@ -237,6 +240,7 @@ fn begin<'p, 'c>(
         is_repeatable: true,
         owes_continue: false,
         is_relayed: false,
+        is_watched: filters::watch(site, &plan.matched, desk),
         retrying: RefCell::default(),
     })
 }

@@ -2,4 +2,4 @@
 
 pub(super) mod client;
 pub(super) mod endpoint;
-mod lines;
+pub(super) mod lines;

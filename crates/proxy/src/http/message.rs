@@ -91,6 +91,9 @@ pub(super) trait ClientSide: Source + Sink {
 
     /// Whether the client was told that its connection ends.
     fn closes(&self) -> bool;
+
+    /// The connection is to end with this response. Only HTTP/1 can say so before the response.
+    fn close_after(&mut self);
 }
 
 /// The side of the endpoint. The request's head has been given when it is made.

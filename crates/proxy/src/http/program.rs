@@ -26,6 +26,8 @@ pub(super) struct Program {
     pub(super) limits: Limits,
     pub(super) paths: PathRules,
     pub(super) filters: Vec<Filter>,
+    /// Whether a filter runs scripts.
+    pub(super) has_scripts: bool,
     /// Whether no `x-envoy-*` fields of ours are sent, either way.
     pub(super) hides_envoy: bool,
     /// What is offered in TLS towards endpoints.
@@ -56,6 +58,7 @@ impl Program {
             logs: Logs::compile(&manager.access_logs)?,
             limits: limits(manager),
             paths: paths(manager),
+            has_scripts: filters.iter().any(Filter::runs_scripts),
             filters,
             hides_envoy,
             alpn,

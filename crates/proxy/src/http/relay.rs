@@ -5,6 +5,7 @@
 //! Never: takes a piece from one side before the other has taken the last one.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     task::{Context, Poll},
     time::Duration,
@@ -12,10 +13,12 @@ use std::{
 
 use bytes::Bytes;
 use http::HeaderMap;
+use sluis_rules::Metadata;
 use tokio::time::Instant;
 
 use super::{
     clock::Clock,
+    filters::{BODY_BYTES_MAX, Broken, Gathered, Strand},
     flight::{Deadline, Deadlines, Event},
     kept::KEPT_BYTES_MAX,
     message::{ClientSide, EndpointSide, Fault, Piece, Sink},
@@ -94,6 +97,14 @@ pub(super) struct Relay<'r, C, E> {
     replay_at: usize,
     up: Flow,
     down: Flow,
+    /// What comes before what the endpoint still sends.
+    ahead: VecDeque<Piece>,
+    /// What has come of a response whose whole body a script waits for.
+    gathering: Gathered,
+    /// Whether a script waits before the response's head goes on.
+    is_awaited: bool,
+    /// What filters have found out of the request, while the relay goes on.
+    pub(super) metadata: Metadata,
     pub(super) deadlines: Deadlines,
     /// How long the response may take once the request has been received.
     pub(super) response_time: Option<Duration>,
@@ -132,6 +143,10 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
             replay_at: 0,
             up: Flow::default(),
             down: Flow::default(),
+            ahead: VecDeque::new(),
+            gathering: Gathered::default(),
+            is_awaited: false,
+            metadata: Metadata::default(),
             deadlines: Deadlines::default(),
             response_time: None,
             request_end: None,
@@ -161,6 +176,23 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
     /// Whether the endpoint has got the whole request.
     pub(super) fn is_request_sent(&self) -> bool {
         self.up.is_done && !self.is_deaf
+    }
+
+    /// A script waits before the response's head goes on.
+    pub(super) fn wait_for_script(&mut self) {
+        self.is_awaited = true;
+    }
+
+    /// The head of the response goes; a body that was held goes behind it.
+    pub(super) fn release(&mut self, held: Gathered) {
+        let Gathered { bytes, trailers, .. } = held;
+        let has_trailers = trailers.is_some();
+        if !bytes.is_empty() {
+            self.ahead.push_back(Piece::Data(bytes.into(), !has_trailers));
+        }
+        if has_trailers || self.ahead.is_empty() {
+            self.ahead.push_back(Piece::End(trailers));
+        }
     }
 
     /// The response's head has gone to the client; whether its body follows.
@@ -199,6 +231,11 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
         let mut moved = self.step_up(cx)?;
         if self.is_streaming {
             moved |= self.step_down(cx)?;
+        } else if self.is_awaited {
+            self.step_script(cx)?;
+            if let Poll::Ready(Err(fault)) = self.client.poll_flush(cx, self.desk) {
+                return Err(of_client(fault));
+            }
         } else {
             match self.endpoint.poll_head(cx, self.desk) {
                 Poll::Ready(Ok(ends)) => {
@@ -222,6 +259,59 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
         Ok(moved)
     }
 
+    /// Takes what a script waits for one piece further; an event when it is there.
+    fn step_script(&mut self, cx: &mut Context<'_>) -> Result<(), Event> {
+        if !self.desk.marks.scripts.wants_body() {
+            if self.desk.marks.scripts.poll_answer(cx).is_ready() {
+                self.is_awaited = false;
+                return Err(Event::Script);
+            }
+            return Ok(());
+        }
+        while let Poll::Ready(piece) = self.poll_response_piece(cx)? {
+            let is_last = match piece {
+                Piece::Data(data, is_last) => {
+                    self.gathering.bytes.extend_from_slice(&data);
+                    if self.gathering.bytes.len() > BODY_BYTES_MAX {
+                        return Err(Event::ResponseTooLong);
+                    }
+                    is_last
+                }
+                Piece::End(trailers) => {
+                    self.gathering.trailers = trailers;
+                    true
+                }
+            };
+            self.moved += 1;
+            if is_last {
+                self.is_awaited = false;
+                self.desk.marks.scripts.gathered = Some(std::mem::take(&mut self.gathering));
+                return Err(Event::Script);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next piece of the response, as scripts leave it. Where they look at it the endpoint is
+    /// told at once that it has gone on: one piece is held at a time, or a bounded whole.
+    fn poll_response_piece(&mut self, cx: &mut Context<'_>) -> Result<Poll<Piece>, Event> {
+        let mut strand = std::mem::take(&mut self.desk.marks.scripts.response);
+        let (ahead, endpoint, desk) = (&mut self.ahead, &mut *self.endpoint, &mut *self.desk);
+        let next = |cx: &mut Context<'_>| {
+            if let Some(piece) = ahead.pop_front() {
+                return Poll::Ready(Ok(piece));
+            }
+            let piece = endpoint.poll_piece(cx, desk);
+            if let Poll::Ready(Ok(Piece::Data(data, _))) = &piece {
+                endpoint.passed(data.len());
+            }
+            piece
+        };
+        let polled = through(&mut strand, cx, &mut self.metadata, next, of_endpoint);
+        self.desk.marks.scripts.response = strand;
+        polled
+    }
+
     /// Takes the request's body one piece further.
     fn step_up(&mut self, cx: &mut Context<'_>) -> Step {
         if !self.is_deaf && matches!(self.endpoint.poll_flush(cx, self.desk), Poll::Ready(Err(_))) {
@@ -233,7 +323,7 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
         if self.up.piece.is_none() {
             match self.take_request_piece(cx) {
                 Poll::Ready(Ok(piece)) => self.up.piece = Some(piece),
-                Poll::Ready(Err(fault)) => return Err(of_client(fault)),
+                Poll::Ready(Err(event)) => return Err(event),
                 Poll::Pending => return Ok(false),
             }
         }
@@ -253,15 +343,36 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
     }
 
     /// The next piece: one that an earlier try had, else one from the client.
-    fn take_request_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Fault>> {
+    fn take_request_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Piece, Event>> {
         if let Some(piece) = self.desk.replay.at(self.replay_at) {
             self.replay_at += 1;
             self.up.is_owed = false;
             return Poll::Ready(Ok(piece));
         }
-        let piece = match self.client.poll_piece(cx, self.desk) {
-            Poll::Ready(Ok(piece)) => piece,
-            other => return other,
+        let is_watched = !self.desk.marks.scripts.request.is_idle();
+        let piece = if is_watched {
+            let mut strand = std::mem::take(&mut self.desk.marks.scripts.request);
+            let (client, desk) = (&mut *self.client, &mut *self.desk);
+            let next = |cx: &mut Context<'_>| {
+                let piece = client.poll_piece(cx, desk);
+                if let Poll::Ready(Ok(Piece::Data(data, _))) = &piece {
+                    client.passed(data.len());
+                }
+                piece
+            };
+            let polled = through(&mut strand, cx, &mut self.metadata, next, of_client);
+            self.desk.marks.scripts.request = strand;
+            match polled {
+                Ok(Poll::Ready(piece)) => piece,
+                Ok(Poll::Pending) => return Poll::Pending,
+                Err(event) => return Poll::Ready(Err(event)),
+            }
+        } else {
+            match self.client.poll_piece(cx, self.desk) {
+                Poll::Ready(Ok(piece)) => piece,
+                Poll::Ready(Err(fault)) => return Poll::Ready(Err(of_client(fault))),
+                Poll::Pending => return Poll::Pending,
+            }
         };
         let is_last = match &piece {
             Piece::Data(data, is_last) => {
@@ -271,9 +382,11 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
                 let is_kept = !self.is_tunnel && self.desk.replay.keep(data, *is_last);
                 if is_kept {
                     self.replay_at += 1;
+                }
+                if is_kept && !is_watched {
                     self.client.passed(data.len());
                 }
-                self.up.is_owed = !is_kept;
+                self.up.is_owed = !is_kept && !is_watched;
                 *is_last
             }
             Piece::End(trailers) => {
@@ -302,7 +415,20 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
         if let Poll::Ready(Err(fault)) = self.client.poll_flush(cx, self.desk) {
             return Err(of_client(fault));
         }
+        if self.down.piece.is_none() && self.is_down_watched() {
+            match self.poll_response_piece(cx)? {
+                Poll::Ready(piece) => {
+                    if let Piece::End(trailers) = &piece {
+                        self.trailers.clone_from(trailers);
+                    }
+                    self.down.piece = Some(piece);
+                    self.down.is_owed = false;
+                }
+                Poll::Pending => return Ok(false),
+            }
+        }
         if self.down.piece.is_none() {
+            self.down.is_owed = true;
             match self.endpoint.poll_piece(cx, self.desk) {
                 Poll::Ready(Ok(piece)) => {
                     if let Piece::End(trailers) = &piece {
@@ -316,16 +442,42 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
         }
         let given = give(self.client, &mut self.down.piece, cx, self.desk).map_err(of_client)?;
         self.sent += given.len as u64;
-        if given.len > 0 {
+        if given.len > 0 && self.down.is_owed {
             self.endpoint.passed(given.len);
         }
         self.down.is_done = given.is_done;
         Ok(given.has_moved)
     }
 
+    /// Whether pieces of the response are looked at, or held.
+    fn is_down_watched(&self) -> bool {
+        !self.is_tunnel && (!self.ahead.is_empty() || !self.desk.marks.scripts.response.is_idle())
+    }
+
     fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Deadline> {
         let moved = (self.moved, self.is_streaming);
         self.deadlines.poll(cx, self.clock, moved, &mut self.idle_from)
+    }
+}
+
+/// The next piece that comes through the scripts that watch.
+fn through(
+    strand: &mut Strand,
+    cx: &mut Context<'_>,
+    metadata: &mut Metadata,
+    mut next: impl FnMut(&mut Context<'_>) -> Poll<Result<Piece, Fault>>,
+    of_source: impl Fn(Fault) -> Event,
+) -> Result<Poll<Piece>, Event> {
+    let polled = if strand.is_idle() {
+        next(cx).map_err(Broken::Fault)
+    } else {
+        strand.poll_through(cx, metadata, next)
+    };
+    match polled {
+        Poll::Pending => Ok(Poll::Pending),
+        Poll::Ready(Ok(piece)) => Ok(Poll::Ready(piece)),
+        Poll::Ready(Err(Broken::Fault(fault))) => Err(of_source(fault)),
+        Poll::Ready(Err(Broken::Script)) => Err(Event::ScriptFailed),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use sluis_http1::{Framing, Known, Method, ResponseHead, Upgrade, Version};
 use sluis_rules::{Matched, ServerHeader};
+use sluis_script::BodyIs;
 use tokio::time::Instant;
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
     decide::Plan,
     direct::switches,
     edge::{Site, number},
-    filters::{self, Stage},
+    filters::{self, Gathered},
     flight::Passing,
     grpc,
     mutate::{self, Unmade},
@@ -23,8 +24,15 @@ use super::{
 pub(super) enum Unsent {
     /// A mutation or a filter failed.
     Fault,
-    /// A filter wants this sent instead.
-    Replaced(Box<Reply<'static>>),
+}
+
+/// How far the head of a response has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dressed {
+    /// It can be sent.
+    Ready,
+    /// A script waits before it; [`resume`] goes on.
+    Waits,
 }
 
 impl From<Unmade> for Unsent {
@@ -58,7 +66,10 @@ pub(super) fn pass_on(
         Passing::OutOfChunks => desk.response.fields.remove(Known::TransferEncoding),
         Passing::Raw => {}
     }
-    dress(site, desk, plan, trace)?;
+    // Where a script may wait the bodies are taken apart.
+    if dress(site, desk, plan, trace)? == Dressed::Waits {
+        return Err(Unsent::Fault);
+    }
     close_head(desk, closes && !is_tunnel);
     Ok((passing, closes))
 }
@@ -70,7 +81,7 @@ pub(super) fn dress(
     desk: &mut Desk,
     plan: &Plan<'_>,
     trace: &mut Trace<'_>,
-) -> Result<(), Unsent> {
+) -> Result<Dressed, Unsent> {
     if desk.response.status() == 204 {
         desk.response.fields.remove(Known::ContentLength);
     }
@@ -92,9 +103,27 @@ pub(super) fn dress(
     if let Some(weighted) = plan.weighted {
         mutate_response(site, &weighted.mutations, desk, trace)?;
     }
-    adjust(site, desk, Some(&plan.matched), trace)?;
+    let passed = adjust(site, desk, Some(&plan.matched), trace)?;
+    Ok(dressed(site, desk, trace, passed))
+}
+
+/// Goes on with the filters, once a script has what it waited for.
+pub(super) fn resume(
+    site: Site<'_>,
+    desk: &mut Desk,
+    matched: Option<&Matched<'_>>,
+    trace: &mut Trace<'_>,
+) -> Result<Dressed, Unsent> {
+    let passed = filters::resume_response(site, matched, (&mut *desk, &mut *trace))?;
+    Ok(dressed(site, desk, trace, passed))
+}
+
+fn dressed(site: Site<'_>, desk: &mut Desk, trace: &mut Trace<'_>, passed: bool) -> Dressed {
+    if !passed {
+        return Dressed::Waits;
+    }
     finish(site, desk, trace);
-    Ok(())
+    Dressed::Ready
 }
 
 /// How a body of this framing reaches a client of this version, and whether the connection's end
@@ -108,13 +137,13 @@ fn shape(framing: Framing, version: Version, closes: bool) -> (Passing, bool) {
     }
 }
 
-/// Makes the head of an answer of ours. True when the reply's body goes with it.
+/// Makes the head of an answer of ours; [`end_answer`] follows.
 pub(super) fn answer(
     site: Site<'_>,
     desk: &mut Desk,
     reply: &Reply<'_>,
     trace: &mut Trace<'_>,
-) -> Result<bool, Unsent> {
+) -> Result<Dressed, Unsent> {
     desk.response.begin(reply.status);
     let fields = &mut desk.response.fields;
     for (name, value) in &reply.fields {
@@ -129,7 +158,7 @@ pub(super) fn answer(
         fields.set_trusted(Known::XEnvoyAttemptCount, &desk.text);
     }
     let is_grpc = grpc::is_request(&desk.request);
-    let has_body = !matches!(reply.status, 204 | 304) && !is_grpc;
+    let has_body = may_have_body(reply.status, is_grpc);
     if is_grpc {
         tell_grpc(reply, &mut desk.response, &mut desk.text);
         if site.protocol == Protocol::Http1 {
@@ -145,19 +174,48 @@ pub(super) fn answer(
             fields.set_trusted(Known::ContentType, b"text/plain");
         }
     }
-    if reply.is_unchanged {
-        trace.status = reply.status;
-        let matched = reply.matched.as_ref();
-        filters::on_response(Stage { site, matched, trace: &*trace }, desk)?;
-    } else if !reply.is_plain {
-        adjust(site, desk, reply.matched.as_ref(), trace)?;
+    if site.program.has_scripts && !reply.is_plain {
+        let is_sent = has_body && trace.method != Method::Head && !reply.body.is_empty();
+        let scripts = &mut desk.marks.scripts;
+        scripts.response_body = if is_sent { BodyIs::Follows } else { BodyIs::Absent };
+        scripts.gathered =
+            is_sent.then(|| Gathered { bytes: reply.body.to_vec(), ..Gathered::default() });
     }
-    finish(site, desk, trace);
+    let passed = if reply.is_unchanged {
+        trace.status = reply.status;
+        filters::on_response(site, reply.matched.as_ref(), (&mut *desk, &mut *trace))?
+    } else if !reply.is_plain {
+        adjust(site, desk, reply.matched.as_ref(), trace)?
+    } else {
+        true
+    };
+    Ok(dressed(site, desk, trace, passed))
+}
+
+fn may_have_body(status: u16, is_grpc: bool) -> bool {
+    !matches!(status, 204 | 304) && !is_grpc
+}
+
+/// Ends the head of an answer of ours, now that its body is known. True when a body goes with it.
+pub(super) fn end_answer(
+    site: Site<'_>,
+    desk: &mut Desk,
+    reply: &Reply<'_>,
+    trace: &mut Trace<'_>,
+) -> bool {
+    let has_body = may_have_body(reply.status, grpc::is_request(&desk.request));
+    let held = desk.marks.scripts.gathered.as_ref();
+    let len = held.map_or(reply.body.len(), |held| held.bytes.len());
+    // A script may have changed the body, or taken its length away.
+    if has_body && site.program.has_scripts && (site.protocol == Protocol::Http1 || len > 0) {
+        number(len as u64, &mut desk.text);
+        desk.response.fields.set_trusted(Known::ContentLength, &desk.text);
+    }
     let sends_body = has_body && trace.method != Method::Head;
     if sends_body {
-        trace.sent = reply.body.len() as u64;
+        trace.sent = len as u64;
     }
-    Ok(sends_body)
+    sends_body
 }
 
 /// A gRPC client looks for the outcome in `grpc-status`, whatever the HTTP status.
@@ -175,20 +233,20 @@ fn tell_grpc(reply: &Reply<'_>, response: &mut ResponseHead, text: &mut Vec<u8>)
     }
 }
 
-/// What the route and the filters make of a response.
+/// What the route and the filters make of a response. False when a script waits.
 fn adjust(
     site: Site<'_>,
     desk: &mut Desk,
     matched: Option<&Matched<'_>>,
     trace: &mut Trace<'_>,
-) -> Result<(), Unsent> {
+) -> Result<bool, Unsent> {
     trace.status = desk.response.status();
     if let Some(matched) = matched {
         for mutations in matched.mutations() {
             mutate_response(site, mutations, desk, trace)?;
         }
     }
-    filters::on_response(Stage { site, matched, trace: &*trace }, desk)
+    filters::on_response(site, matched, (desk, trace))
 }
 
 /// What all responses have in common.

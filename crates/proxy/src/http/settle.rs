@@ -3,6 +3,7 @@
 use super::{
     attempt::Finish,
     failure::Failure,
+    filters,
     flight::{Deadline, Event},
     forward::bad_body,
     grpc,
@@ -70,7 +71,16 @@ pub(super) fn settle<'c>(
             trace.fault(Flag::UpstreamProtocolError, details);
             Ok(Finish::Broken)
         }
-        Event::BadResponse | Event::Head => Err(Failure::Protocol),
+        Event::ScriptFailed | Event::ResponseTooLong if has_begun => {
+            trace.details = Some(filters::cut().details);
+            Ok(Finish::Broken)
+        }
+        Event::ScriptFailed => Ok(Finish::Reply(filters::cut().into())),
+        Event::ResponseTooLong => {
+            let reply = Reply::new(500, "response_payload_too_large");
+            Ok(Finish::Reply(reply.text("Internal Server Error").into()))
+        }
+        Event::BadResponse | Event::Head | Event::Script => Err(Failure::Protocol),
         Event::Late(Deadline::Try) => Err(Failure::TryTimeout),
         Event::Late(Deadline::TryIdle) if !has_begun => Err(Failure::TryIdle),
         Event::Late(deadline) => Ok(late(deadline, seen, trace)),

@@ -14,4 +14,5 @@ mod peers;
 mod refusals;
 mod replies;
 mod retries;
+mod scripts;
 mod streaming;

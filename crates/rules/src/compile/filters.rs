@@ -31,10 +31,12 @@ use super::{
     at::{At, fields, message_of},
     ext_authz, jwt, messages, rbac,
     routes::matches,
+    values,
 };
 use crate::{
     AlpnOverride, CorsPolicy, FaultAbort, FaultDelay, FaultFilter, FilterOverride, FilterSetting,
-    Fraction, HealthCheckFilter, LocalRateLimit, MutationFilter, MutationStep, TokenBucket,
+    Fraction, HealthCheckFilter, LocalRateLimit, LuaRoute, LuaScript, MutationFilter, MutationStep,
+    TokenBucket,
 };
 
 /// Shortest time between fills, as in Envoy.
@@ -74,15 +76,26 @@ fn setting(at: &At<'_>, any: &Any, may_wrap: bool) -> Option<FilterSetting> {
         "envoy.extensions.filters.http.lua.v3.LuaPerRoute" => {
             let lua = at.unpack::<LuaPerRoute>(any)?;
             fields!(at, &lua => LuaPerRoute {
-                use { r#override }
+                use { r#override, filter_context, package_paths }
                 accept {}
-                refuse { filter_context, package_paths, package_cpaths }
+                // Native libraries would run outside of every bound.
+                refuse { package_cpaths }
             });
-            if matches!(r#override, Some(Override::Disabled(true))) {
-                return Some(FilterSetting::Disabled);
-            }
-            at.fault("can only switch the filter off");
-            None
+            let script = match r#override {
+                Some(Override::Disabled(true)) => return Some(FilterSetting::Disabled),
+                Some(Override::Disabled(false)) => {
+                    at.field("disabled").fault("is not true");
+                    return None;
+                }
+                Some(Override::Name(name)) => LuaScript::Named(name.as_str().into()),
+                Some(Override::SourceCode(source)) => LuaScript::Own {
+                    source: messages::source(&at.field("source_code"), source)?,
+                    package_paths: package_paths.iter().map(|path| path.as_str().into()).collect(),
+                },
+                None => LuaScript::Default,
+            };
+            let context = filter_context.as_ref().map(|fields| Arc::new(values::fields(fields)));
+            Some(FilterSetting::Lua(Arc::new(LuaRoute { script, context })))
         }
         "envoy.extensions.filters.http.cors.v3.CorsPolicy" => {
             let policy = at.unpack::<CorsPerRoute>(any)?;

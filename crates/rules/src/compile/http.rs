@@ -29,7 +29,7 @@ use envoy_types::pb::{
 use super::{
     access_log::access_logs,
     at::{At, fields, message_of},
-    dns, ext_authz, filters, jwt, messages, rbac, routes,
+    dns, ext_authz, filters, jwt, messages, rbac, routes, values,
 };
 use crate::{
     ClientCertDetails, ClientCertRule, Codec, EscapedSlashes, ForwardClientCert, HostOptions,
@@ -519,25 +519,31 @@ fn http_filter(at: &At<'_>, filter: &PbFilter) -> Option<HttpFilter> {
 fn lua(at: &At<'_>, any: &Any) -> Option<LuaFilter> {
     let lua = at.unpack::<Lua>(any)?;
     fields!(at, &lua => Lua {
-        use { inline_code, default_source_code, clear_route_cache, package_paths }
+        use {
+            inline_code, source_codes, default_source_code, clear_route_cache, filter_context,
+            package_paths,
+        }
         accept { stat_prefix }
         // Native libraries would run outside of every bound.
-        refuse { source_codes, filter_context, package_cpaths }
+        refuse { package_cpaths }
     });
     let source = match default_source_code {
         Some(_) if !inline_code.is_empty() => {
             at.field("default_source_code").fault("does not go with inline_code");
             return None;
         }
-        Some(source) => messages::source(&at.field("default_source_code"), source)?,
-        None if inline_code.is_empty() => {
-            at.field("default_source_code").fault("is missing");
-            return None;
-        }
-        None => Source::Text(inline_code.as_str().into()),
+        Some(source) => Some(messages::source(&at.field("default_source_code"), source)?),
+        None if inline_code.is_empty() => None,
+        None => Some(Source::Text(inline_code.as_str().into())),
     };
+    let list = at.field("source_codes");
+    let sources = source_codes.iter().filter_map(|(name, source)| {
+        Some((name.as_str().into(), messages::source(&list.field(name), source)?))
+    });
     Some(LuaFilter {
         source,
+        sources: sources.collect(),
+        context: filter_context.as_ref().map(|fields| Arc::new(values::fields(fields))),
         package_paths: package_paths.iter().map(|path| path.as_str().into()).collect(),
         clear_route_cache: messages::flag(clear_route_cache.as_ref(), true),
     })

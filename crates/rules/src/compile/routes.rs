@@ -22,7 +22,7 @@ use envoy_types::pb::{
 
 use super::{
     at::{At, fields},
-    filters, messages,
+    filters, messages, values,
 };
 use crate::{
     HeaderMutations, Route, RouteTable, TlsRequirement, VirtualHost,
@@ -81,10 +81,10 @@ fn virtual_host(at: &At<'_>, host: &PbHost) -> VirtualHost {
             name, domains, routes, require_tls, request_headers_to_add, request_headers_to_remove,
             response_headers_to_add, response_headers_to_remove, typed_per_filter_config,
             include_request_attempt_count, include_attempt_count_in_response, retry_policy,
-            cors, hedge_policy, request_mirror_policies,
+            cors, hedge_policy, request_mirror_policies, metadata,
         }
-        // Virtual clusters only name statistics; metadata is for others.
-        accept { virtual_clusters, metadata }
+        // Virtual clusters only name statistics.
+        accept { virtual_clusters }
         refuse {
             matcher, rate_limits, retry_policy_typed_config, per_request_buffer_limit_bytes,
             request_body_buffer_limit, route_specifiers, include_is_timeout_retry_header,
@@ -137,6 +137,7 @@ fn virtual_host(at: &At<'_>, host: &PbHost) -> VirtualHost {
         mirrors: action::mirrors(&at.field("request_mirror_policies"), request_mirror_policies),
         cors: cors.as_ref().and_then(|cors| filters::cors(&at.field("cors"), cors)),
         filters: filters::overrides(&at.field("typed_per_filter_config"), typed_per_filter_config),
+        metadata: values::of_place(metadata.as_ref()),
         index: RouteIndex::build(&routes),
         routes,
     }
@@ -167,6 +168,7 @@ fn route(at: &At<'_>, route: &PbRoute) -> Option<Route> {
         action: action?,
         mutations,
         origin: origin(metadata.as_ref()),
+        metadata: values::of_place(metadata.as_ref()),
         filters: filters::overrides(&at.field("typed_per_filter_config"), typed_per_filter_config),
     })
 }

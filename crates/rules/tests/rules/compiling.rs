@@ -197,7 +197,9 @@ fn what_an_egress_gateway_has_compiles() {
     assert!(runtime.routes_of(manager).is_some());
     assert_eq!(manager.stream_idle_timeout, None);
     let [lua, .., router] = &manager.filters[..] else { panic!("{:?}", manager.filters) };
-    assert!(matches!(&lua.kind, HttpFilterKind::Lua(lua) if matches!(lua.source, Source::Text(_))));
+    assert!(
+        matches!(&lua.kind, HttpFilterKind::Lua(lua) if matches!(lua.source, Some(Source::Text(_))))
+    );
     assert!(matches!(router.kind, HttpFilterKind::Router(_)));
 }
 

@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod bodies;
 mod bounds;
 mod hashing;
 mod headers;
+mod info;
+mod keys;
+mod misuse;
 mod sandbox;
 mod support;

@@ -15,15 +15,15 @@ use sluis_rules::{
 };
 use tracing::debug;
 
+use super::unpeeked;
 use crate::{
     access_log::Flag,
     config::Config,
     http::{
         authz::{self, AuthzError},
         call,
-        client::{Client, Unpeeked},
+        client::Client,
         edge::Site,
-        forward::bad_body,
         reply::Reply,
         respond::Unsent,
         state::Desk,
@@ -234,20 +234,8 @@ async fn peek<'c>(
     matched: Matched<'c>,
 ) -> Result<Seen, Box<Reply<'c>>> {
     let enough = if limits.allows_part { limits.bytes_max } else { limits.bytes_max + 1 };
-    let (mut bytes, is_whole) = client.peek_body(desk, enough).await.map_err(|unpeeked| {
-        let reply = match unpeeked {
-            Unpeeked::Malformed => bad_body(),
-            Unpeeked::Late => {
-                let reply = Reply::new(408, "stream_idle_timeout").text("stream timeout");
-                reply.flag(Flag::StreamIdleTimeout)
-            }
-            Unpeeked::Gone => {
-                let flag = Flag::DownstreamConnectionTermination;
-                Reply::new(400, "downstream_remote_disconnect").flag(flag)
-            }
-        };
-        reply.of(matched).closing()
-    })?;
+    let (mut bytes, is_whole) =
+        client.peek_body(desk, enough).await.map_err(|why| unpeeked(why).of(matched).closing())?;
     if !limits.allows_part && (!is_whole || bytes.len() > limits.bytes_max) {
         trace.received = bytes.len() as u64;
         let reply = Reply::new(413, "request_payload_too_large").text("Payload Too Large");

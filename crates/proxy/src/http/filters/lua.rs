@@ -1,25 +1,70 @@
-//! The Lua filter: shows heads to a script and carries out what it wants changed.
+//! The Lua filter: shows messages to a script and carries out what it wants changed.
+//!
+//! In:    heads on the desk; bodies, trailers and answers of other services as scripts ask for them.
+//! Out:   the messages as the scripts leave them; or the answer that one wants sent instead.
+//! Never: lets a message go on whose script has failed: it is answered 500, or cut.
 
-use std::{fmt, sync::Arc};
+mod asked;
+mod facts;
+mod shown;
+mod strand;
 
-use sluis_http1::{FieldError, Fields, Known, RequestHead, ResponseHead};
-use sluis_script::{
-    Edit, Facts, HeaderRefused, Level, Outcome, Response, RunError, Script, Stream,
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    fmt,
+    rc::Rc,
+    sync::Arc,
 };
-use tracing::{debug, error, info, trace, warn};
 
-use super::Stage;
+use http::HeaderMap;
+use sluis_http1::{Framing, Known, Method};
+use sluis_rules::{FilterSetting, LuaFilter, LuaRoute, LuaScript, Matched, MetaFields, Source};
+use sluis_script::{Begin, BodyIs, Effects, Host, Response, RunError, Script, Side, Step, Want};
+use tracing::{error, warn};
+
+use super::{FilterError, read, unpeeked};
 use crate::{
-    http::{edge::Site, reply::Reply, respond::Unsent, state::Desk},
+    http::{
+        client::Client,
+        connection::Place,
+        edge::Site,
+        reply::Reply,
+        respond::Unsent,
+        state::{Desk, Shared},
+        trace::Trace,
+    },
     stats::Counter,
+    worker::Worker,
 };
+use asked::Asking;
+use shown::{Claims, Head, Shown};
+pub(in crate::http) use strand::{Broken, Cut, Gathered, Scripts, Strand};
+use strand::{Running, Waiting, map, pairs};
 
-/// One script on one worker.
+/// Most bytes of a body that are held for a script: Envoy's default.
+pub(in crate::http) const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Scripts of routes' own that one filter keeps ready; beyond it all are forgotten and loaded anew.
+const OWN_MAX: usize = 256;
+
+/// Why the client is told so.
+const FAILED: &str = "lua_script_failed";
+
+/// A script that is ready; `None`: it cannot run, and requests that it should see are answered 500.
+type Ready = Option<Rc<Script>>;
+
+/// The scripts of one filter on one worker.
 pub(super) struct Lua {
     name: Arc<str>,
-    script: Script,
-    /// Whether the route is chosen anew after the script has seen a request.
-    clears_route: bool,
+    settings: Arc<LuaFilter>,
+    /// The script where no route says otherwise; `None`: there is none.
+    default: Option<Ready>,
+    named: HashMap<Arc<str>, Ready>,
+    /// By the place in memory of what the route says, which the entry keeps alive.
+    own: RefCell<HashMap<usize, (Arc<LuaRoute>, Ready)>>,
+    /// Calls under way that nobody waits for.
+    calls: Rc<Cell<u32>>,
 }
 
 impl fmt::Debug for Lua {
@@ -28,211 +73,492 @@ impl fmt::Debug for Lua {
     }
 }
 
+/// What showing a request's head to a script came to.
+pub(super) enum Begun {
+    /// It goes on; whether its route must be chosen anew.
+    Over(bool),
+    /// The script waits.
+    Waits(Box<(Running, Step)>),
+}
+
+/// Which script sees a message, and what it is told.
+struct Choice {
+    script: Rc<Script>,
+    context: Option<Arc<MetaFields>>,
+}
+
+/// The script that should see a message cannot run.
+struct NotReady;
+
 impl Lua {
-    pub(super) fn new(name: Arc<str>, script: Script, clears_route: bool) -> Self {
-        Self { name, script, clears_route }
+    pub(super) fn new(worker: &Worker, name: &Arc<str>, settings: &Arc<LuaFilter>) -> Self {
+        let load = |source: &Source| ready(worker, name, (source, &settings.package_paths));
+        Self {
+            name: Arc::clone(name),
+            default: settings.source.as_ref().map(load),
+            named: settings.sources.iter().map(|(key, one)| (Arc::clone(key), load(one))).collect(),
+            settings: Arc::clone(settings),
+            own: RefCell::default(),
+            calls: Rc::default(),
+        }
     }
 
-    /// Shows the script a request. True when the route must be chosen anew.
+    /// Whether responses have to be taken apart for a script.
+    pub(super) fn sees_responses(&self, worker: &Worker, matched: &Matched<'_>) -> bool {
+        match self.choose(worker, Some(matched)) {
+            Ok(Some(choice)) => choice.script.handles(Side::Response),
+            Ok(None) => false,
+            Err(NotReady) => true,
+        }
+    }
+
+    /// The script for a message, by its route.
+    fn choose(
+        &self,
+        worker: &Worker,
+        matched: Option<&Matched<'_>>,
+    ) -> Result<Option<Choice>, NotReady> {
+        let said = matched.and_then(|matched| matched.settings(&self.name).next());
+        let route = match said {
+            Some(FilterSetting::Lua(route)) => Some(route),
+            _ => None,
+        };
+        let script = match route.map(|route| (route, &route.script)) {
+            None | Some((_, LuaScript::Default)) => match &self.default {
+                None => return Ok(None),
+                Some(ready) => ready.clone(),
+            },
+            // Envoy runs no script then; ours must not be skipped.
+            Some((_, LuaScript::Named(name))) => self.named.get(name).cloned().flatten(),
+            Some((route, LuaScript::Own { source, package_paths })) => {
+                self.own(worker, route, (source, package_paths))
+            }
+        };
+        let context = route.and_then(|route| route.context.as_ref());
+        let context = context.or(self.settings.context.as_ref()).cloned();
+        Ok(Some(Choice { script: script.ok_or(NotReady)?, context }))
+    }
+
+    /// A script of a route's own, loaded when it is first needed.
+    fn own(&self, worker: &Worker, route: &Arc<LuaRoute>, source: (&Source, &[Arc<str>])) -> Ready {
+        let place = Arc::as_ptr(route) as usize;
+        if let Some((_, ready)) = self.own.borrow().get(&place) {
+            return ready.clone();
+        }
+        let ready = ready(worker, &self.name, source);
+        let mut own = self.own.borrow_mut();
+        if own.len() >= OWN_MAX {
+            own.clear();
+        }
+        own.insert(place, (Arc::clone(route), ready.clone()));
+        ready
+    }
+
+    /// Starts a script on a message; `None` when there is none for it.
+    fn start(
+        &self,
+        (site, side, body): (Site<'_>, Side, BodyIs),
+        matched: Option<&Matched<'_>>,
+        (desk, trace): (&mut Desk, &mut Trace<'_>),
+    ) -> Result<Option<(Running, Step, Claims)>, Failed> {
+        let choice = self.choose(site.worker, matched).map_err(|NotReady| self.not_ready(site))?;
+        let Some(Choice { script, context }) = choice else { return Ok(None) };
+        if !script.handles(side) {
+            return Ok(None);
+        }
+        let Some(place) = desk.marks.scripts.place.clone() else {
+            return Err(self.not_ready(site));
+        };
+        let config = place.worker.http.config(&place.worker);
+        let told = facts::Told::new(
+            (&place, &config),
+            (matched, trace.client),
+            (Arc::clone(&self.name), context),
+        );
+        let begin = Begin { side, body, facts: Rc::new(told) };
+        let head = head(desk, side, site);
+        let mut shown = Shown::new(head, &mut trace.metadata, &self.name);
+        let started = script.start(begin, &mut shown);
+        let claims = shown.claims;
+        let (run, step) = started.map_err(|error| self.failed(site, &error))?;
+        let Some(run) = run else { return Ok(None) };
+        let own = strand::Own { name: Arc::clone(&self.name), place, config };
+        Ok(Some((Running::new(own, run, Rc::clone(&self.calls)), step, claims)))
+    }
+
+    /// Shows the script a request.
     pub(super) fn on_request<'c>(
         &self,
-        stage: Stage<'_, '_>,
-        desk: &mut Desk,
-    ) -> Result<bool, Box<Reply<'c>>> {
-        if !self.script.handles_requests() {
-            return Ok(false);
-        }
-        let scheme = stage.site.scheme(&desk.request);
-        let head = Head::Request(&mut desk.request, scheme);
-        match self.script.on_request(&mut Shown { head, stage, name: &self.name }) {
-            Ok(Outcome::Continue) => Ok(self.clears_route),
-            Ok(Outcome::Respond(response)) => Err(reply(response).into()),
-            Err(error) => {
-                self.failed(stage.site, &error);
-                Err(Reply::new(500, "lua_script_failed").plain().into())
+        site: Site<'_>,
+        matched: Option<&Matched<'c>>,
+        (desk, trace): (&mut Desk, &mut Trace<'c>),
+    ) -> Result<Begun, Box<Reply<'c>>> {
+        let body = match () {
+            () if is_upgrade(desk) => BodyIs::Tunnel,
+            () if desk.request.framing() == Framing::None => BodyIs::Absent,
+            () => BodyIs::Follows,
+        };
+        let how = (site, Side::Request, body);
+        let started = self.start(how, matched, (&mut *desk, &mut *trace));
+        let Some((mut running, step, claims)) = started.map_err(|Failed| failure())? else {
+            return Ok(Begun::Over(false));
+        };
+        match step {
+            Step::Respond(response) => Err(reply(response).into()),
+            Step::Done if !running.run.has_buffer() => {
+                let effects = running.settle();
+                self.claim(site, claims, (&mut *desk, None)).map_err(|Failed| failure())?;
+                Ok(Begun::Over(self.obey(effects, desk)))
+            }
+            step => {
+                running.claims = claims;
+                Ok(Begun::Waits(Box::new((running, step))))
             }
         }
     }
 
-    /// Shows the script a response.
-    pub(super) fn on_response(&self, stage: Stage<'_, '_>, desk: &mut Desk) -> Result<(), Unsent> {
-        if !self.script.handles_responses() {
+    /// Brings a script what it waits for before the head goes on. Returns whether the route must be
+    /// chosen anew.
+    pub(super) async fn bring<'c>(
+        &self,
+        site: Site<'_>,
+        client: &mut impl Client,
+        (running, step): (Running, Step),
+        (desk, trace): (&mut Desk, &mut Trace<'c>),
+    ) -> Result<bool, Box<Reply<'c>>> {
+        let (mut running, mut step) = (running, step);
+        let mut held: Option<(Vec<u8>, Option<HeaderMap>)> = None;
+        loop {
+            let fed = match step {
+                Step::Respond(response) => return Err(reply(response).into()),
+                Step::Done | Step::Wants(Want::Chunk | Want::Trailers) => break,
+                Step::Wants(Want::Body) => {
+                    let (bytes, trailers) = gather(client, desk, trace).await?;
+                    held = Some((bytes.clone(), trailers.clone()));
+                    let mut shown = Shown::new(
+                        head(desk, Side::Request, site),
+                        &mut trace.metadata,
+                        &self.name,
+                    );
+                    let fed = running.run.body(bytes, trailers.as_ref().map(pairs), &mut shown);
+                    running.claims.add(shown.claims);
+                    fed
+                }
+                Step::Wants(Want::Call(call)) => {
+                    let answer = running.ask(call).await;
+                    let mut shown = Shown::new(
+                        head(desk, Side::Request, site),
+                        &mut trace.metadata,
+                        &self.name,
+                    );
+                    let fed = running.run.answer(&answer, &mut shown);
+                    running.claims.add(shown.claims);
+                    fed
+                }
+            };
+            step = fed.map_err(|error| {
+                self.failed(site, &error);
+                failure()
+            })?;
+        }
+        let clears = self.obey(running.settle(), desk);
+        let changed = running.run.take_changed();
+        let is_changed = changed.is_some();
+        let now = running.run.take_trailers().map(|pairs| map(&pairs));
+        let claims = std::mem::take(&mut running.claims);
+        let claim = (&mut *desk, changed.as_ref().map(Vec::len));
+        self.claim(site, claims, claim).map_err(|Failed| failure())?;
+        match held {
+            Some((bytes, trailers)) if is_changed || trailers != now => {
+                client.replace_body(desk, changed.unwrap_or(bytes), now);
+            }
+            None if is_changed => client.replace_body(desk, changed.unwrap_or_default(), None),
+            _ => {}
+        }
+        if !running.run.is_done() {
+            let length = content_length(&desk.request.fields);
+            desk.marks.scripts.request.push(running, length);
+        }
+        Ok(clears)
+    }
+
+    /// Shows the script a response. False when it waits: what it waits for is in the desk's marks.
+    pub(super) fn on_response(
+        &self,
+        (site, index): (Site<'_>, usize),
+        matched: Option<&Matched<'_>>,
+        (desk, trace): (&mut Desk, &mut Trace<'_>),
+    ) -> Result<bool, Unsent> {
+        let body = desk.marks.scripts.response_body;
+        let how = (site, Side::Response, body);
+        let started = self.start(how, matched, (&mut *desk, &mut *trace));
+        let Some((mut running, step, claims)) = started.map_err(|Failed| Unsent::Fault)? else {
+            return Ok(true);
+        };
+        running.claims = claims;
+        self.go_on(site, index, (running, step), (desk, trace))
+    }
+
+    /// Goes on with a script that has waited before the head of a response.
+    pub(super) fn resume(
+        &self,
+        site: Site<'_>,
+        waiting: Waiting,
+        (desk, trace): (&mut Desk, &mut Trace<'_>),
+    ) -> Result<bool, Unsent> {
+        let Waiting { index, mut running, answer, .. } = waiting;
+        let body = desk
+            .marks
+            .scripts
+            .gathered
+            .as_ref()
+            .map(|held| (held.bytes.clone(), held.trailers.as_ref().map(pairs)));
+        let head = head(desk, Side::Response, site);
+        let mut shown = Shown::new(head, &mut trace.metadata, &self.name);
+        let fed = match (answer, body) {
+            (Some(answer), _) => running.run.answer(&answer, &mut shown),
+            (None, Some((bytes, trailers))) => running.run.body(bytes, trailers, &mut shown),
+            (None, None) => return Err(Unsent::Fault),
+        };
+        running.claims.add(shown.claims);
+        let step = fed.map_err(|error| {
+            self.failed(site, &error);
+            Unsent::Fault
+        })?;
+        self.go_on(site, index, (running, step), (desk, trace))
+    }
+
+    fn go_on(
+        &self,
+        site: Site<'_>,
+        index: usize,
+        (mut running, step): (Running, Step),
+        (desk, trace): (&mut Desk, &mut Trace<'_>),
+    ) -> Result<bool, Unsent> {
+        match step {
+            // Envoy knows no such thing, and neither does our handle.
+            Step::Respond(_) => return Err(Unsent::Fault),
+            Step::Wants(Want::Body) if desk.marks.scripts.gathered.is_some() => {
+                let waiting = Waiting { index, running, asking: None, answer: None };
+                return self.resume(site, waiting, (desk, trace));
+            }
+            Step::Wants(Want::Body) => {
+                let waiting = Waiting { index, running, asking: None, answer: None };
+                desk.marks.scripts.waiting = Some(Box::new(waiting));
+                return Ok(false);
+            }
+            Step::Wants(Want::Call(call)) => {
+                let asking = Some(running.begin(call));
+                let waiting = Waiting { index, running, asking, answer: None };
+                desk.marks.scripts.waiting = Some(Box::new(waiting));
+                return Ok(false);
+            }
+            Step::Done | Step::Wants(Want::Chunk | Want::Trailers) => {}
+        }
+        let effects = running.settle();
+        desk.marks.scripts.drains |= effects.drains;
+        let changed = running.run.take_changed();
+        let trailers = running.run.take_trailers().map(|pairs| map(&pairs));
+        let claims = std::mem::take(&mut running.claims);
+        self.claim_response(site, claims, desk, changed.is_some())?;
+        let scripts = &mut desk.marks.scripts;
+        let was_gathered = scripts.gathered.is_some();
+        if let Some(held) = &mut scripts.gathered {
+            if trailers.is_some() || held.trailers.is_some() {
+                held.trailers = trailers;
+            }
+            if let Some(bytes) = changed {
+                held.bytes = bytes;
+                held.is_changed = true;
+            }
+        } else if let Some(bytes) = changed {
+            scripts.gathered = Some(Gathered { bytes, trailers: None, is_changed: true });
+        }
+        if !running.run.is_done() && !was_gathered {
+            let length = content_length(&desk.response.fields);
+            desk.marks.scripts.response.push(running, length);
+        } else if !running.run.is_done() {
+            // The body is here: it passes the script when the head goes.
+            desk.marks.scripts.response.push(running, None);
+        }
+        Ok(true)
+    }
+
+    /// What the script says of the length of a request's body.
+    fn claim(
+        &self,
+        site: Site<'_>,
+        claims: Claims,
+        (desk, changed): (&mut Desk, Option<usize>),
+    ) -> Result<(), Failed> {
+        if changed.is_some() || claims.is_empty() {
             return Ok(());
         }
-        let head = Head::Response(&mut desk.response);
-        match self.script.on_response(&mut Shown { head, stage, name: &self.name }) {
-            Ok(Outcome::Continue) => Ok(()),
-            Ok(Outcome::Respond(response)) => Err(Unsent::Replaced(reply(response).into())),
-            Err(error) => {
-                self.failed(stage.site, &error);
+        if let Some(length) = &claims.length {
+            if desk.request.fields.get(Known::ContentLength) != Some(&length[..]) {
+                return Err(self.misframed(site));
+            }
+        } else if matches!(desk.request.framing(), Framing::Length(_)) {
+            desk.request.fields.remove(Known::ContentLength);
+            desk.marks.scripts.is_unframed = true;
+        }
+        Ok(())
+    }
+
+    fn claim_response(
+        &self,
+        site: Site<'_>,
+        claims: Claims,
+        desk: &mut Desk,
+        is_changed: bool,
+    ) -> Result<(), Unsent> {
+        if is_changed || claims.is_empty() {
+            return Ok(());
+        }
+        let fields = &mut desk.response.fields;
+        match &claims.length {
+            Some(length) if fields.get(Known::ContentLength) == Some(&length[..]) => Ok(()),
+            Some(_) => {
+                self.misframed(site);
                 Err(Unsent::Fault)
+            }
+            None => {
+                fields.remove(Known::ContentLength);
+                Ok(())
             }
         }
     }
 
-    fn failed(&self, site: Site<'_>, error: &RunError) {
-        site.worker.stats().inc(Counter::LuaErrors);
-        warn!(filter = %self.name, %error, "script failed: the request is answered 500");
+    /// Does what a script wants besides. True when the route must be chosen anew.
+    fn obey(&self, effects: Effects, desk: &mut Desk) -> bool {
+        let scripts = &mut desk.marks.scripts;
+        scripts.drains |= effects.drains;
+        if effects.override_host.is_some() {
+            scripts.override_host = effects.override_host;
+        }
+        effects.clears_route || (effects.has_changed_head && self.settings.clear_route_cache)
     }
+
+    fn failed(&self, site: Site<'_>, error: &RunError) -> Failed {
+        site.worker.stats().inc(Counter::LuaErrors);
+        warn!(filter = %self.name, %error, "script failed: the message does not go on");
+        Failed
+    }
+
+    fn misframed(&self, site: Site<'_>) -> Failed {
+        site.worker.stats().inc(Counter::LuaErrors);
+        let error = "content-length is not that of the body";
+        warn!(filter = %self.name, error, "script failed: the message does not go on");
+        Failed
+    }
+
+    fn not_ready(&self, site: Site<'_>) -> Failed {
+        site.worker.stats().inc(Counter::LuaErrors);
+        warn!(filter = %self.name, "there is no such script: the message does not go on");
+        Failed
+    }
+}
+
+/// A script has failed, which has been logged.
+#[derive(Debug)]
+struct Failed;
+
+/// A script, ready to run on this worker.
+fn ready(worker: &Worker, name: &Arc<str>, source: (&Source, &[Arc<str>])) -> Ready {
+    match script(worker, name, source) {
+        Ok(script) => Some(Rc::new(script)),
+        Err(error) => {
+            error!(filter = %name, %error, "filter cannot run: its requests are answered 500");
+            None
+        }
+    }
+}
+
+fn script(
+    worker: &Worker,
+    name: &str,
+    (source, package_paths): (&Source, &[Arc<str>]),
+) -> Result<Script, FilterError> {
+    let config = worker.config();
+    let own = config.settings.lua_path.iter().map(|path| format!("{}/?.lua", path.display()));
+    let named = package_paths.iter().map(ToString::to_string);
+    let host = Host {
+        package_paths: named.chain(own).collect(),
+        environment: Arc::clone(&config.settings.environment),
+    };
+    let source = match source {
+        Source::Text(text) => text.to_string(),
+        Source::File(path) => read(path)
+            .map_err(|source| FilterError::Unreadable { path: Arc::clone(path), source })?,
+        Source::Environment(variable) => config
+            .settings
+            .environment
+            .get(&**variable)
+            .cloned()
+            .ok_or_else(|| FilterError::Unset { name: Arc::clone(variable) })?,
+    };
+    Ok(Script::compile(&source, name, &host)?)
+}
+
+fn failure<'c>() -> Box<Reply<'c>> {
+    Reply::new(500, FAILED).plain().into()
+}
+
+/// The answer to a message whose script has failed while its body passed.
+pub(in crate::http) fn cut<'c>() -> Reply<'c> {
+    Reply::new(500, FAILED).plain().closing()
 }
 
 fn reply<'c>(response: Response) -> Reply<'c> {
     let Response { status, headers, body } = response;
     let mut reply = Reply::new(status, "lua_response");
-    reply.fields = headers.into_iter().filter(|(name, _)| !is_framing(name)).collect();
+    reply.fields = headers.into_iter().filter(|(name, _)| !shown::is_framing(name)).collect();
     reply.body = body.into();
     reply
 }
 
-/// A head that a script sees.
-struct Shown<'h, 'c> {
-    head: Head<'h>,
-    stage: Stage<'h, 'c>,
-    name: &'h str,
-}
-
-enum Head<'h> {
-    Request(&'h mut RequestHead, &'static str),
-    Response(&'h mut ResponseHead),
-}
-
-/// Fields that say where the message ends or belong to one hop: ours alone.
-fn is_framing(name: &[u8]) -> bool {
-    matches!(
-        Known::of(name),
-        Some(
-            Known::Connection
-                | Known::ContentLength
-                | Known::KeepAlive
-                | Known::ProxyConnection
-                | Known::Te
-                | Known::Trailer
-                | Known::TransferEncoding
-                | Known::Upgrade
-        )
-    )
-}
-
-fn refused(name: &[u8], reason: &'static str) -> HeaderRefused {
-    HeaderRefused { name: String::from_utf8_lossy(name).into_owned(), reason }
-}
-
-fn said(name: &[u8], error: FieldError) -> HeaderRefused {
-    let reason = match error {
-        FieldError::Name => "its name is not valid",
-        FieldError::Value => "its value is not valid",
-        FieldError::Room => "there is no room for more",
-    };
-    refused(name, reason)
-}
-
-impl Head<'_> {
-    fn fields(&self) -> &Fields {
-        match self {
-            Self::Request(head, _) => &head.fields,
-            Self::Response(head) => &head.fields,
+fn head<'d>(desk: &'d mut Desk, side: Side, site: Site<'_>) -> Head<'d> {
+    match side {
+        Side::Request => {
+            let scheme = site.scheme(&desk.request);
+            Head::Request(&mut desk.request, scheme)
         }
-    }
-
-    fn fields_mut(&mut self) -> &mut Fields {
-        match self {
-            Self::Request(head, _) => &mut head.fields,
-            Self::Response(head) => &mut head.fields,
-        }
-    }
-
-    /// Sets a pseudo-header; `host` is one, as in Envoy.
-    fn set_pseudo(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeaderRefused> {
-        match (self, name) {
-            (Self::Request(head, _), b":method") => {
-                head.set_method(value).map_err(|error| said(name, error))
-            }
-            (Self::Request(head, _), b":path") => {
-                head.set_path(value).map_err(|error| said(name, error))
-            }
-            (Self::Request(head, _), b":authority" | b"host") => {
-                head.set_authority(value).map_err(|error| said(name, error))
-            }
-            (Self::Response(head), b":status") => {
-                let status = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-                let status = status.filter(|status| (200..=599).contains(status));
-                head.set_status(status.ok_or_else(|| refused(name, "it is not 200 to 599"))?);
-                Ok(())
-            }
-            _ => Err(refused(name, "it cannot be changed")),
-        }
+        Side::Response => Head::Response(&mut desk.response),
     }
 }
 
-impl Stream for Shown<'_, '_> {
-    fn headers(&self, each: &mut dyn FnMut(&[u8], &[u8])) {
-        match &self.head {
-            Head::Request(head, scheme) => {
-                each(b":authority", head.authority());
-                each(b":path", head.path());
-                each(b":method", head.method_name());
-                each(b":scheme", scheme.as_bytes());
-            }
-            Head::Response(head) => {
-                let status = head.status();
-                let digit = |value: u16| b'0' + (value % 10) as u8;
-                each(b":status", &[digit(status / 100), digit(status / 10), digit(status)]);
-            }
-        }
-        let is_request = matches!(self.head, Head::Request(..));
-        for (name, value) in self.head.fields().iter() {
-            // As in Envoy, the host is `:authority` and nothing else.
-            if !(is_request && name.eq_ignore_ascii_case(b"host")) {
-                each(name, value);
-            }
-        }
-    }
-
-    fn apply(&mut self, edit: Edit<'_>) -> Result<(), HeaderRefused> {
-        let (Edit::Add { name, .. } | Edit::Replace { name, .. } | Edit::Remove { name }) = edit;
-        if is_framing(name) {
-            return Err(refused(name, "it belongs to the connection"));
-        }
-        let is_pseudo = name.first() == Some(&b':') || name == b"host";
-        match edit {
-            Edit::Replace { value, .. } if is_pseudo => self.head.set_pseudo(name, value),
-            _ if is_pseudo => Err(refused(name, "it can only be replaced")),
-            Edit::Add { value, .. } => {
-                self.head.fields_mut().append(name, value).map_err(|error| said(name, error))
-            }
-            Edit::Replace { value, .. } => {
-                self.head.fields_mut().set(name, value).map_err(|error| said(name, error))
-            }
-            Edit::Remove { .. } => {
-                self.head.fields_mut().remove_name(name);
-                Ok(())
-            }
-        }
-    }
-
-    fn log(&mut self, level: Level, message: &str) {
-        let filter = self.name;
-        match level {
-            Level::Trace => trace!(filter, message, "script"),
-            Level::Debug => debug!(filter, message, "script"),
-            Level::Info => info!(filter, message, "script"),
-            Level::Warn => warn!(filter, message, "script"),
-            Level::Error => error!(filter, message, "script"),
-        }
-    }
-
-    fn facts(&self, facts: &mut Facts) {
-        let connection = self.stage.site.connection;
-        facts.protocol = self.stage.site.protocol.name();
-        if let Some(matched) = self.stage.matched {
-            facts.route.push_str(&matched.route.name);
-        }
-        facts.server_name.push_str(connection.sni.as_deref().unwrap_or_default());
-        facts.remote_address = connection.remote.to_string();
-        facts.local_address = connection.local.to_string();
-        facts.is_tls = connection.tls_terminated;
-        if let Some(peer) = &connection.peer {
-            facts.peer_uris.extend_from_slice(&peer.uris);
-        }
-    }
+fn is_upgrade(desk: &Desk) -> bool {
+    desk.request.method() == Method::Connect || desk.request.fields.has(Known::Upgrade)
 }
+
+fn content_length(fields: &sluis_http1::Fields) -> Option<u64> {
+    let value = fields.get(Known::ContentLength)?;
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// The whole body of a request, as the scripts that watch it leave it.
+async fn gather<'c>(
+    client: &mut impl Client,
+    desk: &mut Desk,
+    trace: &mut Trace<'_>,
+) -> Result<(Vec<u8>, Option<HeaderMap>), Box<Reply<'c>>> {
+    let peeked = client.peek_body(desk, BODY_BYTES_MAX + 1).await;
+    let (bytes, is_whole) = peeked.map_err(|why| Box::new(unpeeked(why).closing()))?;
+    if !is_whole || bytes.len() > BODY_BYTES_MAX {
+        trace.received = bytes.len() as u64;
+        let reply = Reply::new(413, "request_payload_too_large").text("Payload Too Large");
+        return Err(reply.closing().into());
+    }
+    let trailers = client.peeked_trailers(desk);
+    let mut strand = std::mem::take(&mut desk.marks.scripts.request);
+    if strand.is_idle() {
+        return Ok((bytes, trailers));
+    }
+    let passed = strand.pass((bytes, trailers), &mut trace.metadata).await;
+    let (bytes, trailers) = passed.map_err(|Cut| failure())?;
+    client.replace_body(desk, bytes.clone(), trailers.clone());
+    Ok((bytes, trailers))
+}
+
+/// What of a worker and a request a script's runs keep.
+pub(in crate::http) type Kept = (Rc<Place>, Rc<Shared>);

@@ -227,6 +227,10 @@ impl ClientSide for PlainClient<'_> {
     fn closes(&self) -> bool {
         self.closes
     }
+
+    fn close_after(&mut self) {
+        self.closes = true;
+    }
 }
 
 impl Connection {

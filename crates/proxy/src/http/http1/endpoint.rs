@@ -48,7 +48,14 @@ impl<'e> PlainEndpoint<'e> {
         limits: Limits,
         has_trailers: bool,
     ) -> Self {
+        if desk.marks.scripts.is_unframed {
+            desk.request.fields.remove(Known::ContentLength);
+        }
         let mode = match desk.request.framing() {
+            Framing::Length(_) if desk.marks.scripts.is_unframed => {
+                desk.request.fields.set_trusted(Known::TransferEncoding, b"chunked");
+                Mode::Chunked
+            }
             Framing::None => Mode::None,
             Framing::Length(_) | Framing::UntilClose => Mode::Plain,
             Framing::Chunked => {

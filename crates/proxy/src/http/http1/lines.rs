@@ -11,7 +11,7 @@ pub(super) const WAITING_BYTES_MAX: usize = 64 * 1024;
 
 /// How a body leaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(in crate::http) enum Mode {
     /// There is none.
     #[default]
     None,
@@ -22,7 +22,7 @@ pub(super) enum Mode {
 }
 
 impl Mode {
-    pub(super) fn write(self, data: &Bytes, out: &mut Vec<u8>) {
+    pub(in crate::http) fn write(self, data: &Bytes, out: &mut Vec<u8>) {
         match self {
             Self::None => {}
             Self::Plain => out.extend_from_slice(data),
@@ -31,7 +31,7 @@ impl Mode {
     }
 
     /// Writes what ends the body; trailers only where they may be.
-    pub(super) fn finish(
+    pub(in crate::http) fn finish(
         self,
         trailers: Option<HeaderMap>,
         with_trailers: bool,
@@ -55,7 +55,7 @@ impl Mode {
 }
 
 /// Reads trailer lines that the body's reader has checked.
-pub(super) fn trailers(lines: &[u8]) -> Result<Option<HeaderMap>, Fault> {
+pub(in crate::http) fn trailers(lines: &[u8]) -> Result<Option<HeaderMap>, Fault> {
     let mut trailers = HeaderMap::new();
     for line in lines.split(|&byte| byte == b'\n') {
         let line = line.trim_ascii();

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use http::{HeaderMap, Request, Response, StatusCode};
-use sluis_http1::{Ends, Known};
+use sluis_http1::{Ends, Framing, Known};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -166,6 +166,31 @@ impl Client for Stream {
             }
         }
         Ok((content, false))
+    }
+
+    fn peeked_trailers(&self, _: &Desk) -> Option<HeaderMap> {
+        match self.side.ahead.back() {
+            Some(Piece::End(trailers)) => trailers.clone(),
+            _ => None,
+        }
+    }
+
+    fn replace_body(&mut self, desk: &mut Desk, bytes: Vec<u8>, trailers: Option<HeaderMap>) {
+        let side = &mut self.side;
+        side.ahead.clear();
+        // The client has been told of all that it sent.
+        side.passed_ahead = bytes.len();
+        desk.request.reframe(match &trailers {
+            None => Framing::Length(bytes.len() as u64),
+            Some(_) => Framing::Chunked,
+        });
+        self.is_bodiless = bytes.is_empty() && trailers.is_none();
+        if !bytes.is_empty() {
+            side.ahead.push_back(Piece::Data(bytes.into(), trailers.is_none()));
+        }
+        if trailers.is_some() {
+            side.ahead.push_back(Piece::End(trailers));
+        }
     }
 
     async fn gone(&mut self, desk: &mut Desk, _: bool) -> Event {
@@ -420,6 +445,8 @@ impl ClientSide for Side {
     fn closes(&self) -> bool {
         false
     }
+
+    fn close_after(&mut self) {}
 }
 
 const _: () = assert!(PIECE_BYTES_MAX >= BUFFER_BYTES, "what HTTP/1 reads at once fits");

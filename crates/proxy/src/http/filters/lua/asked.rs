@@ -1,0 +1,141 @@
+//! Calls of scripts to other services.
+//!
+//! In:    a call, the configuration it was made under.
+//! Out:   the answer as the script gets it: 503 where there was none, as from Envoy.
+//! Never: waits without a limit.
+
+use std::{
+    cell::Cell,
+    fmt,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Uri, uri};
+use sluis_rules::Address;
+use sluis_script::{Answer, Call};
+use tracing::debug;
+
+use super::{Kept, shown::is_framing};
+use crate::http::call::{self, Question};
+
+/// Longest body of an answer that a script gets.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Calls of one filter on one worker that nobody waits for, at a time.
+const CALLS_MAX: u32 = 1000;
+
+/// A call under way.
+pub(in crate::http) struct Asking(Pin<Box<dyn Future<Output = Answer>>>);
+
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asking")
+    }
+}
+
+impl Asking {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+/// Makes a call.
+pub(super) fn begin(kept: &Kept, call: Call) -> Asking {
+    let (place, config) = (Rc::clone(&kept.0), Rc::clone(&kept.1));
+    Asking(Box::pin(async move {
+        let Some(backend) = config.backend(&call.cluster) else { return Answer::failure() };
+        let our_address = match &place.facts.local {
+            Address::Socket(local) => Some(local.ip().to_string()),
+            Address::Pipe(_) | Address::Internal(_) => None,
+        };
+        let Some(question) = question(&call, our_address.as_deref()) else {
+            debug!(cluster = call.cluster, "a script's call cannot be expressed");
+            return Answer::failure();
+        };
+        match call::ask(&place.worker, backend, &question, (call.timeout, false)).await {
+            Ok(answer) => Answer {
+                status: answer.status,
+                headers: answer
+                    .headers
+                    .iter()
+                    .filter(|(name, _)| !is_hop(name))
+                    .map(|(name, value)| (name.as_str().into(), value.as_bytes().to_vec()))
+                    .collect(),
+                body: answer.body,
+            },
+            Err(error) => {
+                debug!(cluster = call.cluster, %error, "a script's call failed");
+                Answer::failure()
+            }
+        }
+    }))
+}
+
+/// Makes calls whose answers nobody waits for.
+pub(super) fn send(kept: &Kept, calls: Vec<Call>, under_way: &Rc<Cell<u32>>) {
+    for call in calls {
+        if under_way.get() >= CALLS_MAX {
+            debug!(cluster = call.cluster, "a script's call is not made: too many are under way");
+            continue;
+        }
+        let under_way = UnderWay::begin(under_way);
+        let mut asking = begin(kept, call);
+        tokio::task::spawn_local(async move {
+            let _under_way = under_way;
+            std::future::poll_fn(|cx| asking.poll(cx)).await;
+        });
+    }
+}
+
+struct UnderWay(Rc<Cell<u32>>);
+
+impl UnderWay {
+    fn begin(count: &Rc<Cell<u32>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// As in Envoy: these end at the proxy.
+fn is_hop(name: &HeaderName) -> bool {
+    *name != http::header::CONTENT_LENGTH && is_framing(name.as_str().as_bytes())
+}
+
+fn question(call: &Call, our_address: Option<&str>) -> Option<Question> {
+    let mut head = Request::new(());
+    *head.method_mut() = Method::from_bytes(&call.method).ok()?;
+    *head.uri_mut() = Uri::builder()
+        .scheme("http")
+        .authority(uri::Authority::try_from(&call.authority[..]).ok()?)
+        .path_and_query(&call.path[..])
+        .build()
+        .ok()?;
+    let headers = head.headers_mut();
+    for (name, value) in &call.headers {
+        // The question has a frame of its own.
+        if !is_framing(name) {
+            let value = HeaderValue::from_bytes(value).ok()?;
+            headers.append(HeaderName::from_bytes(name).ok()?, value);
+        }
+    }
+    headers.insert("x-envoy-internal", HeaderValue::from_static("true"));
+    if let Some(address) = our_address.filter(|_| call.sends_forwarded_for) {
+        headers.append("x-forwarded-for", HeaderValue::from_str(address).ok()?);
+    }
+    if let Some(limit) = call.timeout {
+        let limit = HeaderValue::from_str(&limit.as_millis().to_string()).ok()?;
+        headers.insert("x-envoy-expected-rq-timeout-ms", limit);
+    }
+    let body = Bytes::copy_from_slice(&call.body);
+    Some(Question { head, body, answer_max: ANSWER_BYTES_MAX })
+}
