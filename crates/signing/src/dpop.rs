@@ -63,9 +63,7 @@ impl DpopKey {
         // An uncompressed point: 4, then both coordinates in full length.
         let point = key.public().ok_or(SignError::Library)?;
         let (x, y) = (base64url(&point[1..33]), base64url(&point[33..]));
-        // RFC 7638 §3.2: the required members in this order, without space.
-        let text = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
-        let thumbprint = base64url(digest::digest(&digest::SHA256, text.as_bytes()).as_ref());
+        let thumbprint = thumbprint(&x, &y);
         let jwk = json!({"kty": "EC", "crv": "P-256", "x": x, "y": y});
         Ok(Self { key, jwk, thumbprint })
     }
@@ -83,20 +81,33 @@ impl DpopKey {
     /// [`SignError::Library`].
     pub fn proof(&self, of: ProofOf<'_>, moment: &Moment) -> Result<String, SignError> {
         let header = json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk});
-        let url = of.url.split(['?', '#']).next().unwrap_or_default();
-        let mut claims = json!({
-            "jti": hex(&moment.nonce),
-            "htm": of.method,
-            "htu": url,
-            "iat": moment.unix_seconds(),
-        });
-        if let Some(token) = of.token {
-            let hash = digest::digest(&digest::SHA256, token.as_bytes());
-            claims["ath"] = base64url(hash.as_ref()).into();
-        }
-        if let Some(nonce) = of.nonce {
-            claims["nonce"] = nonce.into();
-        }
-        jws::compact(&header, &claims, &self.key)
+        jws::compact(&header, &claims(of, moment), &self.key)
     }
 }
+
+/// RFC 7638 §3.2: the hash of the required members, in this order, without space.
+fn thumbprint(x: &str, y: &str) -> String {
+    let text = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
+    base64url(digest::digest(&digest::SHA256, text.as_bytes()).as_ref())
+}
+
+fn claims(of: ProofOf<'_>, moment: &Moment) -> Value {
+    let url = of.url.split(['?', '#']).next().unwrap_or_default();
+    let mut claims = json!({
+        "jti": hex(&moment.nonce),
+        "htm": of.method,
+        "htu": url,
+        "iat": moment.unix_seconds(),
+    });
+    if let Some(token) = of.token {
+        let hash = digest::digest(&digest::SHA256, token.as_bytes());
+        claims["ath"] = base64url(hash.as_ref()).into();
+    }
+    if let Some(nonce) = of.nonce {
+        claims["nonce"] = nonce.into();
+    }
+    claims
+}
+
+#[cfg(test)]
+mod tests;

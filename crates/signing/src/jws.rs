@@ -120,3 +120,6 @@ impl AssertionSigner {
         Ok(Secret::new(token.into_bytes()))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -253,3 +253,6 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     };
     if first == tag { rest.split_at_checked(length) } else { None }
 }
+
+#[cfg(test)]
+mod tests;

@@ -223,3 +223,6 @@ fn base(
     base.extend_from_slice(parameters.as_bytes());
     Ok(base)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Each way to add a credential, beside the examples of its specification.
 
+mod aws;
+mod never;
 mod plain;
 mod template;
 
