@@ -150,7 +150,7 @@ def judge_aws(signer, draw, count):
     while len(jobs) < count:
         job = aws_job(draw)
         if usable(job):
-            if job["expires"] and not job["s3"]:
+            if job["expires"]:
                 job["body"] = ""
             jobs.append(job)
     presigned = 0
@@ -280,7 +280,10 @@ def judge_messages(signer, draw, count, node):
         algorithm, file = ALGORITHMS[job["algorithm"]]
         verifier = hms.HTTPMessageVerifier(signature_algorithm=algorithm, key_resolver=Keys(file))
         message = Message(job, ours["set"])
-        result = verifier.verify(message, body=b"body" if job["digest"] else None)
+        try:
+            result = verifier.verify(message, body=b"body" if job["digest"] else None)
+        except hms.InvalidSignature as error:
+            fail("http-message-signatures", job, ours, error)
         if len(result) != 1:
             fail("http-message-signatures", job, ours, result)
         if job["algorithm"] in ("hmac-sha256", "ed25519", "rsa-v1_5-sha256"):
@@ -323,6 +326,7 @@ def theirs_sign(job, ours, algorithm, file, result):
         created=datetime.datetime.fromtimestamp(job["time"], datetime.timezone.utc),
         label=job["label"],
         include_alg=job["send_algorithm"],
+        use_existing_digest=bool(job["digest"]),
         covered_component_ids=job["components"],
         **extra,
     )

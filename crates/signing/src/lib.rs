@@ -21,6 +21,7 @@ mod query;
 mod request;
 mod scheme;
 mod template;
+mod tokens;
 mod view;
 
 pub use digest::{BodyDigest, BodyNeed, Digest, Digester, HashAlgorithm, TextEncoding};
@@ -35,3 +36,7 @@ pub use scheme::{
     Place, Query, Scheme, SchemeError, SignedFields, Signer,
 };
 pub use template::{TEMPLATE_BYTES_MAX, TemplateError};
+pub use tokens::{
+    ANSWER_BYTES_MAX, AnswerError, ClientAuthentication, Flow, Grant, Token, TokenClient,
+    TokenFlow, TokenRequest,
+};

@@ -269,7 +269,7 @@ const FIELDS_NEVER_SET: [&str; 10] = [
 ];
 
 /// The name of a field that may be set, in lower case.
-fn field_name(what: &'static str, name: &str) -> Result<String, SchemeError> {
+pub(crate) fn field_name(what: &'static str, name: &str) -> Result<String, SchemeError> {
     let lower = name.to_ascii_lowercase();
     if !is_token(&lower) || FIELDS_NEVER_SET.contains(&lower.as_str()) {
         return Err(SchemeError::Name { what, name: name.to_owned() });
@@ -278,12 +278,12 @@ fn field_name(what: &'static str, name: &str) -> Result<String, SchemeError> {
 }
 
 /// A setting that must not be empty.
-fn required(what: &'static str, value: &str) -> Result<(), SchemeError> {
+pub(crate) fn required(what: &'static str, value: &str) -> Result<(), SchemeError> {
     if value.is_empty() { Err(SchemeError::Missing { what }) } else { Ok(()) }
 }
 
 /// Text that may stand in front of a value in a field.
-fn prefix(what: &'static str, text: &str) -> Result<(), SchemeError> {
+pub(crate) fn prefix(what: &'static str, text: &str) -> Result<(), SchemeError> {
     if text.chars().any(char::is_control) {
         return Err(SchemeError::Name { what, name: text.to_owned() });
     }

@@ -85,10 +85,11 @@ impl Component {
             What::Scheme => request.scheme.to_ascii_lowercase(),
             What::Authority => authority(view),
             What::RequestTarget => view.target().to_owned(),
-            // RFC 9110 §7.1: the URI of `OPTIONS *` has no path and no query.
+            // RFC 9110 §7.1: the URI of `OPTIONS *` has no path and no query. The authority is as the
+            // server receives it: only `@authority` is normalised.
             What::TargetUri => {
                 let target = if is_star { "" } else { view.target() };
-                format!("{}://{}{target}", request.scheme.to_ascii_lowercase(), authority(view))
+                format!("{}://{}{target}", request.scheme.to_ascii_lowercase(), request.authority)
             }
             What::Path if is_star => "/".to_owned(),
             What::Path => view.path().to_owned(),
