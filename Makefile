@@ -10,7 +10,7 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo demo-attacks test e2e rotation conformance rbac-differential lint bench bench-quick golden support fuzz setup
+.PHONY: help demo demo-attacks test e2e rotation conformance rbac-differential oracles lint bench bench-quick golden support fuzz setup
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -33,6 +33,7 @@ demo-attacks: setup ## try the attacks on egress control one by one, in network 
 test: setup ## run every test: units, integration, and the scenario end to end
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
+	@$(MAKE) --no-print-directory oracles
 	@$(MAKE) --no-print-directory e2e
 
 e2e: setup ## run the scenario end to end, with our proxy and with real Envoy in each place
@@ -50,6 +51,11 @@ conformance: setup ## send one corpus of requests through sluis-proxy and throug
 
 rbac-differential: setup ## decide 100,000 random requests by random policies, beside real Envoy
 	RBAC_PAIRS=100000 $(CARGO) test -p sluis-proxy --test rbac -- --nocapture
+
+oracles: setup ## have botocore and http-message-signatures (PyPI, npm) judge 10,000 random signatures
+	@scripts/setup.sh oracles
+	$(CARGO) build -p sluis-signing --example sign_lines
+	target/oracles/bin/python tests/oracles/run.py --signer $(TARGET)/debug/examples/sign_lines --node $(abspath target/oracles/node_modules)
 
 lint: ## check formatting, lints and the rules of the tree
 	$(CARGO) fmt --all --check

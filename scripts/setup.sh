@@ -2,7 +2,7 @@
 # Installs what `make demo` and `make test` need and the machine lacks, and says so.
 # It takes one more word for what some commands need: `setup.sh bench`, `setup.sh conformance`,
 # `setup.sh judges` (the scenarios of TLS), `setup.sh clients` (those of other programs),
-# `setup.sh attacks` (make demo-attacks), `setup.sh rotation`.
+# `setup.sh attacks` (make demo-attacks), `setup.sh rotation`, `setup.sh oracles`.
 # Debian packages by apt; Python packages into target. Does nothing the second time.
 set -eu
 
@@ -11,6 +11,9 @@ SSLYZE_VERSION=6.1.0 # judges our TLS
 GRPC_VERSION=1.85.1 # what an attacker speaks to the control plane with, and TLS with wrong keys
 TLSLITE_VERSION=0.8.2
 H2_VERSION=4.4.1 # the HTTP/2 of the conformance run's client and services, in target/conformance
+BOTOCORE_VERSION=1.44.5 # judges our signatures for AWS
+HMS_VERSION=3.0.0 # judges RFC 9421, as does the npm package of the same name
+HMS_NPM_VERSION=1.0.6
 SPIFFE_VERSION=0.3.2 # py-spiffe, the Workload API's judge
 here=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -24,6 +27,9 @@ need cc gcc
 need make make
 if [ "${1:-}" = rotation ]; then
     need wrk wrk
+fi
+if [ "${1:-}" = oracles ]; then
+    need npm npm
 fi
 if [ "${1:-}" = bench ]; then
     need wrk wrk
@@ -86,5 +92,14 @@ case ${1:-} in
 judges) packages judges 'import sslyze' "sslyze==$SSLYZE_VERSION" ;;
 attacks) packages attacks 'import grpc, tlslite' "grpcio==$GRPC_VERSION" "tlslite-ng==$TLSLITE_VERSION" ;;
 rotation) packages spiffe 'import spiffe' "spiffe==$SPIFFE_VERSION" ;;
+oracles)
+    packages oracles 'import botocore, http_message_signatures' "botocore==$BOTOCORE_VERSION" \
+        "http-message-signatures==$HMS_VERSION"
+    if [ ! -d "$here/target/oracles/node_modules/http-message-signatures" ]; then
+        echo "installing http-message-signatures@$HMS_NPM_VERSION (npm) into target/oracles"
+        npm install --silent --no-audit --no-fund --prefix "$here/target/oracles" \
+            "http-message-signatures@$HMS_NPM_VERSION"
+    fi
+    ;;
 conformance) packages conformance 'import h2' "h2==$H2_VERSION" ;;
 esac
