@@ -16,7 +16,7 @@ import tempfile
 import time
 
 from clients_world import CLIENT, GATEWAY, HOST, World
-from mesh import WITHIN, expect, python, wait_until
+from mesh import WITHIN, descendants, expect, python, wait_until
 
 REQUESTS = """
 import requests
@@ -268,39 +268,47 @@ def terminal(world):
     """Ctrl-C, Ctrl-Z and fg, the size of the window, and a shell with jobs of its own."""
     one = Terminal(world)
     try:
-        one.says("outside> ")
+        one.says("outside> $")
         sluis = f"{world.sluis} exec {CLIENT} --"
         one.type("stty rows 33 cols 77\n")
-        one.says("outside> ")
+        one.says("outside> $")
         one.type(f"{sluis} sh -c 'test -t 0 && test -t 1 && stty size </dev/tty'; echo code=$?\n")
-        one.says(r"33 77\ncode=0\n")
-        one.type(f"{sluis} sh -c 'echo sta''rted; sleep 600'; echo code=$?\n")
+        one.says(r"33 77\ncode=0\noutside> $")
+        one.type(f"{sluis} sh -c 'echo sta''rted; read line'; echo code=$?\n")
         one.says("started\n")
         one.type("\x03")
-        one.says(r"code=130\n")
+        one.says(r"code=130\noutside> $")
         one.type(f"{sluis} sh -c 'echo sta''rted; read line; echo got $line; exit 5'; echo code=$?\n")
         one.says("started\n")
         one.type("\x1a")
         one.says(r"Stopped")
-        one.says(r"code=148\n")
+        one.says(r"code=148\noutside> $")
         one.type("fg; echo code=$?\n")
         one.says(r"exec")
         one.type("words\n")
-        one.says(r"got words\ncode=5\n")
+        one.says(r"got words\ncode=5\noutside> $")
         one.type(f"{sluis} bash --norc --noprofile -i\n")
         shown = one.says(r"(?s)(.*)outside> $").group(1)
         expect("no job control" not in shown, shown)
         one.type("PS1='ins''ide> '\n")
         one.says(r"\ninside> $")
-        one.type("sleep 600\n")
+        one.type("sh -c 'echo sta''rted; read line'\n")
+        one.says("started\n")
         one.type("\x1a")
         one.says(r"Stopped")
-        one.type("kill %1; wait; exit 3\n")
-        one.says(r"exit\n")
+        one.says(r"inside> $")
+        one.type("fg\n")
+        one.says(r"read line'\n")
+        one.type("x\n")
+        one.says(r"inside> $")
+        one.type("exit 3\n")
+        one.says(r"exit\noutside> $")
         one.type("echo co''de=$?\n")
-        one.says(r"code=3\n")
+        one.says(r"code=3\noutside> $")
     finally:
-        os.kill(one.pid, signal.SIGKILL)
+        for pid in reversed(descendants(one.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         os.waitpid(one.pid, 0)
         os.close(one.end)
 
@@ -332,10 +340,10 @@ def clients_of_an_ordinary_user(options):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-ALL = [unmodified_clients, explicit_clients, clients_of_an_ordinary_user]
+ALL = [unmodified_clients, explicit_clients, commands_in_the_jail, clients_of_an_ordinary_user]
 
 
 if __name__ == "__main__":
     import types
     chosen = types.SimpleNamespace(bin_dir=pathlib.Path(sys.argv[1]))
-    print(json.dumps([f"user {os.getuid()}", *unmodified_clients(chosen)]))
+    print(json.dumps([f"user {os.getuid()}", *unmodified_clients(chosen), *(commands_in_the_jail(chosen) or [])]))

@@ -43,6 +43,8 @@ pub(crate) enum Verb {
     Capture(crate::verbs::capture::CaptureOptions),
     /// Try every known way out of a workload's namespace, and say which are open
     Probe(crate::verbs::probe::ProbeOptions),
+    /// Check this machine and the mesh that runs on it: what is missing, old, out of sync or open
+    Check(crate::verbs::check::CheckOptions),
     /// Check YAML files without running anything
     Validate(ValidateOptions),
     /// Show what users wrote, with its status: Gateway API conditions, and what is refused

@@ -5,7 +5,8 @@
 //! Never: prints a secret, or talks to the network beyond the mesh that it runs.
 //!
 //! One file for each verb, under [`verbs`]. Exit codes: 0 done; 1 failed; 2 wrong usage;
-//! 65 faults in the input; 69 no `sluis up` is running; 79 an audit log was changed; `exec` gives the command's own.
+//! 65 faults in the input; 69 no `sluis up` is running; 79 an audit log was changed; `check` 0, 1, 2 for
+//! well, doubtful, wrong; `exec` the command's own.
 
 mod api;
 mod bootstrap;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Verb::ExecJail { spec } => verbs::exec::run_in_jail(spec),
         Verb::Capture(options) => verbs::capture::run(&options),
         Verb::Probe(options) => verbs::probe::run(&options),
+        Verb::Check(options) => verbs::check::run(&options),
         Verb::Validate(options) => verbs::validate::run(&options),
         Verb::Get(options) => verbs::get::run(&options),
         Verb::Status(options) => verbs::status::run(&options),

@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod authn;
 pub(crate) mod ca;
 pub(crate) mod capture;
+pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod control_plane;
 pub(crate) mod exec;
