@@ -301,6 +301,7 @@ impl Control {
             (state.snapshot.clone(), in_use)
         };
         faults.extend(in_use.iter().flat_map(|config| config.faults().cloned()));
+        faults.extend(snapshot.credential_faults());
         for workload in snapshot.workloads().filter(|workload| wants_proxy(workload)) {
             match proxy_view(workload, None, &self.0.domain) {
                 Err(error) => drop(faults.insert(error.fault(workload))),

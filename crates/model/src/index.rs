@@ -12,9 +12,10 @@ use std::{
 
 use sluis_nouns::{HostPattern, Labels, ObjectName};
 use sluis_resources::{
-    AuthorizationPolicy, EndpointSlice, EnvoyFilter, ExportTo, Gateway, Key, Kind, MeshConfig,
-    Meta, PeerAuthentication, Pod, RequestAuthentication, Resource, ServiceEntryVisibility,
-    Sidecar, Spec, Telemetry, VirtualService, Visibility, WorkloadEntry, WorkloadProxyConfig,
+    AuthorizationPolicy, Credential, CredentialGrant, EndpointSlice, EnvoyFilter, ExportTo,
+    Gateway, Key, Kind, MeshConfig, Meta, PeerAuthentication, Pod, RequestAuthentication, Resource,
+    ServiceEntryVisibility, Sidecar, Spec, Telemetry, VirtualService, Visibility, WorkloadEntry,
+    WorkloadProxyConfig,
 };
 
 use crate::{
@@ -85,6 +86,10 @@ pub(crate) struct Index {
     pub(crate) peer_authentications: ByNamespace<PeerAuthentication>,
     /// By namespace, the oldest first.
     pub(crate) authorization_policies: ByNamespace<AuthorizationPolicy>,
+    /// The oldest first.
+    pub(crate) credentials: Arc<Vec<Owned<Credential>>>,
+    /// The oldest first.
+    pub(crate) credential_grants: Arc<Vec<Owned<CredentialGrant>>>,
     /// By namespace, the oldest first.
     pub(crate) telemetries: ByNamespace<Telemetry>,
     /// By namespace, the oldest first.
@@ -183,6 +188,12 @@ impl Index {
             .unwrap_or_else(|| {
                 Arc::new(by_namespace(all(Kind::AuthorizationPolicy), authorization_policy))
             }),
+            credentials: kept(before, &[Kind::Credential], |index| &index.credentials)
+                .unwrap_or_else(|| Arc::new(in_order(all(Kind::Credential), credential))),
+            credential_grants: kept(before, &[Kind::CredentialGrant], |i| &i.credential_grants)
+                .unwrap_or_else(|| {
+                    Arc::new(in_order(all(Kind::CredentialGrant), credential_grant))
+                }),
             telemetries: kept(before, &[Kind::Telemetry], |index| &index.telemetries)
                 .unwrap_or_else(|| Arc::new(by_namespace(all(Kind::Telemetry), telemetry))),
             proxy_configs: kept(before, &[Kind::ProxyConfig], |index| &index.proxy_configs)
@@ -491,6 +502,14 @@ fn request_authentication(spec: &Spec) -> Option<&RequestAuthentication> {
 
 fn authorization_policy(spec: &Spec) -> Option<&AuthorizationPolicy> {
     if let Spec::AuthorizationPolicy(value) = spec { Some(value) } else { None }
+}
+
+fn credential(spec: &Spec) -> Option<&Credential> {
+    if let Spec::Credential(value) = spec { Some(value) } else { None }
+}
+
+fn credential_grant(spec: &Spec) -> Option<&CredentialGrant> {
+    if let Spec::CredentialGrant(value) = spec { Some(value) } else { None }
 }
 
 fn telemetry(spec: &Spec) -> Option<&Telemetry> {

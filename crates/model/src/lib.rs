@@ -10,6 +10,7 @@
 
 mod address;
 mod authorization;
+mod credentials;
 mod endpoint;
 mod export;
 mod gateway_api;

@@ -8,6 +8,7 @@
 
 mod authorization;
 mod cluster;
+mod credential;
 mod inbound;
 mod listener;
 mod mesh;
@@ -19,6 +20,7 @@ mod tokens;
 
 pub use authorization::*;
 pub use cluster::*;
+pub use credential::*;
 pub use inbound::*;
 pub use listener::*;
 pub use mesh::*;

@@ -8,6 +8,7 @@ mod access_log;
 mod alpn;
 mod authorization;
 mod cluster;
+mod credentials;
 mod dynamic;
 mod encoded;
 mod grpc;

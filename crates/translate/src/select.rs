@@ -10,6 +10,7 @@
 mod access_log;
 mod authorization;
 mod cluster;
+mod credentials;
 mod delegate;
 mod destination;
 mod egress;
@@ -132,6 +133,7 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
         clusters.extend(sni_dnat::clusters(&selection, &clusters));
         clusters.extend(inner::clusters(&selection, &listeners));
     }
+    credentials::apply(&mut selection, &listeners, &mut routes, &mut clusters);
     add_key_servers(&mut selection, &mut clusters);
     let secrets = secrets::select(&mut selection, &listeners, &clusters);
     let patches = envoy_filter::select(&mut selection);

@@ -32,7 +32,7 @@ read_names! {
 }
 
 /// Most bytes of a response that are searched.
-const SCAN_BYTES_MAX: u64 = 16 << 20;
+const SCAN_BYTES_MAX: u64 = 1 << 20;
 
 /// Longest that two versions are kept side by side.
 const GRACE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -151,7 +151,7 @@ fn guard(fields: &mut Fields<'_, '_>) -> Option<CredentialGuard> {
     if scan_response_bytes > SCAN_BYTES_MAX
         && let Some(value) = fields.get("scanResponse")
     {
-        value.fault::<()>("more than 16Mi of a response cannot be searched");
+        value.fault::<()>("more than 1Mi of a response cannot be searched");
     }
     let on_failure: OnFailure = fields.or_default("onFailure");
     if on_failure == OnFailure::AllowWithout

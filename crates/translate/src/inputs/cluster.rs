@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::NameMatch;
+use super::{CredentialsInput, NameMatch};
 
 /// One cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +42,8 @@ pub struct ClusterInput {
     pub tls: Option<ClientTls>,
     /// Whether TLS is originated only towards endpoints that take it (`tlsMode: istio`).
     pub is_tls_by_endpoint: bool,
+    /// The credentials that requests get.
+    pub credentials: Option<Arc<CredentialsInput>>,
     /// The PROXY protocol header in front of each connection.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// How long a connection may take to be made.

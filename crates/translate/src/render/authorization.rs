@@ -16,7 +16,7 @@ use envoy_types::pb::{
     envoy::{
         config::{
             listener::v3::Filter,
-            rbac::v3::{Rbac, rbac::Action},
+            rbac::v3::{Policy, Rbac, rbac::Action},
         },
         extensions::filters::{
             http::rbac::v3::{Rbac as HttpRbac, RbacPerRoute},
@@ -30,7 +30,7 @@ use sluis_envoy::pack;
 pub(super) use self::matchers::{anything, listed_claim};
 use self::rules::Layer;
 use super::listener::{http_filter, network_filter};
-use crate::{AuthorizationInput, CustomInput, PolicySet};
+use crate::{AuthorizationInput, CustomInput, PolicySet, RuleInput, RuleMatch};
 
 pub(super) const HTTP_RBAC: &str = "envoy.filters.http.rbac";
 pub(super) const NETWORK_RBAC: &str = "envoy.filters.network.rbac";
@@ -63,7 +63,7 @@ impl Rules {
         if set.enforced.is_none() && set.dry_run.is_none() {
             return None;
         }
-        let rbac = |rules: &Vec<crate::RuleInput>| rules::rbac(rules, action, layer);
+        let rbac = |rules: &Vec<RuleInput>| rules::rbac(rules, action, layer);
         let shadow = set.dry_run.as_ref().map(rbac);
         // Without shadow rules Istio writes the prefix for ALLOW, its enumeration's zero.
         let prefix = match (&shadow, action) {
@@ -173,6 +173,13 @@ pub(super) fn per_route(input: &AuthorizationInput) -> impl Iterator<Item = (Str
         let rbac = Rules::of(set, action, Layer::Http)?.http();
         Some((name.to_owned(), pack(&RbacPerRoute { rbac: Some(rbac) })))
     })
+}
+
+/// What a rule matches, as one policy of RBAC.
+pub(super) fn policy(matches: &RuleMatch) -> Policy {
+    let rule = RuleInput { id: String::new(), matches: Some(matches.clone()) };
+    let made = rules::rbac(&[rule], Action::Allow, Layer::Http).policies.remove("");
+    made.expect("requests show everything that a rule looks at")
 }
 
 /// The rules whose match asks the provider.

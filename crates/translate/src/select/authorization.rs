@@ -217,15 +217,26 @@ impl Selection<'_> {
         if written.is_empty() {
             return vec![RuleInput { id: id(0), matches: None }];
         }
-        let mesh = self.snapshot.mesh();
-        let aliases = mesh.trust_domain_aliases.iter();
-        let domains: Vec<&str> =
-            std::iter::once(&mesh.trust_domain).chain(aliases).map(|one| one.as_str()).collect();
+        let domains = self.domains();
         let rule = |(index, rule): (usize, &AuthorizationRule)| RuleInput {
             id: id(index),
             matches: Some(matches(rule, &domains)),
         };
         written.iter().enumerate().map(rule).collect()
+    }
+}
+
+impl Selection<'_> {
+    /// What a rule matches, in the trust domains of the mesh.
+    pub(super) fn rule_match(&self, rule: &AuthorizationRule) -> RuleMatch {
+        matches(rule, &self.domains())
+    }
+
+    /// The trust domain of the mesh, and those that stand for it.
+    fn domains(&self) -> Vec<&str> {
+        let mesh = self.snapshot.mesh();
+        let aliases = mesh.trust_domain_aliases.iter();
+        std::iter::once(&mesh.trust_domain).chain(aliases).map(|one| one.as_str()).collect()
     }
 }
 

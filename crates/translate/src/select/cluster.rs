@@ -109,6 +109,7 @@ pub(super) fn built_in(
         tls: None,
         is_tls_by_endpoint: false,
         proxy_protocol: None,
+        credentials: None,
         connect_timeout: selection.snapshot.mesh().connect_timeout,
         about: About::default(),
     }
@@ -226,6 +227,7 @@ impl Wanted<'_> {
             tls,
             is_tls_by_endpoint,
             proxy_protocol: policy.proxy_protocol.map(policy::proxy_protocol),
+            credentials: None,
             connect_timeout: pool.tcp.connect_timeout.unwrap_or(mesh.connect_timeout),
             about: self.about(&policy),
             discovery,

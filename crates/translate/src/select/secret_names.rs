@@ -5,6 +5,7 @@
 //! credential://NAMESPACE/NAME#previous           those of the version before
 //! credential://NAMESPACE/NAME?value=ENTRY        one value, for filters of Envoy
 //! credential://NAMESPACE/NAME?basic=ENTRY:ENTRY  base64(USER:PASSWORD), for filters of Envoy
+//! credential://NAMESPACE/NAME?pair=ENTRY:ENTRY   a certificate chain and its key, for TLS
 //! ```
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ const SCHEME: &str = "credential://";
 const PREVIOUS: &str = "#previous";
 const VALUE: &str = "?value=";
 const BASIC: &str = "?basic=";
+const PAIR: &str = "?pair=";
 
 /// What a name asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,16 +40,28 @@ pub(super) enum Form {
     Value(String),
     /// RFC 7617: the entries of the user and of the password.
     Basic(String, String),
+    /// The entries of a certificate chain and of its key.
+    Pair(String, String),
 }
 
 /// The name of all values of a credential.
-#[cfg_attr(not(test), expect(dead_code, reason = "for whoever makes the filters of clusters"))]
 pub(super) fn secret_name(credential: &ObjectName, age: Age) -> String {
     let suffix = match age {
         Age::Current => "",
         Age::Previous => PREVIOUS,
     };
     format!("{SCHEME}{}/{}{suffix}", credential.namespace, credential.name)
+}
+
+/// The name of the values of a credential in another form.
+pub(super) fn form_name(credential: &ObjectName, form: &Form) -> String {
+    let name = secret_name(credential, Age::Current);
+    match form {
+        Form::All => name,
+        Form::Value(entry) => format!("{name}{VALUE}{entry}"),
+        Form::Basic(user, password) => format!("{name}{BASIC}{user}:{password}"),
+        Form::Pair(chain, key) => format!("{name}{PAIR}{chain}:{key}"),
+    }
 }
 
 impl CredentialSecret {
@@ -59,6 +73,9 @@ impl CredentialSecret {
         } else if let Some((path, entries)) = rest.split_once(BASIC) {
             let (user, password) = entries.split_once(':')?;
             (path, Form::Basic(user.to_owned(), password.to_owned()))
+        } else if let Some((path, entries)) = rest.split_once(PAIR) {
+            let (chain, key) = entries.split_once(':')?;
+            (path, Form::Pair(chain.to_owned(), key.to_owned()))
         } else {
             (rest, Form::All)
         };
@@ -84,6 +101,10 @@ impl CredentialSecret {
                 let (user, password) = (held.get(user)?, held.get(password)?);
                 let pair = [user.expose(), b":", password.expose()].concat();
                 Some(SecretContent::Single(SecretValue::new(STANDARD.encode(pair))))
+            }
+            Form::Pair(chain, key) => {
+                let (chain, key) = (held.get(chain)?.clone(), held.get(key)?.clone());
+                Some(SecretContent::Pair { chain, key })
             }
         }
     }

@@ -83,7 +83,9 @@ pub(super) fn select(
         wanted.extend(tls.roots.iter().map(|name| (name.as_str(), true)));
     }
     let mut secrets = credentials(selection);
-    for (name, is_roots) in wanted.into_iter().filter(|(name, _)| name.contains("://")) {
+    // Certificates of credentials are among those already.
+    let is_object = |name: &str| name.contains("://") && CredentialSecret::parse(name).is_none();
+    for (name, is_roots) in wanted.into_iter().filter(|(name, _)| is_object(name)) {
         match content(selection, name, is_roots) {
             Ok(content) => secrets.push(SecretInput { name: name.to_owned(), content }),
             Err(message) => report(selection, name, message),

@@ -1,11 +1,12 @@
-//! Checks templates: literal text and `{variable}` or `{variable:encoding}`, of a closed list.
+//! Checks templates: literal text and `{variable}` or `{variable:encoding}`, of a closed list. Doubled
+//! braces are literal ones.
 
 use super::super::checked;
 use super::is_entry;
 use crate::value::{Value, nearest};
 
 /// What a template can say of the request.
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 11] = [
     "method",
     "host",
     "authority",
@@ -14,6 +15,8 @@ const VARIABLES: [&str; 9] = [
     "path_and_query",
     "scheme",
     "date",
+    "timestamp",
+    "nonce",
     "body_digest",
 ];
 
@@ -46,7 +49,9 @@ fn check(text: &str, used: Use) -> Result<(), String> {
     if text.len() > BYTES_MAX {
         return Err(format!("this is longer than {BYTES_MAX} bytes"));
     }
-    let mut rest = text;
+    // Doubled braces are literal ones.
+    let text = text.replace("{{", "").replace("}}", "");
+    let mut rest = text.as_str();
     while let Some(at) = rest.find(['{', '}']) {
         let inner = rest[at..].strip_prefix('{').and_then(|rest| rest.split_once('}'));
         let Some((inner, after)) = inner else {

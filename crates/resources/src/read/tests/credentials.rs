@@ -142,7 +142,7 @@ fn what_would_leave_a_secret_unguarded_is_refused() {
     check(&guard("hosts: ['*.com']"), "everything below a top-level domain");
     check(&guard("hosts: ['*-x.example.com']"), "too wide for a secret");
     check(&guard("hosts: [a.b], schemes: [http]"), "\"http\" is none of https");
-    check(&guard("hosts: [a.b], scanResponse: 1Gi"), "more than 16Mi");
+    check(&guard("hosts: [a.b], scanResponse: 1Gi"), "more than 1Mi");
     check(&guard("hosts: [a.b], onFailure: allow"), "is none of deny, allowWithout");
     check(&format!("{}, rotation: {{grace: 999h}}", guard("hosts: [a.b]")), "longer than a week");
     check(&format!("{}, allowGrantsFrom: ['*']", guard("hosts: [a.b]")), "without wildcards");

@@ -32,7 +32,7 @@ use envoy_types::pb::{
 };
 use sluis_envoy::pack;
 
-use super::super::wrap;
+use super::super::{credentials, wrap};
 use crate::{
     Balance, ClusterInput, Discovery, Limits, OutlierInput, SlowStart, TcpKeepalive,
     UpstreamProtocol,
@@ -81,8 +81,11 @@ pub(super) fn http(input: &ClusterInput) -> HashMap<String, Any> {
             protocol_config: Some(protocol),
         })
     };
+    let filters = input.credentials.as_deref().map(credentials::filters).unwrap_or_default();
     let protocol = match input.protocol {
-        UpstreamProtocol::Http1 if !has_names && !has_common => return HashMap::new(),
+        UpstreamProtocol::Http1 if !has_names && !has_common && filters.is_empty() => {
+            return HashMap::new();
+        }
         UpstreamProtocol::Http1 => {
             explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()))
         }
@@ -99,6 +102,7 @@ pub(super) fn http(input: &ClusterInput) -> HashMap<String, Any> {
         common_http_protocol_options: has_common.then_some(common),
         upstream_http_protocol_options: has_names.then_some(names),
         upstream_protocol_options: Some(protocol),
+        http_filters: filters,
         ..HttpProtocolOptions::default()
     };
     HashMap::from([(HTTP_OPTIONS.to_owned(), pack(&options))])

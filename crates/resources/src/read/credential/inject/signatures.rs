@@ -32,7 +32,7 @@ read_names! {
 const DATE_FORMAT: &str = "%Y%m%dT%H%M%SZ";
 
 /// The letters of strftime that are understood.
-const DATE_LETTERS: &str = "YmdHMSTFabBejsyZz%";
+const DATE_LETTERS: &str = "YmdHMSyjaAbBeFTDRsZz%";
 
 /// What is covered where nothing is written: where the request goes, and its body.
 const COMPONENTS: [&str; 3] = ["\"@method\"", "\"@target-uri\"", "\"content-digest\""];
