@@ -133,7 +133,7 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
         clusters.extend(sni_dnat::clusters(&selection, &clusters));
         clusters.extend(inner::clusters(&selection, &listeners));
     }
-    credentials::apply(&mut selection, &listeners, &mut routes, &mut clusters);
+    credentials::apply(&mut selection, &mut listeners, &mut routes, &mut clusters);
     add_key_servers(&mut selection, &mut clusters);
     let secrets = secrets::select(&mut selection, &listeners, &clusters);
     let patches = envoy_filter::select(&mut selection);

@@ -13,7 +13,18 @@ pub enum CredentialsInput {
     /// Our own filter chooses among these, in order.
     Own(Vec<CredentialInput>),
     /// A real Envoy adds this one, to what its routes have let through.
-    Envoy(CredentialInput),
+    Envoy(EnvoyCredential),
+}
+
+/// A credential that Envoy can add: a field.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EnvoyCredential {
+    /// The credential; its grants are on the routes.
+    pub credential: CredentialInput,
+    /// The field.
+    pub header: String,
+    /// What stands before the value.
+    pub prefix: String,
 }
 
 /// One credential, for one cluster.

@@ -4,17 +4,32 @@
 //! Out:   filters for `HttpProtocolOptions.http_filters`, the codec last.
 //! Never: holds a secret: those are named, and come by SDS.
 
-use envoy_types::pb::envoy::extensions::filters::{
-    http::upstream_codec::v3::UpstreamCodec, network::http_connection_manager::v3::HttpFilter,
+use envoy_types::pb::envoy::{
+    config::{
+        common::mutation_rules::v3::{HeaderMutation as Mutation, header_mutation::Action},
+        core::v3::TypedExtensionConfig,
+    },
+    extensions::{
+        filters::{
+            http::{
+                credential_injector::v3::CredentialInjector,
+                header_mutation::v3::{HeaderMutation, Mutations},
+                upstream_codec::v3::UpstreamCodec,
+            },
+            network::http_connection_manager::v3::HttpFilter,
+        },
+        http::injected_credentials::generic::v3::Generic,
+    },
 };
 use sluis_envoy::credentials::{
     self as pb, CREDENTIALS_FILTER, CredentialInjection, credential::Injection as PbInjection,
 };
+use sluis_envoy::pack;
 use sluis_resources as resources;
 use sluis_resources::Injection;
 
 use super::{authorization, listener::http_filter, tls};
-use crate::{CredentialInput, CredentialsInput, GrantInput};
+use crate::{CredentialInput, CredentialsInput, EnvoyCredential, GrantInput};
 
 const UPSTREAM_CODEC: &str = "envoy.filters.http.upstream_codec";
 
@@ -25,9 +40,44 @@ pub(super) fn filters(input: &CredentialsInput) -> Vec<HttpFilter> {
             let credentials = list.iter().map(credential).collect();
             vec![http_filter(CREDENTIALS_FILTER, &CredentialInjection { credentials })]
         }
-        CredentialsInput::Envoy(_) => Vec::new(),
+        CredentialsInput::Envoy(one) => of_envoy(one),
     };
     filters.push(http_filter(UPSTREAM_CODEC, &UpstreamCodec::default()));
+    filters
+}
+
+/// Envoy's own filters for one credential.
+fn of_envoy(made: &EnvoyCredential) -> Vec<HttpFilter> {
+    let input = &made.credential;
+    let removals = |names: &[String]| -> Vec<Mutation> {
+        let one = |name: &String| Mutation { action: Some(Action::Remove(name.clone())) };
+        names.iter().map(one).collect()
+    };
+    let mutations = Mutations {
+        request_mutations: removals(&input.strip_request),
+        response_mutations: removals(&input.strip_response),
+        ..Mutations::default()
+    };
+    let generic = Generic {
+        credential: Some(tls::secret(&input.secret)),
+        header: made.header.clone(),
+        header_value_prefix: made.prefix.clone(),
+    };
+    let injector = CredentialInjector {
+        // What the client sends in its place is not sent on.
+        overwrite: true,
+        allow_request_without_credential: input.allow_without,
+        credential: Some(TypedExtensionConfig {
+            name: "envoy.http.injected_credentials.generic".to_owned(),
+            typed_config: Some(pack(&generic)),
+        }),
+    };
+    let mut filters = Vec::new();
+    if mutations != Mutations::default() {
+        let mutation = HeaderMutation { mutations: Some(mutations), ..HeaderMutation::default() };
+        filters.push(http_filter("envoy.filters.http.header_mutation", &mutation));
+    }
+    filters.push(http_filter("envoy.filters.http.credential_injector", &injector));
     filters
 }
 

@@ -34,7 +34,7 @@ const OUTBOUND: &str = "outbound|";
 /// Gives clusters of a gateway their credentials.
 pub(super) fn apply(
     selection: &mut Selection<'_>,
-    listeners: &[ListenerInput],
+    listeners: &mut [ListenerInput],
     tables: &mut [RouteTable],
     clusters: &mut [ClusterInput],
 ) {
@@ -74,7 +74,7 @@ pub(super) fn apply(
         let wanted = Wanting { led: &led, verified: &verified, cluster: &*cluster };
         let made = wanted.credentials(selection, &guarded).and_then(|made| {
             if is_envoy {
-                envoy::one(made, &guarded, tables)
+                envoy::one(made, &guarded, cluster, tables, listeners)
             } else {
                 Ok(CredentialsInput::Own(made))
             }
@@ -83,14 +83,15 @@ pub(super) fn apply(
             Ok(made) => {
                 let list = match &made {
                     CredentialsInput::Own(list) => list.as_slice(),
-                    CredentialsInput::Envoy(one) => std::slice::from_ref(one),
+                    CredentialsInput::Envoy(one) => std::slice::from_ref(&one.credential),
                 };
                 if let Some(one) = list.iter().find(|one| is_certificate(&one.injection))
                     && let Some(tls) = &mut cluster.tls
                 {
                     tls.certificate = Some(one.secret.clone());
                 }
-                let names = list.iter().flat_map(|one| [Some(&one.secret), one.previous_secret.as_ref()]);
+                let names =
+                    list.iter().flat_map(|one| [Some(&one.secret), one.previous_secret.as_ref()]);
                 selection.credential_secrets.extend(names.flatten().cloned());
                 cluster.credentials = Some(Arc::new(made));
             }
