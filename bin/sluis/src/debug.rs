@@ -35,6 +35,8 @@ use sluis_ca::{Authority, Desk};
 use sluis_control::{Client, Control, Exposition};
 use tokio::net::TcpListener;
 
+use crate::plane::Custody;
+
 /// What the debug port tells of.
 pub(crate) struct Debug {
     /// The control plane.
@@ -43,6 +45,8 @@ pub(crate) struct Debug {
     pub authority: Arc<Authority>,
     /// Where certificates are asked for.
     pub desk: Arc<Desk>,
+    /// The values of credentials.
+    pub custody: Custody,
     /// When the control plane began.
     pub began: Instant,
     /// What who asks for `/debug/…` must show (`authorization: Bearer …`).
@@ -178,6 +182,7 @@ impl Debug {
 
     /// Adds what is counted beside the control plane.
     fn expose(&self, text: &mut Exposition) {
+        self.custody.expose(text);
         let version = env!("CARGO_PKG_VERSION");
         text.family("pilot_info", "gauge", "Pilot version and build information.");
         text.sample("pilot_info", &[("version", version)], 1);

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         Verb::Logs(options) => verbs::logs::run(&options),
         Verb::Audit(options) => verbs::audit::run(&options),
         Verb::Ca(options) => verbs::ca::run(&options),
+        Verb::Credentials(options) => verbs::credentials::run(&options),
         Verb::Completion { shell } => verbs::completion::run(shell),
     };
     match answer {

@@ -7,6 +7,7 @@
 //!
 //! Start at [`Plane::open`], then [`Plane::run`].
 
+mod custody;
 mod files;
 mod mesh;
 mod show;
@@ -44,6 +45,7 @@ use crate::{
     supervise::Statuses,
     workload::Workload,
 };
+pub(crate) use custody::{Custody, CustodyReport, RotationPlan};
 use files::Files;
 use mesh::Mesh;
 
@@ -216,11 +218,13 @@ impl Plane {
     /// When a server fails on the way.
     pub(crate) async fn run(self, follower: impl Follower, statuses: Statuses) -> Result<()> {
         let address = self.address()?;
+        let (custody, custodian) = Custody::new();
         let mesh = Arc::new(Mesh {
             control: self.control,
             authority: self.authority,
             statuses,
             state: self.state.clone(),
+            custody: custody.clone(),
             address,
             local: Default::default(),
         });
@@ -243,6 +247,7 @@ impl Plane {
                 control: mesh.control.clone(),
                 authority: Arc::clone(&mesh.authority),
                 desk: self.desk,
+                custody: custody.clone(),
                 began: Instant::now(),
                 token: debug_token(&self.state)?,
             };
@@ -255,6 +260,7 @@ impl Plane {
             api::serve(&socket, answers).await.context("the control socket failed")
         });
         let renewing = tokio::spawn(self.certificate.run(told(stopped.clone())));
+        let keeping = tokio::spawn(custodian.run(told(stopped.clone())));
         let showing = tokio::spawn(show::changes(Arc::clone(&mesh), told(stopped.clone())));
         let following = self.files.follow(Arc::clone(&mesh), follower, told(stopped));
         let following: JoinHandle<Result<()>> = tokio::spawn(following);
@@ -267,7 +273,7 @@ impl Plane {
         output::print("stopping\n")?;
         // Ends every proxy, which takes as long as they need to drain; after an error too.
         let ended = following.await.context("what follows the files panicked")?;
-        for task in [renewing, showing] {
+        for task in [renewing, keeping, showing] {
             // They end by the same word; one that panicked has told so already.
             let _ = task.await;
         }

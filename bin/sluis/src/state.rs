@@ -10,6 +10,7 @@
 //! STATE/debug-token               what opens the debug pages
 //! STATE/audit/NS/NAME.jsonl       what a gateway did with credentials; full files beside it
 //! STATE/ca/                       roots, keys, issue log, how far a change of the root has come
+//! STATE/sealing/NS.key             what opens the sealed texts of a namespace's Credentials
 //! STATE/workloads/NS/NAME/        one proxy: bootstrap.pb, join-token, launch, pid, proxy.log,
 //!                                 names.json, admin.sock, handoff.sock, sds.sock, capture.sock,
 //!                                 exec-PID/
@@ -88,6 +89,20 @@ impl StateDir {
     /// The certificate authority's folder.
     pub(crate) fn ca(&self) -> PathBuf {
         self.root.join("ca")
+    }
+
+    /// The keys that open the sealed texts of a namespace's Credentials.
+    pub(crate) fn sealing_key(&self, namespace: &str) -> PathBuf {
+        self.root.join("sealing").join(format!("{namespace}.key"))
+    }
+
+    /// Makes the folder of those keys for the owner alone.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub(crate) fn create_sealing(&self) -> Result<()> {
+        make_private(&self.root.join("sealing"))
     }
 
     /// One workload's folder.

@@ -7,6 +7,7 @@ pub(crate) mod capture;
 pub(crate) mod check;
 pub(crate) mod completion;
 pub(crate) mod control_plane;
+pub(crate) mod credentials;
 pub(crate) mod exec;
 pub(crate) mod get;
 pub(crate) mod logs;

@@ -16,11 +16,17 @@ use axum::{
 use serde::Deserialize;
 use serde_json::Value;
 use sluis_ca::AuthorityStatus;
+use sluis_control::Control;
 use sluis_nouns::ObjectName;
 use tokio::net::UnixListener;
 
 use super::{JailPlan, RotateOrder};
-use crate::{objects::ObjectReport, status::Report, tls_check::TlsRow};
+use crate::{
+    objects::ObjectReport,
+    plane::{Custody, CustodyReport, RotationPlan},
+    status::Report,
+    tls_check::TlsRow,
+};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +70,8 @@ pub(crate) trait Answers: Send + Sync + 'static {
     ///
     /// [`Denial::NotFound`] when the workload has no proxy here.
     fn envoy_bootstrap(&self, name: &ObjectName) -> Result<Value, Denial>;
+    /// The values of credentials, and who is given them.
+    fn custody(&self) -> (Custody, Control);
     /// The state of the certificate authority.
     fn authority(&self) -> AuthorityStatus;
     /// The trusted roots as SPIFFE's bundle document.
@@ -122,8 +130,38 @@ pub(crate) async fn serve(socket: &Path, answers: Arc<dyn Answers>) -> io::Resul
         )
         .route("/v1/ca/bundle", get(|State(answers): Known| async move { Json(answers.bundle()) }))
         .route("/v1/ca/rotate", post(rotate))
+        .route("/v1/credentials", get(credentials))
+        .route("/v1/credentials/{namespace}/{name}/refresh", post(refresh))
+        .route("/v1/credentials/{namespace}/{name}/plan", post(plan))
         .with_state(answers);
     axum::serve(listener, router).await
+}
+
+async fn credentials(State(answers): Known) -> Json<Vec<CustodyReport>> {
+    let (custody, control) = answers.custody();
+    Json(custody.reports(&control))
+}
+
+async fn refresh(
+    State(answers): Known,
+    Segments((namespace, name)): Segments<(String, String)>,
+) -> Result<Json<CustodyReport>, Denial> {
+    let (custody, control) = answers.custody();
+    let name = ObjectName::new(namespace, name);
+    custody.refresh(&name, &control).await.map(Json).ok_or_else(|| no_credential(&name))
+}
+
+async fn plan(
+    State(answers): Known,
+    Segments((namespace, name)): Segments<(String, String)>,
+) -> Result<Json<RotationPlan>, Denial> {
+    let (custody, control) = answers.custody();
+    let name = ObjectName::new(namespace, name);
+    custody.plan(&name, &control).await.map(Json).ok_or_else(|| no_credential(&name))
+}
+
+fn no_credential(name: &ObjectName) -> Denial {
+    Denial::NotFound(format!("there is no Credential {name}"))
 }
 
 async fn report(State(answers): Known) -> Json<Report> {

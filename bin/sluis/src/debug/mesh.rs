@@ -1,7 +1,7 @@
 //! What the debug port says of the mesh: services, their endpoints, and the objects behind them.
 
 use serde_json::{Value, json};
-use sluis_model::{EndpointAddress, MeshService, ServiceEndpoint, ServiceSource};
+use sluis_model::{EndpointAddress, MeshService, ServiceEndpoint, ServiceSource, is_held};
 
 use super::Debug;
 
@@ -47,7 +47,7 @@ impl Debug {
                 "at": meta.at.to_string(),
             })
         };
-        snapshot.resources().map(object).collect()
+        snapshot.resources().filter(|one| !is_held(&one.key())).map(object).collect()
     }
 }
 

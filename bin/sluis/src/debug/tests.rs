@@ -63,7 +63,9 @@ async fn every_page_answers_under_istios_path() {
     let desk = Desk::new(Arc::clone(&authority), Arc::new(JoinTokens::new(clock)));
     let control = Control::new(TrustDomain::default());
     let (began, token) = (Instant::now(), TOKEN.to_owned());
-    let debug = Debug { control: control.clone(), authority, desk: Arc::new(desk), began, token };
+    let (custody, _) = Custody::new();
+    let desk = Arc::new(desk);
+    let debug = Debug { control: control.clone(), authority, desk, custody, began, token };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(serve(debug, listener, pending()));

@@ -111,6 +111,7 @@ impl Files {
     ) -> Result<()> {
         tokio::pin!(stopped);
         let mut next = Some(self.first);
+        let mut custody = mesh.custody.changes();
         let outcome = loop {
             if let Some(event) = next.take() {
                 // Translating the whole mesh takes long enough to hold up other tasks.
@@ -120,6 +121,12 @@ impl Files {
             tokio::select! {
                 biased;
                 () = &mut stopped => break Ok(()),
+                // Without a custodian, which ends by the same word, nothing changes any more.
+                Ok(()) = custody.changed() => {
+                    if let Some(batch) = mesh.custody.batch() {
+                        tokio::task::block_in_place(|| mesh.control.apply(batch));
+                    }
+                }
                 event = self.events.recv() => match event {
                     Some(event) => next = Some(event),
                     None => {
@@ -148,6 +155,7 @@ fn apply(mesh: &Mesh, event: SourceEvent) -> Local {
         }
     }
     local.faults.extend(other_trust_domain(mesh));
+    mesh.custody.order(&snapshot, &base, &mesh.state);
     mesh.set_local(local.clone());
     for name in local.workloads.keys() {
         write_names(mesh, name);

@@ -22,6 +22,7 @@ use sluis_translate::Role;
 use sluis_xds::Peer;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use super::custody::Custody;
 use crate::{
     api::{Answers, Denial, JailPlan, RotateOrder, kind_named},
     bootstrap::{self, ControlPlane, Engine, WORKLOAD_API_SOCKET},
@@ -43,6 +44,8 @@ pub(crate) struct Mesh {
     pub statuses: Statuses,
     /// Where files are.
     pub state: StateDir,
+    /// The values of credentials.
+    pub custody: Custody,
     /// The control plane's gRPC address.
     pub address: SocketAddr,
     /// The workloads of this machine, and what is wrong in the files.
@@ -73,7 +76,8 @@ impl Mesh {
     pub(crate) fn faults(&self) -> Vec<Fault> {
         let mut faults = self.local().faults;
         let of_conditions = objects::condition_faults(&self.control.snapshot());
-        for fault in self.control.faults().into_iter().chain(of_conditions) {
+        let of_sources = self.custody.faults(&self.control.snapshot());
+        for fault in self.control.faults().into_iter().chain(of_conditions).chain(of_sources) {
             if !faults.contains(&fault) {
                 faults.push(fault);
             }
@@ -150,6 +154,10 @@ impl Mesh {
 }
 
 impl Answers for Mesh {
+    fn custody(&self) -> (Custody, Control) {
+        (self.custody.clone(), self.control.clone())
+    }
+
     fn report(&self) -> Report {
         let local = self.local();
         let processes = self.statuses.all();

@@ -31,6 +31,8 @@ pub struct Rotation {
     pub refresh: Duration,
     /// `alertBefore`: how long before its end a version is warned of. Default 7 days.
     pub alert_before: Duration,
+    /// `maxStale`: how long the last good version is used while the source fails. Default 24 hours.
+    pub max_stale: Duration,
 }
 
 impl Default for Rotation {
@@ -39,6 +41,7 @@ impl Default for Rotation {
             grace: Duration::from_secs(10 * 60),
             refresh: Duration::from_secs(5 * 60),
             alert_before: Duration::from_secs(7 * 24 * 3600),
+            max_stale: Duration::from_secs(24 * 3600),
         }
     }
 }

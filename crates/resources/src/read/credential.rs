@@ -125,7 +125,8 @@ fn rotation(fields: &mut Fields<'_, '_>) -> Option<Rotation> {
     }
     let refresh = fields.opt("refresh").unwrap_or(default.refresh);
     let alert_before = fields.opt("alertBefore").unwrap_or(default.alert_before);
-    Some(Rotation { grace, refresh, alert_before })
+    let max_stale = fields.opt("maxStale").unwrap_or(default.max_stale);
+    Some(Rotation { grace, refresh, alert_before, max_stale })
 }
 
 /// `onFailure`.

@@ -59,6 +59,8 @@ pub(super) fn known_annotations(kind: Kind) -> &'static [&'static str] {
         Kind::EnvoyFilter => &["sluis.dev/lua-globals"],
         Kind::Gateway => &["sluis.dev/inner-tls"],
         Kind::DestinationRule => &["sluis.dev/verify-name"],
+        // For files that Kubernetes mounts for all to read.
+        Kind::Credential => &["sluis.dev/readable-by-others"],
         // When a secret ends (RFC 3339), and a label for its version.
         Kind::Secret => &["sluis.dev/not-after", "sluis.dev/version"],
         Kind::Service => &["networking.istio.io/exportTo"],
