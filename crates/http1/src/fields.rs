@@ -48,7 +48,7 @@ struct Field {
 }
 
 /// The header fields of one message. Reused from message to message.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Fields {
     bytes: Vec<u8>,
     fields: SmallVec<[Field; 24]>,
@@ -206,6 +206,17 @@ impl Fields {
             run.end = end;
         }
         out.extend_from_slice(&self.bytes[run]);
+    }
+
+    /// Makes room for so many bytes of edits, so that none of them moves what is there.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
+    /// Forgets the message and overwrites its memory.
+    pub fn wipe(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.bytes);
+        self.clear();
     }
 
     /// Forgets the message, keeps the memory.

@@ -22,7 +22,7 @@ pub enum Version {
 type Span = (u32, u32);
 
 /// The head of one request, checked. Reused from request to request.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RequestHead {
     /// The header fields.
     pub fields: Fields,

@@ -33,6 +33,7 @@ use crate::{
     audit::AuditLog,
     bound::BoundSet,
     buckets::Buckets,
+    credentials::{self, Limits, Ready},
     hosts::{Group, Host},
     key_ring::KeyRing,
     names::DynamicNames,
@@ -63,6 +64,8 @@ pub struct Settings {
     pub(crate) buckets: Arc<Buckets>,
     /// The keys that tokens of end users are verified by.
     pub(crate) keys: Arc<KeyRing>,
+    /// How often grants were used.
+    pub(crate) limits: Arc<Limits>,
 }
 
 /// A cluster ready for use: endpoints that can be dialled, and the choice among them.
@@ -79,6 +82,8 @@ pub struct Backend {
     choice: ArcSwap<Choice>,
     /// TLS by the settings' place in memory, which the cluster keeps alive.
     tls: HashMap<usize, ClientTls>,
+    /// What is done to each request last of all.
+    credentials: Vec<Ready>,
 }
 
 /// A cluster's own settings.
@@ -153,8 +158,9 @@ impl Backend {
         for settings in list.iter().filter_map(|e| e.tls.as_ref()).chain(&cluster.tls) {
             tls.entry(place_of(settings)).or_insert_with(|| client_tls(cluster, settings, store));
         }
+        let credentials = credentials::ready(cluster, store);
         let tls = tls.into_iter().filter_map(|(at, made)| Some((at, made?))).collect();
-        Self { cluster: Arc::clone(cluster), endpoints, hosts, group, choice, tls }
+        Self { cluster: Arc::clone(cluster), endpoints, hosts, group, choice, tls, credentials }
     }
 
     /// The choice as things are.
@@ -166,6 +172,11 @@ impl Backend {
     pub(crate) fn rebalance(&self) {
         let choice = Choice::new(&self.cluster, &self.endpoints, &self.hosts);
         self.choice.store(Arc::new(choice));
+    }
+
+    /// What is done to each request last of all.
+    pub(crate) fn credentials(&self) -> &[Ready] {
+        &self.credentials
     }
 
     /// The cluster as compiled.

@@ -26,7 +26,10 @@ use std::{
     time::Duration,
 };
 
-use envoy_types::pb::envoy::config::listener::v3::Listener as ListenerMessage;
+use envoy_types::pb::envoy::{
+    config::{core::v3::data_source::Specifier, listener::v3::Listener as ListenerMessage},
+    extensions::transport_sockets::tls::v3::{Secret as SecretMessage, secret::Type as SecretType},
+};
 use sluis_envoy::{Kind, ResourceSet};
 use sluis_rules::{Fault, Runtime, compile};
 use sluis_tls::SecretStore;
@@ -36,6 +39,7 @@ use tokio::{
     time::Instant,
 };
 use tracing::{info, warn};
+use zeroize::Zeroize as _;
 
 use self::{checks::unusable, key_sets::KeySets, resolver::Resolver, watches::Watches};
 use crate::{
@@ -48,6 +52,9 @@ const WARM_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// The name that stands for everything of a kind.
 const EVERYTHING: &str = "*";
+
+/// How the names of credentials' secrets begin.
+const CREDENTIAL: &str = "credential://";
 
 /// The prefixes and names of secrets that do not come over ADS.
 const OWN_SECRETS: [&str; 5] = ["default", "ROOTCA", "file-cert:", "file-root:", "file-crl:"];
@@ -113,6 +120,7 @@ impl Control {
         for secret in control.wanted.secrets.values() {
             control.store.put(secret).map_err(|error| vec![error.to_string()])?;
         }
+        control.wanted.secrets.retain(|_, secret| !holds_values(secret));
         let faults = control.compile();
         if faults.is_empty() { Ok(control) } else { Err(texts(&faults)) }
     }
@@ -140,9 +148,16 @@ impl Control {
                 Ok(name) => {
                     if kind == Kind::Secret
                         && let Some(secret) = self.wanted.secrets.get(&name)
-                        && let Err(error) = self.store.put(secret)
                     {
-                        refusals.push(format!("{kind} {name}: {error}"));
+                        if let Err(error) = self.store.put(secret) {
+                            refusals.push(format!("{kind} {name}: {error}"));
+                        }
+                        // The store has them, where nobody else can see them.
+                        if holds_values(secret)
+                            && let Some(secret) = self.wanted.secrets.remove(&name)
+                        {
+                            wipe(secret);
+                        }
                     }
                     self.answered.insert((kind, name));
                 }
@@ -204,7 +219,8 @@ impl Control {
         let assignments = union(Runtime::assignment_names);
         let secrets: BTreeSet<String> = runtimes
             .iter()
-            .flat_map(|runtime| all_secret_names(runtime))
+            .flat_map(|runtime| [all_secret_names(runtime), previous_secret_names(runtime)])
+            .flatten()
             .filter(|name| !is_own_secret(name))
             .collect();
         self.wanted.routes.retain(|name, _| routes.contains(name));
@@ -212,6 +228,7 @@ impl Control {
         self.answered.retain(|(kind, name)| match kind {
             Kind::Route => routes.contains(name),
             Kind::Endpoints => assignments.contains(name),
+            Kind::Secret => secrets.contains(name),
             _ => false,
         });
         subscriptions.set(Kind::Route, routes);
@@ -248,6 +265,10 @@ impl Control {
         });
         missing.extend(unknown.map(|cluster| format!("health of {}", cluster.name)));
         missing.extend(all_secret_names(runtime).into_iter().filter_map(|name| {
+            // That a credential has no value is an answer: requests that need it are refused.
+            if name.starts_with(CREDENTIAL) && !unanswered(Kind::Secret, &name) {
+                return None;
+            }
             let slot = self.store.slot(&name).ok()?;
             slot.get().is_none().then(|| format!("secret {name}"))
         }));
@@ -342,6 +363,7 @@ fn all_secret_names(runtime: &Runtime) -> BTreeSet<String> {
     }
     for cluster in runtime.clusters.values() {
         let own = cluster.endpoints.list.iter().filter_map(|endpoint| endpoint.tls.as_ref());
+        cluster.filters.iter().flat_map(|filter| filter.secrets()).for_each(&mut add);
         for tls in own.chain(&cluster.tls) {
             tls.certificate.iter().for_each(&mut add);
             tls.validation
@@ -350,6 +372,31 @@ fn all_secret_names(runtime: &Runtime) -> BTreeSet<String> {
         }
     }
     names
+}
+
+/// Values of credentials that are used while they are there, and that nothing waits for.
+fn previous_secret_names(runtime: &Runtime) -> BTreeSet<String> {
+    let filters = runtime.clusters.values().flat_map(|cluster| &cluster.filters);
+    let names = filters.flat_map(|filter| filter.previous_secrets());
+    names.map(|name| name.as_str().to_owned()).collect()
+}
+
+/// Whether a secret holds values that only the store may hold.
+fn holds_values(secret: &SecretMessage) -> bool {
+    matches!(secret.r#type, Some(SecretType::GenericSecret(_)))
+}
+
+/// Overwrites what a message holds, where nobody else has it.
+fn wipe(secret: Arc<SecretMessage>) {
+    let Some(message) = Arc::into_inner(secret) else { return };
+    let Some(SecretType::GenericSecret(generic)) = message.r#type else { return };
+    for source in generic.secrets.into_values().chain(generic.secret) {
+        match source.specifier {
+            Some(Specifier::InlineBytes(mut bytes)) => bytes.zeroize(),
+            Some(Specifier::InlineString(mut text)) => text.zeroize(),
+            _ => {}
+        }
+    }
 }
 
 fn texts<'f>(faults: impl IntoIterator<Item = &'f Fault>) -> Vec<String> {

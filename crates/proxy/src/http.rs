@@ -23,6 +23,7 @@ mod carry;
 mod client;
 mod clock;
 mod connection;
+mod credentials;
 mod decide;
 mod direct;
 mod edge;

@@ -16,6 +16,7 @@ mod buckets;
 pub mod config;
 pub mod conn;
 mod control;
+mod credentials;
 pub mod drain;
 mod gates;
 mod guards;

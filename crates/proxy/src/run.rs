@@ -375,6 +375,7 @@ fn settings(options: &Options, workers: usize, audit: AuditLog) -> Arc<Settings>
         local_ip: crate::sockets::local_ip(),
         buckets: Arc::default(),
         keys: Arc::default(),
+        limits: Arc::default(),
     })
 }
 

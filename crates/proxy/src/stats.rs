@@ -83,6 +83,14 @@ counters! {
     HttpPoolHits, counter, "http.upstream_cx_reused", "Requests sent on a kept connection.";
     Mirrors, counter, "http.rq_mirrored", "Copies of requests sent to mirrors.";
     MirrorsDropped, counter, "http.rq_mirror_dropped", "Copies of requests that were not sent: no such cluster, too many at once, or too long a body.";
+    CredentialsUsed, counter, "credentials.used", "Requests sent with a credential; each try counts.";
+    CredentialsPrevious, counter, "credentials.previous", "Of these, with the version before, because the new one was refused.";
+    CredentialsWithout, counter, "credentials.without", "Requests sent without a credential, as it allows.";
+    CredentialsDenied, counter, "credentials.denied", "Requests refused because no grant covers them.";
+    CredentialsLimited, counter, "credentials.limited", "Requests refused because an identity used a grant too often.";
+    CredentialsUnavailable, counter, "credentials.unavailable", "Requests refused because their credential could not be had.";
+    CredentialsGuarded, counter, "credentials.guarded", "Requests refused because their credential must not go to their endpoint.";
+    CredentialsEchoed, counter, "credentials.echoed", "Responses blocked because they held a secret.";
     LuaErrors, counter, "http.lua.errors", "Lua scripts that failed.";
     DnsQueries, counter, "dns.query_total", "DNS queries of captured workloads.";
     DnsUnknown, counter, "dns.query_unknown", "DNS queries for names that the mesh does not know.";

@@ -15,7 +15,7 @@ pub use self::{
     outlier::Outlier,
     transport::{Hop, HttpProxyHop, ProxyProtocol},
 };
-use crate::{Address, Http1Options, Http2Options, HttpOptions, UpstreamTls};
+use crate::{Address, Http1Options, Http2Options, HttpOptions, UpstreamFilter, UpstreamTls};
 
 /// A cluster: where requests or connections can be sent.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +62,8 @@ pub struct Cluster {
     pub auto_san_validation: bool,
     /// The HTTP version to speak.
     pub protocol: UpstreamProtocol,
+    /// What is done to each request last of all, in order.
+    pub filters: Vec<UpstreamFilter>,
     /// Options common to all HTTP versions.
     pub http: HttpOptions,
     /// Options of HTTP/1.1.
@@ -106,6 +108,7 @@ impl Cluster {
             auto_sni: false,
             auto_san_validation: false,
             protocol: UpstreamProtocol::Http1,
+            filters: Vec::new(),
             http: HttpOptions::default(),
             http1: Http1Options::default(),
             http2: Http2Options::default(),

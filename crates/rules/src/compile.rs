@@ -9,6 +9,7 @@ mod at;
 mod balance;
 mod checks;
 mod cluster;
+mod credentials;
 mod dns;
 mod endpoints;
 mod ext_authz;

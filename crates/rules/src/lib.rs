@@ -12,6 +12,7 @@ mod address;
 mod balance;
 mod cluster;
 mod compile;
+mod credentials;
 mod ext_authz;
 mod fault;
 mod filter;
@@ -39,6 +40,10 @@ pub use cluster::{
     Reach, RetryBudget, Selector, SlowStart, Subsets, TcpKeepalive, TcpProbe, UpstreamProtocol,
 };
 pub use compile::{Compiled, compile};
+pub use credentials::{
+    Choice, Credential, Credentials, Denial, Grant, Guard, Injection, Injector, Signature,
+    UpstreamFilter, is_same, is_verified,
+};
 pub use ext_authz::{
     AuthzBody, AuthzCheck, AuthzGrpc, AuthzHttp, AuthzService, ExtAuthz, TcpAuthz,
 };

@@ -41,6 +41,10 @@ flags! {
     DropOverload, "DO", "DropOverload", "Dropped because the control plane asked for it.";
     UnconditionalDropOverload, "UDO", "UnconditionalDropOverload", "Dropped as all requests are.";
     UnauthorizedExternalService, "UAEX", "UnauthorizedExternalService", "The authorization service said no, or nothing.";
+    CredentialDenied, "CRD", "CredentialDenied", "No grant covers the request, or it was used too often.";
+    CredentialUnavailable, "CRU", "CredentialUnavailable", "There was no secret, or nothing could be signed with it.";
+    CredentialGuarded, "CRG", "CredentialGuarded", "The credential must not go where the request goes.";
+    CredentialEchoed, "CRE", "CredentialEchoed", "The response held the secret.";
     OverloadManager, "OM", "OverloadManagerTerminated", "Too much was under way.";
 }
 

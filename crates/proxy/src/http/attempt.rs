@@ -8,6 +8,7 @@ use tokio::time::timeout_at;
 
 use super::{
     client::{Client, Protocol},
+    credentials,
     decide::Plan,
     edge::{Site, number},
     failure::Failure,
@@ -76,6 +77,9 @@ pub(super) async fn attempt<'c>(
         let reply = Reply::new(400, "invalid_server_name").of(plan.matched);
         return Ok(Finish::Reply(reply.closing().into()));
     };
+    if let Err(reply) = credentials::guard(site, desk, plan, trace, (&mut course.promise, &pick)) {
+        return Ok(Finish::Reply(reply));
+    }
     let connecting = connect(site, plan, pick.clone(), server_name);
     let connecting = async {
         match course.deadlines.response {
@@ -105,8 +109,18 @@ pub(super) async fn attempt<'c>(
         number(u64::from(trace.attempts), &mut desk.text);
         desk.request.fields.set_trusted(Known::XEnvoyAttemptCount, &desk.text);
     }
+    // Last of all: nothing changes the request from here on.
+    if let Err(reply) = credentials::seal(site, desk, plan, trace, &mut course.promise) {
+        link.give_back(site, plan, &pick);
+        return Ok(Finish::Reply(reply));
+    }
     let closes = client.must_close(site, desk);
     let driven = client.drive(site, desk, course, trace, (&mut link, closes)).await;
+    desk.sealed = None;
+    credentials::ended(&mut course.promise, desk, trace);
+    if !course.promise.is_empty() {
+        desk.up.wipe();
+    }
     tell(plan, &pick, &driven, desk, trace);
     if let Ok(Finish::Complete { .. }) = &driven {
         link.give_back(site, plan, &pick);
@@ -154,7 +168,9 @@ fn tell(
 ) {
     let backend = plan.backend;
     match driven {
-        Err(Failure::Status) => pick.answered(backend, desk.response.status()),
+        Err(Failure::Status | Failure::OldCredential) => {
+            pick.answered(backend, desk.response.status())
+        }
         Err(Failure::TryTimeout) => pick.failed(backend, true),
         Err(_) => pick.failed(backend, false),
         Ok(Finish::Reply(reply)) if reply.details == RESPONSE_TIMEOUT => {

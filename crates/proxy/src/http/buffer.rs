@@ -182,6 +182,12 @@ impl Outgoing {
         self.at = 0;
     }
 
+    /// Overwrites what was there once all of it has been sent, or will not be.
+    pub(super) fn wipe(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.bytes);
+        self.at = 0;
+    }
+
     /// Writes once; there must be something to write.
     pub(super) fn poll_drain(
         &mut self,

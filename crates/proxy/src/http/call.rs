@@ -71,6 +71,8 @@ pub(super) enum CallError {
     Malformed,
     #[error("the answer is longer than it may be")]
     TooLong,
+    #[error("the cluster adds credentials to requests of clients: a call of ours has none")]
+    Credentials,
     #[error("the service took too long")]
     Late,
     #[error("the service must speak HTTP/2, and its cluster does not say so")]
@@ -96,6 +98,9 @@ pub(super) async fn ask(
     question: &Question,
     (limit, is_grpc): (Option<Duration>, bool),
 ) -> Result<Answer, CallError> {
+    if !backend.credentials().is_empty() {
+        return Err(CallError::Credentials);
+    }
     let asked = async {
         let pick = worker.pick(backend, &ConnectContext::default())?;
         let asked = attempt(worker, backend, &pick, (question, is_grpc)).await;

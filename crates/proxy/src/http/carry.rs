@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::{
     attempt::Finish,
     clock::Clock,
+    credentials::{self, Judged},
     direct::{INTERIM_MAX, switches},
     edge::{Site, number},
     failure::Failure,
@@ -72,6 +73,8 @@ pub(super) async fn carry<'c, C: ClientSide, E: EndpointSide>(
     relay.response_time = course.plan.timeout;
     relay.request_end = trace.request_end;
     relay.received = trace.received;
+    relay.drops_request_trailers = !course.promise.is_empty();
+    relay.drops_response_trailers = course.promise.guards_response();
     if course.plan.is_upgrade {
         relay.hold();
     }
@@ -86,7 +89,14 @@ pub(super) async fn carry<'c, C: ClientSide, E: EndpointSide>(
     let end = loop {
         // The scripts that watch bodies may look at and change what filters have found out.
         std::mem::swap(&mut relay.metadata, &mut trace.metadata);
-        let event = relay.next().await;
+        let mut event = relay.next().await;
+        let scanned = course.promise.scan_bytes();
+        if matches!(event, Event::Head)
+            && relay.has_body_to_scan(scanned)
+            && let Some(fault) = relay.gather(scanned).await
+        {
+            event = fault;
+        }
         std::mem::swap(&mut relay.metadata, &mut trace.metadata);
         let headed = match event {
             Event::Head => on_head(site, &mut relay, course, trace),
@@ -148,12 +158,25 @@ fn on_head<'c, C: ClientSide, E: EndpointSide>(
     }
     if status < 200 && status != 101 {
         // As in Envoy, the option is about all interim responses.
+        // One that is not looked into brings no fields along.
         if site.manager().proxy_100_continue
+            && !course.promise.guards_response()
             && let Err(fault) = relay.client.interim(relay.desk, status, true)
         {
             return Ok(Headed::Gone(fault));
         }
         return Ok(Headed::Interim);
+    }
+    let is_repeatable = course.is_repeatable && relay.desk.replay.is_whole();
+    match credentials::judge_head(site, &course.promise, relay.desk, is_repeatable) {
+        Judged::Passes => {}
+        Judged::TryPrevious => return Err(Failure::OldCredential),
+        Judged::Echo(reply) => return Ok(Headed::Reply(reply)),
+    }
+    if course.promise.scan_bytes() > 0
+        && let Some(reply) = credentials::judge_body(site, &course.promise, &relay.gathered())
+    {
+        return Ok(Headed::Reply(reply));
     }
     let fields = &relay.desk.response.fields;
     let values = |name: &str, each: &mut dyn FnMut(&[u8])| {

@@ -491,7 +491,10 @@ impl Client for Connection {
     ) -> Result<Finish<'c>, Failure> {
         match link {
             Link::Http1(line)
-                if !course.is_relayed && !course.plan.terminates && !course.is_watched =>
+                if !course.is_relayed
+                    && !course.plan.terminates
+                    && !course.is_watched
+                    && course.promise.scan_bytes() == 0 =>
             {
                 self.direct(site, desk, course, trace, (&mut line.pooled, closes)).await
             }

@@ -51,6 +51,10 @@ const CONNECT: &str = "connect";
 impl Plan<'_> {
     /// Whether the endpoint may be sent trailers.
     pub(super) fn takes_trailers(&self) -> bool {
+        if !self.backend.credentials().is_empty() {
+            // They could name fields that only the proxy sets.
+            return false;
+        }
         match self.backend.protocol {
             UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => self.backend.http1.trailers,
             UpstreamProtocol::Http2 | UpstreamProtocol::Auto => true,

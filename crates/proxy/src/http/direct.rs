@@ -5,12 +5,13 @@
 //! Out:   the response at the client; what went wrong otherwise.
 //! Never: takes a body apart that can be passed on as it comes.
 
-use sluis_http1::{Framing, Known, Method};
+use sluis_http1::Method;
 use tokio::time::Instant;
 
 use super::{
     attempt::Finish,
     connection::Connection,
+    credentials::{self, Judged},
     edge::Site,
     failure::Failure,
     flight::{Event, Flight, Passing},
@@ -104,15 +105,11 @@ pub(super) fn switches(method: Method, status: u16) -> bool {
 /// Serialises the request, with the first bytes of its body behind it.
 fn write_request(desk: &mut Desk) {
     desk.up.clear();
-    let may_have_body = !matches!(
-        desk.request.method(),
-        Method::Get | Method::Head | Method::Delete | Method::Connect | Method::Trace
-    );
-    // As Envoy: who could send a body and does not says so.
-    if may_have_body && desk.request.framing() == Framing::None {
-        desk.request.fields.set_trusted(Known::ContentLength, b"0");
+    credentials::say_length(&mut desk.request);
+    match desk.sealed.take() {
+        Some(sealed) => sealed.head().write_to(&mut desk.up.bytes),
+        None => desk.request.write_to(&mut desk.up.bytes),
     }
-    desk.request.write_to(&mut desk.up.bytes);
     desk.up.bytes.extend_from_slice(desk.kept.bytes());
     let first = desk.input.ready();
     desk.up.bytes.extend_from_slice(first);
@@ -158,6 +155,12 @@ fn on_head<'c>(
         flight.has_unparsed = true;
         return Ok(Headed::Interim);
     }
+    let is_repeatable = course.is_repeatable && flight.desk.kept.is_whole();
+    match credentials::judge_head(site, &course.promise, flight.desk, is_repeatable) {
+        Judged::Passes => {}
+        Judged::TryPrevious => return Err(Failure::OldCredential),
+        Judged::Echo(reply) => return Ok(Headed::Reply(reply)),
+    }
     let fields = &flight.desk.response.fields;
     let values = |name: &str, each: &mut dyn FnMut(&[u8])| {
         fields.all_named(name.as_bytes()).for_each(each);
@@ -177,7 +180,8 @@ fn on_head<'c>(
         flight.open_tunnel();
     } else {
         flight.desk.response_body.restart(framing);
-        if site.manager().http1.trailers && plan.backend.http1.trailers {
+        let has_trailers = site.manager().http1.trailers && plan.backend.http1.trailers;
+        if has_trailers && !course.promise.guards_response() {
             flight.desk.response_body.keep_trailers();
         }
     }

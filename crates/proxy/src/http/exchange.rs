@@ -8,6 +8,7 @@ use tracing::debug;
 use super::{
     client::{Client, Protocol},
     connection::After,
+    credentials,
     decide::decide,
     edge::Site,
     filters,
@@ -43,6 +44,7 @@ pub(super) async fn exchange(client: &mut impl Client, desk: &mut Desk) -> After
         Outcome::Done(after) => after,
         Outcome::Reply(reply) => answer(client, site, desk, &reply, &mut trace).await,
     };
+    credentials::redact(desk);
     conclude(site, desk, &trace);
     desk.next_request();
     after

@@ -30,6 +30,8 @@ pub(super) enum Failure {
     TryIdle,
     /// A response with a status that the policy tries again. Only ever a reason to try again.
     Status,
+    /// The endpoint does not know the credential's new version yet. Only ever a reason to try again.
+    OldCredential,
 }
 
 const RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: ";
@@ -46,7 +48,7 @@ impl Failure {
             Self::Reset { .. } => Flag::UpstreamRemoteReset,
             Self::Protocol => Flag::UpstreamProtocolError,
             Self::TryTimeout | Self::TryIdle => Flag::UpstreamRequestTimeout,
-            Self::Status => Flag::UpstreamRetryLimitExceeded,
+            Self::Status | Self::OldCredential => Flag::UpstreamRetryLimitExceeded,
         }
     }
 
@@ -117,7 +119,7 @@ impl Failure {
             Self::TryIdle => {
                 told(504, "upstream_per_try_idle_timeout", "upstream request timeout".into())
             }
-            Self::Status => told(503, "upstream_response", "".into()),
+            Self::Status | Self::OldCredential => told(503, "upstream_response", "".into()),
         }
     }
 }

@@ -131,6 +131,8 @@ pub(super) struct Marks {
     pub(super) cookies: Vec<String>,
     /// What scripts want, and what they wait for.
     pub(super) scripts: Scripts,
+    /// The fields that were injected, for which logs show that and no more.
+    pub(super) injected: Vec<Box<str>>,
 }
 
 /// Where filters run: the site, and the route as far as it is known.

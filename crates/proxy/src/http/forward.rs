@@ -15,6 +15,7 @@ use super::{
     attempt::{Finish, attempt},
     client::Client,
     connection::After,
+    credentials::{self, Promise},
     decide::Plan,
     edge::Site,
     failure::Failure,
@@ -59,6 +60,8 @@ pub(super) struct Course<'p, 'c> {
     pub(super) is_watched: bool,
     /// Counts the retry that is under way.
     pub(super) retrying: RefCell<Option<Permit>>,
+    /// The credentials that each try gets.
+    pub(super) promise: Promise<'c>,
 }
 
 impl Course<'_, '_> {
@@ -102,8 +105,13 @@ pub(super) async fn forward<'c>(
     let Ok(owes_continue) = prepare(site, desk, plan, trace) else {
         return Outcome::Reply(Reply::fault().into());
     };
+    // While the body is where it can be looked at.
+    let promise = match credentials::admit(client, site, desk, plan, trace).await {
+        Ok(promise) => promise,
+        Err(reply) => return Outcome::Reply(reply),
+    };
     let mut course = match begin(client, site, desk, plan, trace) {
-        Ok(course) => Course { owes_continue, ..course },
+        Ok(course) => Course { owes_continue, promise, ..course },
         Err(reply) => return Outcome::Reply(reply),
     };
     let mut mirrors = mirror::chosen(site, plan);
@@ -132,6 +140,12 @@ pub(super) async fn forward<'c>(
                 };
             }
         };
+        if matches!(failure, Failure::OldCredential) {
+            course.promise.fall_back();
+            desk.reply.clear();
+            desk.reply_scan = Scan::default();
+            continue;
+        }
         let is_idempotent = trace.method.is_idempotent();
         let next = match course.is_repeatable {
             true => course.tries.after(&failure, is_idempotent, site.worker.random()),
@@ -242,6 +256,7 @@ fn begin<'p, 'c>(
         is_relayed: false,
         is_watched: filters::watch(site, &plan.matched, desk),
         retrying: RefCell::default(),
+        promise: Promise::default(),
     })
 }
 

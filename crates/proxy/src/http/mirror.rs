@@ -90,9 +90,14 @@ pub(super) fn copy(
         };
         let backend = cluster.and_then(|name| config.backend(name)).cloned();
         let under_way = site.worker.http.copies.begin();
+        // A copy never has a credential, and nothing goes to such a cluster without.
+        let backend = backend.filter(|backend| backend.credentials().is_empty());
         let (Some(backend), Some(under_way)) = (backend, under_way) else {
             worker.stats().inc(Counter::MirrorsDropped);
-            debug!(?cluster, "request is not mirrored: no such cluster, or too many copies");
+            debug!(
+                ?cluster,
+                "request is not mirrored: no such cluster, one with credentials, or too many copies"
+            );
             continue;
         };
         let is_http2 = match backend.protocol {

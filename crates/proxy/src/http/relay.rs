@@ -121,6 +121,10 @@ pub(super) struct Relay<'r, C, E> {
     pub(super) sent: u64,
     /// Whether the endpoint takes nothing more.
     pub(super) is_deaf: bool,
+    /// Whether the client's trailers end here: they could name fields that only the proxy sets.
+    pub(super) drops_request_trailers: bool,
+    /// The same of the endpoint's.
+    pub(super) drops_response_trailers: bool,
     moved: u64,
     idle_from: (u64, Instant),
 }
@@ -158,6 +162,8 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
             received: 0,
             sent: 0,
             is_deaf: false,
+            drops_request_trailers: false,
+            drops_response_trailers: false,
             moved: 0,
             idle_from: (0, now),
         }
@@ -214,6 +220,62 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
     /// Goes on until something has to be decided.
     pub(super) async fn next(&mut self) -> Event {
         poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Whether a body follows the head that has come, and so many bytes of it are to be looked at.
+    pub(super) fn has_body_to_scan(&self, bytes: usize) -> bool {
+        let status = self.desk.response.status();
+        bytes > 0 && !self.head_ends && status >= 200
+    }
+
+    /// Waits for so many bytes of the response's body, or all of it; they go on later. What ends
+    /// the wait otherwise.
+    pub(super) async fn gather(&mut self, bytes: usize) -> Option<Event> {
+        poll_fn(|cx| {
+            loop {
+                match self.step_gather(cx, bytes) {
+                    Ok(true) => self.moved += 1,
+                    Ok(false) => break,
+                    Err(ended) => return Poll::Ready(ended),
+                }
+            }
+            self.poll_deadlines(cx).map(|late| Some(Event::Late(late)))
+        })
+        .await
+    }
+
+    /// What was gathered.
+    pub(super) fn gathered(&self) -> Vec<u8> {
+        let data = self.ahead.iter().filter_map(|piece| match piece {
+            Piece::Data(data, _) => Some(data.iter().copied()),
+            Piece::End(_) => None,
+        });
+        data.flatten().collect()
+    }
+
+    fn step_gather(&mut self, cx: &mut Context<'_>, bytes: usize) -> Result<bool, Option<Event>> {
+        let moved = self.step_up(cx).map_err(Some)?;
+        let ends = |piece: &Piece| matches!(piece, Piece::End(_) | Piece::Data(_, true));
+        let held = |piece: &Piece| match piece {
+            Piece::Data(data, _) => data.len(),
+            Piece::End(_) => 0,
+        };
+        let is_enough = self.ahead.iter().map(held).sum::<usize>() >= bytes;
+        if is_enough || self.ahead.back().is_some_and(ends) {
+            return Err(None);
+        }
+        match self.endpoint.poll_piece(cx, self.desk) {
+            Poll::Ready(Ok(piece)) => {
+                if let Piece::Data(data, _) = &piece {
+                    // What is held is bounded by what is wanted: the endpoint may send on.
+                    self.endpoint.passed(data.len());
+                }
+                self.ahead.push_back(piece);
+                Ok(true)
+            }
+            Poll::Ready(Err(fault)) => Err(Some(of_endpoint(fault))),
+            Poll::Pending => Ok(moved),
+        }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -363,12 +425,14 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
             let polled = through(&mut strand, cx, &mut self.metadata, next, of_client);
             self.desk.marks.scripts.request = strand;
             match polled {
+                Ok(Poll::Ready(Piece::End(_))) if self.drops_request_trailers => Piece::End(None),
                 Ok(Poll::Ready(piece)) => piece,
                 Ok(Poll::Pending) => return Poll::Pending,
                 Err(event) => return Poll::Ready(Err(event)),
             }
         } else {
             match self.client.poll_piece(cx, self.desk) {
+                Poll::Ready(Ok(Piece::End(_))) if self.drops_request_trailers => Piece::End(None),
                 Poll::Ready(Ok(piece)) => piece,
                 Poll::Ready(Err(fault)) => return Poll::Ready(Err(of_client(fault))),
                 Poll::Pending => return Poll::Pending,
@@ -417,7 +481,12 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
         }
         if self.down.piece.is_none() && self.is_down_watched() {
             match self.poll_response_piece(cx)? {
-                Poll::Ready(piece) => {
+                Poll::Ready(mut piece) => {
+                    if let Piece::End(trailers) = &mut piece
+                        && self.drops_response_trailers
+                    {
+                        *trailers = None;
+                    }
                     if let Piece::End(trailers) = &piece {
                         self.trailers.clone_from(trailers);
                     }
@@ -430,7 +499,12 @@ impl<'r, C: ClientSide, E: EndpointSide> Relay<'r, C, E> {
         if self.down.piece.is_none() {
             self.down.is_owed = true;
             match self.endpoint.poll_piece(cx, self.desk) {
-                Poll::Ready(Ok(piece)) => {
+                Poll::Ready(Ok(mut piece)) => {
+                    if let Piece::End(trailers) = &mut piece
+                        && self.drops_response_trailers
+                    {
+                        *trailers = None;
+                    }
                     if let Piece::End(trailers) = &piece {
                         self.trailers.clone_from(trailers);
                     }

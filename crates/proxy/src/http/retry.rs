@@ -290,6 +290,7 @@ fn covers(on: RetryOn, failure: &Failure) -> bool {
         | Failure::TryIdle => on.has(resets),
         // The response asked for it already.
         Failure::Status => true,
+        Failure::OldCredential => false,
     }
 }
 

@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::{
     buffer::{Buffer, Outgoing},
+    credentials::Sealed,
     filters::Marks,
     http2::sessions::Sessions,
     kept::Kept,
@@ -65,6 +66,8 @@ pub(super) struct Desk {
     pub(super) marks: Marks,
     /// For values under construction.
     pub(super) text: Vec<u8>,
+    /// The request as it is sent, where credentials are added: for the codec alone.
+    pub(super) sealed: Option<Box<Sealed>>,
 }
 
 impl Desk {
@@ -75,6 +78,7 @@ impl Desk {
         self.down.clear();
         self.reply.clear();
         self.marks = Marks::default();
+        self.sealed = None;
         self.kept.restart(false);
         self.replay.restart(false);
         self.reply_scan = Scan::default();

@@ -32,12 +32,12 @@ use envoy_types::pb::{
 
 use super::{
     at::{At, fields, message_of},
-    balance, checks, dns, endpoints, http, messages,
+    balance, checks, credentials, dns, endpoints, http, messages,
     sockets::{Sockets, sockets},
 };
 use crate::{
     CircuitLimits, Cluster, Discovery, DnsOptions, Http1Options, Http2Options, HttpOptions,
-    LbPolicy, Limits, RetryBudget, TcpKeepalive, UpstreamProtocol,
+    LbPolicy, Limits, RetryBudget, TcpKeepalive, UpstreamFilter, UpstreamProtocol,
 };
 
 /// The key under which a cluster's HTTP options are.
@@ -131,6 +131,7 @@ pub(super) fn cluster(at: &At<'_>, value: &PbCluster) -> Option<Shape> {
         auto_sni: protocol.auto_sni,
         auto_san_validation: protocol.auto_san_validation,
         protocol: protocol.version,
+        filters: protocol.filters,
         http: protocol.http,
         http1: protocol.http1,
         http2: protocol.http2,
@@ -376,6 +377,7 @@ fn connection_options(
 /// What the several places for HTTP options say together.
 struct Protocol {
     version: UpstreamProtocol,
+    filters: Vec<UpstreamFilter>,
     http: HttpOptions,
     http1: Http1Options,
     http2: Http2Options,
@@ -387,6 +389,7 @@ impl Default for Protocol {
     fn default() -> Self {
         Self {
             version: UpstreamProtocol::Http1,
+            filters: Vec::new(),
             http: HttpOptions::default(),
             http1: Http1Options::default(),
             http2: Http2Options::default(),
@@ -439,7 +442,7 @@ impl Protocol {
                     hash_policy, retry_policy,
                 }
             });
-            http::only_upstream_codec(&at.field("http_filters"), http_filters);
+            self.filters = credentials::upstream_filters(&at.field("http_filters"), http_filters);
             if common_http_protocol_options.is_some() {
                 let common = common_http_protocol_options.as_ref();
                 self.http = http::options(&at.field("common_http_protocol_options"), common);

@@ -74,7 +74,6 @@ const UNSEEN: [&str; 4] = [
 const JWT: &str = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication";
 const LUA: &str = "envoy.extensions.filters.http.lua.v3.Lua";
 const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
-const UPSTREAM_CODEC: &str = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec";
 const DYNAMIC_FORWARD: &str = "envoy.extensions.filters.http.dynamic_forward_proxy.v3.FilterConfig";
 const UUID: &str = "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig";
 
@@ -564,17 +563,4 @@ fn router(at: &At<'_>, any: &Any) -> Option<RouterOptions> {
         suppress_envoy_headers: *suppress_envoy_headers,
         respects_expected_timeout: *respect_expected_rq_timeout,
     })
-}
-
-/// Upstream filters: none but the codec, which is always there.
-pub(super) fn only_upstream_codec(at: &At<'_>, filters: &[PbFilter]) {
-    for (index, filter) in filters.iter().enumerate() {
-        let codec = matches!(
-            &filter.config_type,
-            Some(ConfigType::TypedConfig(any)) if message_of(any) == UPSTREAM_CODEC
-        );
-        if !codec {
-            at.nth(index).unsupported();
-        }
-    }
 }

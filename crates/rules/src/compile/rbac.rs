@@ -148,7 +148,7 @@ fn rbac(at: &At<'_>, rules: &PbRules) -> Option<Rbac> {
     Some(Rbac::new(action, policies?))
 }
 
-fn policy(at: &At<'_>, policy: &PbPolicy) -> Option<Condition> {
+pub(super) fn policy(at: &At<'_>, policy: &PbPolicy) -> Option<Condition> {
     fields!(at, policy => PbPolicy {
         use { permissions, principals }
         accept { cel_config }

@@ -48,23 +48,29 @@ impl<'e> PlainEndpoint<'e> {
         limits: Limits,
         has_trailers: bool,
     ) -> Self {
-        if desk.marks.scripts.is_unframed {
-            desk.request.fields.remove(Known::ContentLength);
+        let is_unframed = desk.marks.scripts.is_unframed;
+        let mut sealed = desk.sealed.take();
+        let head = match &mut sealed {
+            Some(sealed) => sealed.head_mut(),
+            None => &mut desk.request,
+        };
+        if is_unframed {
+            head.fields.remove(Known::ContentLength);
         }
-        let mode = match desk.request.framing() {
-            Framing::Length(_) if desk.marks.scripts.is_unframed => {
-                desk.request.fields.set_trusted(Known::TransferEncoding, b"chunked");
+        let mode = match head.framing() {
+            Framing::Length(_) if is_unframed => {
+                head.fields.set_trusted(Known::TransferEncoding, b"chunked");
                 Mode::Chunked
             }
             Framing::None => Mode::None,
             Framing::Length(_) | Framing::UntilClose => Mode::Plain,
             Framing::Chunked => {
-                desk.request.fields.set_trusted(Known::TransferEncoding, b"chunked");
+                head.fields.set_trusted(Known::TransferEncoding, b"chunked");
                 Mode::Chunked
             }
         };
         desk.up.clear();
-        desk.request.write_to(&mut desk.up.bytes);
+        head.write_to(&mut desk.up.bytes);
         Self { mode, has_trailers, ..Self::new(io, desk, limits) }
     }
 

@@ -292,16 +292,24 @@ impl Lease {
     pub(in crate::http) async fn send(
         &mut self,
         site: Site<'_>,
-        desk: &Desk,
+        desk: &mut Desk,
         is_upgrade: bool,
         is_bodiless: bool,
     ) -> Result<Option<Remote>, Failure> {
-        let head = &desk.request;
+        let sealed = desk.sealed.take();
+        let head = sealed.as_ref().map_or(&desk.request, |sealed| sealed.head());
+        let method = head.method();
         // A CONNECT is itself in both versions.
-        let is_upgrade = is_upgrade && head.method() != Method::Connect;
-        let Ok(request) = heads::request(head, site.scheme(head), is_upgrade) else {
+        let is_upgrade = is_upgrade && method != Method::Connect;
+        // A signature says https, and so it is.
+        let scheme = match &sealed {
+            Some(sealed) if sealed.is_verified() => "https",
+            _ => site.scheme(head),
+        };
+        let Ok(mut request) = heads::request(head, scheme, is_upgrade) else {
             return Ok(None);
         };
+        let upgrade = head.fields.get(Known::Upgrade).filter(|_| is_upgrade).map(<[u8]>::to_vec);
         let session = &self.session;
         if is_upgrade {
             while !session.is_settled.get() && !session.is_done.get() {
@@ -311,11 +319,16 @@ impl Lease {
                 return Err(Failure::Protocol);
             }
         }
-        let upgrade = head.fields.get(Known::Upgrade).filter(|_| is_upgrade).map(<[u8]>::to_vec);
+        if let Some(sealed) = sealed {
+            for (name, value) in request.headers_mut() {
+                // RFC 7541 §7.1.3: no table, here or behind, may keep it.
+                value.set_sensitive(sealed.is_sensitive(name.as_str()));
+            }
+        }
         match self.open(request, is_bodiless).await {
             Ok(stream) => {
                 let limits = site.program.limits;
-                Ok(Some(Remote::new(stream, limits, head.method(), upgrade)))
+                Ok(Some(Remote::new(stream, limits, method, upgrade)))
             }
             Err(fault) => Err(match fault {
                 Fault::Malformed => Failure::Protocol,

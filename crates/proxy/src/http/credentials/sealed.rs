@@ -1,0 +1,236 @@
+//! The request in the form in which it is sent: with its credentials, for the codec alone.
+
+use std::{sync::Arc, time::UNIX_EPOCH};
+
+use aws_lc_rs::rand;
+use sluis_http1::{Framing, Known, Method, RequestHead};
+use sluis_rules::{Choice, Injection, Injector, Signature};
+use sluis_signing::{Edits, Moment, RequestView};
+use sluis_tls::{GenericSecret, Slot};
+use tracing::warn;
+
+use super::{Part, Promise, Refusal, record};
+use crate::{
+    credentials::Places,
+    http::{decide::Plan, edge::Site, reply::Reply, state::Desk, trace::Trace},
+};
+
+/// Room that most injections fit in: what is in the head is then in one place of memory only.
+const EDITS_BYTES: usize = 8 * 1024;
+
+/// A head with credentials in it. Its memory is overwritten when it has been written.
+#[derive(Default)]
+pub(in crate::http) struct Sealed {
+    head: RequestHead,
+    /// The fields that hold values.
+    names: Vec<String>,
+    is_verified: bool,
+}
+
+impl Sealed {
+    /// What goes on the wire. It is not for anything else.
+    pub(in crate::http) fn head(&self) -> &RequestHead {
+        &self.head
+    }
+
+    /// For what the codec itself adds.
+    pub(in crate::http) fn head_mut(&mut self) -> &mut RequestHead {
+        &mut self.head
+    }
+
+    /// Whether the endpoint has proved that it is who the request names.
+    pub(in crate::http) fn is_verified(&self) -> bool {
+        self.is_verified
+    }
+
+    /// Whether a field's value must be kept from compression tables and logs.
+    pub(in crate::http) fn is_sensitive(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
+    }
+}
+
+impl Drop for Sealed {
+    fn drop(&mut self) {
+        self.head.fields.wipe();
+    }
+}
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sealed").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// Keeps the promise for one attempt: the head that will be written is put on the desk, beside the
+/// one that everything else sees.
+///
+/// # Errors
+///
+/// The answer, where it cannot be kept.
+pub(in crate::http) fn seal<'c>(
+    site: Site<'_>,
+    desk: &mut Desk,
+    plan: &Plan<'c>,
+    trace: &mut Trace<'c>,
+    promise: &mut Promise<'c>,
+) -> Result<(), Box<Reply<'c>>> {
+    desk.sealed = None;
+    if promise.is_empty() {
+        return Ok(());
+    }
+    say_length(&mut desk.request);
+    if desk.marks.scripts.is_unframed {
+        // A script may change the body's length: it is sent in chunks.
+        desk.request.fields.remove(Known::ContentLength);
+    }
+    let mut sealed = Box::<Sealed>::default();
+    sealed.head.clone_from(&desk.request);
+    sealed.head.fields.reserve(EDITS_BYTES);
+    for index in 0..promise.parts.len() {
+        let (done, allowed) = match promise.parts[index] {
+            Part::Injector(rules, slot) => {
+                (envoys(&mut sealed, rules, slot).map(|()| false), rules.allow_without)
+            }
+            Part::Credential { choice, places, .. } => {
+                sealed.is_verified = true;
+                let done = add(site, &mut sealed, (choice, places), promise);
+                (done.map(|()| true), choice.credential.allow_without)
+            }
+        };
+        let done = done.and_then(|is_recorded| {
+            if is_recorded {
+                let version = promise.used.as_ref().map_or("", |used| used.version());
+                let told = (version, promise.uses_previous);
+                promise.tickets.push(record::injected(site, (desk, plan), trace, told)?);
+            }
+            Ok(())
+        });
+        let Err(refusal) = done else { continue };
+        if !allowed || refusal == Refusal::Unrecorded {
+            record::refused(site, (desk, plan), trace, refusal);
+            return Err(refusal.reply(plan));
+        }
+        record::without(site, (desk, plan), trace);
+    }
+    for name in &sealed.names {
+        if !desk.marks.injected.iter().any(|known| **known == **name) {
+            desk.marks.injected.push(name.as_str().into());
+        }
+    }
+    desk.sealed = Some(sealed);
+    Ok(())
+}
+
+/// As Envoy: who could send a body and does not says so. Said before anything is signed.
+pub(in crate::http) fn say_length(head: &mut RequestHead) {
+    let may_have_body = !matches!(
+        head.method(),
+        Method::Get | Method::Head | Method::Delete | Method::Connect | Method::Trace
+    );
+    if may_have_body && head.framing() == Framing::None {
+        head.fields.set_trusted(Known::ContentLength, b"0");
+    }
+}
+
+/// The values of now, or of the version before.
+fn values(
+    site: Site<'_>,
+    places: &Places,
+    is_previous: bool,
+) -> Result<Arc<GenericSecret>, Refusal> {
+    let slot = if is_previous { &places.previous } else { &places.current };
+    let secret = slot.as_ref().and_then(|slot| slot.generic());
+    let fresh = secret.filter(|secret| !secret.is_expired(site.worker.wall_now()));
+    if fresh.is_none() {
+        places.forget(is_previous);
+    }
+    fresh.ok_or(Refusal::Unavailable)
+}
+
+fn add(
+    site: Site<'_>,
+    sealed: &mut Sealed,
+    (choice, places): (Choice<'_>, &Places),
+    promise: &mut Promise<'_>,
+) -> Result<(), Refusal> {
+    let name = &choice.credential.name;
+    let signature = match &choice.credential.injection {
+        Injection::ClientCertificate => return Ok(()),
+        Injection::Signed(signature) => signature,
+    };
+    let secret = values(site, places, promise.uses_previous)?;
+    promise.used = Some(Arc::clone(&secret));
+    let edits = sign(site, sealed, (signature, places), (promise, secret));
+    let edits = edits.map_err(|error| {
+        warn!(credential = %name, error, "a request cannot be given its credential");
+        Refusal::Unavailable
+    })?;
+    apply(sealed, &edits)
+}
+
+fn sign(
+    site: Site<'_>,
+    sealed: &Sealed,
+    (signature, places): (&Signature, &Places),
+    (promise, secret): (&Promise<'_>, Arc<GenericSecret>),
+) -> Result<Edits, String> {
+    let head = &sealed.head;
+    let text = |bytes| std::str::from_utf8(bytes).map_err(|error| error.to_string());
+    let mut names = Vec::with_capacity(head.fields.len());
+    for (name, value) in head.fields.iter() {
+        if Known::of(name) != Some(Known::Host) {
+            names.push((text(name)?.to_ascii_lowercase(), value));
+        }
+    }
+    let fields: Vec<(&str, &[u8])> =
+        names.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let algorithm = signature.scheme().needs_body().map(|need| need.algorithm);
+    let body = promise.digests.iter().find(|digest| Some(digest.algorithm()) == algorithm);
+    let view = RequestView {
+        method: text(head.method_name())?,
+        // Nothing else is let through by the guard.
+        scheme: "https",
+        authority: text(head.authority())?,
+        path_and_query: text(head.path())?,
+        fields: &fields,
+        body,
+    };
+    let mut nonce = [0; 16];
+    rand::fill(&mut nonce).map_err(|_| "no random bytes".to_owned())?;
+    let since = site.worker.wall_now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let unix_nanos = i128::try_from(since.as_nanos()).unwrap_or(i128::MAX);
+    places.with_signer(signature, (&secret, promise.uses_previous), |signer| {
+        signer.sign(&view, &Moment { unix_nanos, nonce }).map_err(|error| error.to_string())
+    })
+}
+
+fn apply(sealed: &mut Sealed, edits: &Edits) -> Result<(), Refusal> {
+    let Sealed { head, names, .. } = sealed;
+    let unfit = |_| Refusal::Unavailable;
+    for gone in edits.removed() {
+        head.fields.remove_where(|name, _| sluis_rules::is_same(gone, name));
+    }
+    for (name, value) in edits.set() {
+        head.fields.remove_where(|known, _| sluis_rules::is_same(name, known));
+        head.fields.set(name.as_bytes(), value).map_err(unfit)?;
+        names.push(name.to_owned());
+    }
+    match edits.path_and_query() {
+        Some(path) => head.set_path(path.as_bytes()).map_err(unfit),
+        None => Ok(()),
+    }
+}
+
+/// What Envoy's filter does.
+fn envoys(sealed: &mut Sealed, rules: &Injector, slot: Option<&Arc<Slot>>) -> Result<(), Refusal> {
+    let name = rules.header.as_bytes();
+    if !rules.overwrites && sealed.head.fields.get_name(name).is_some() {
+        return Ok(());
+    }
+    let secret = slot.and_then(|slot| slot.generic()).ok_or(Refusal::NotInjected)?;
+    let value = secret.entry("").filter(|value| !value.is_empty()).ok_or(Refusal::NotInjected)?;
+    let value = zeroize::Zeroizing::new([rules.prefix.as_bytes(), value].concat());
+    sealed.head.fields.set(name, &value).map_err(|_| Refusal::NotInjected)?;
+    sealed.names.push(rules.header.to_string());
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! Credentials on the wire: what a server that keeps every byte gets to see, and what it never does.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+#[expect(dead_code, reason = "shared with the tests of the shell; not every helper is used here")]
+#[path = "../proxy/harness.rs"]
+mod harness;
+#[path = "../proxy/pki.rs"]
+mod pki;
+
+mod capture;
+mod destinations;
+mod exact;
+mod grants;
+mod injecting;
+mod responses;
+mod scene;
+mod signatures;
