@@ -63,7 +63,7 @@ def all_kinds():
         Kind("aws", "awsSigV4: {service: execute-api, region: eu-west-1, sessionToken: sessionToken}",
              {"accessKeyId": False, "secretAccessKey": True, "sessionToken": True}, "file",
              r"authorization: AWS4-HMAC-SHA256 Credential={accessKeyId}"),
-        Kind("jwt", "jwtSign: {algorithm: HS256, key: {from: key, encoding: raw}, issuer: gateway, audience: [api]}",
+        Kind("jwt", "jwtSign: {algorithm: HS256, key: {from: key, encoding: raw}, issuer: gateway, audiences: [api]}",
              {"key": True}, "file", r"authorization: Bearer ey"),
         Kind("oauth", f'oauth2: {{tokenUrl: "https://{HOST}/token"}}',
              {"clientId": False, "clientSecret": True}, "file", r"authorization: Bearer {token_given}"),

@@ -17,6 +17,7 @@ import time
 import traceback
 
 import attacks
+import audits
 import checks
 import clients
 import commands
@@ -36,7 +37,8 @@ from stage.scene import SceneError
 
 # Each line of scenarios runs in order; the lines beside each other.
 LINES = [
-    [*demos.ALL, *identities.ALL, *disclosure.ALL, *edits.ALL, *kills.ALL, *commands.ALL, *clients.ALL, *checks.ALL],
+    [*demos.ALL, *identities.ALL, *disclosure.ALL, *audits.ALL, *edits.ALL, *kills.ALL, *commands.ALL,
+     *clients.ALL, *checks.ALL],
     [*renewals.ALL, *examples.ALL, *inbound.ALL, *judges.ALL],
     [*hosts.ALL, *pods.ALL, *attacks.ALL] if os.geteuid() == 0 else [],
 ]

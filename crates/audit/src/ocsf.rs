@@ -17,6 +17,9 @@ pub const OCSF_VERSION: &str = "1.8.0";
 const HTTP_ACTIVITY: u32 = 4002;
 const NETWORK_ACTIVITY: u32 = 4;
 
+/// An activity that the class does not know.
+const OTHER: u32 = 99;
+
 /// The profiles whose attributes are used.
 const PROFILES: [&str; 2] = ["host", "security_control"];
 
@@ -166,7 +169,10 @@ fn request(used: &Use) -> Value {
         url.insert("port".to_owned(), json!(port));
     }
     let mut request = Map::new();
-    request.insert("http_method".to_owned(), json!(used.what.method));
+    // The schema knows no others; those are under `unmapped`.
+    if activity(&used.what.method).0 != OTHER {
+        request.insert("http_method".to_owned(), json!(used.what.method));
+    }
     request.insert("url".to_owned(), Value::Object(url));
     if !used.what.request_id.is_empty() {
         request.insert("uid".to_owned(), json!(used.what.request_id));
@@ -176,6 +182,7 @@ fn request(used: &Use) -> Value {
 
 fn unmapped(line: &Line, used: &Use) -> Value {
     json!({
+        "http_method": used.what.method,
         "credential": used.credential,
         "verdict": used.verdict,
         "would": used.would,
@@ -203,7 +210,7 @@ fn activity(method: &str) -> (u32, &'static str) {
         "PUT" => (7, "Put"),
         "TRACE" => (8, "Trace"),
         "PATCH" => (9, "Patch"),
-        _ => (99, "Other"),
+        _ => (OTHER, "Other"),
     }
 }
 
