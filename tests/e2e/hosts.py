@@ -1,5 +1,6 @@
 """Several hosts in network namespaces: capture, firewall, and no way around the gateway. Needs root."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import tempfile
 import time
 
 from mesh import HERE, Failed, expect, wait_until
-from topology import Topology, hsm_manifests, namespaces, remove, tell
+from topology import PLACES, Topology, hsm_manifests, namespaces, remove, tell
 
 CAPTURED_AT_ONCE = 200
 
@@ -242,9 +243,27 @@ def the_prober_finds_no_way_out_and_each_hole(options):
             expect(ways <= found, f"{hole}: found {found}, not {ways - found}")
             notes.append(f"{hole}: found {len(found)}, such as {', '.join(sorted(ways))}")
             close_it()
+        notes.append(datagrams_need_no_answer(net))
+        net.firewall()
+        esp.capture("--closed")
         found = probe(net, "proxy-node/esp")
-        expect(not found["open"], f"ways out, after all holes were closed: {found['open']}")
+        expect(not found["open"] and not found["doubtful"], f"ways out, after all holes were closed: {found}")
         return notes
+
+
+def datagrams_need_no_answer(net):
+    """UDP that leaves is found where nobody answers: refused by the host outside, or in doubt when it is silent."""
+    net.open_router()
+    net["esp"].capture()
+    net.stop("witness-api")
+    ways = {"UDP over IPv4", "UDP over IPv6"}
+    found = probe(net, "proxy-node/esp")
+    expect(ways <= {way for way, _ in found["open"]}, f"refused outside: {found}")
+    net["api"].do("nft", "-f", "-", text_in="table inet quiet { chain c { type filter hook input priority 0; "
+                  "meta l4proto udp drop; } }")
+    found = probe(net, "proxy-node/esp")
+    expect(ways <= set(found["doubtful"]), f"silent outside: {found}")
+    return f"UDP without an answer: {len(found['doubtful'])} ways in doubt"
 
 
 # Who may call verify-metadata/signer, and whom it may call.
@@ -406,6 +425,22 @@ def the_hsm_is_reached_by_port_15443_with_files(options):
         return []
 
 
+def real_envoys_carry_the_hsm_too(options):
+    """Seed 001 with real Envoys in their namespaces: the gateway, and one of the sidecars."""
+    places = [dataclasses.replace(place, proxy="envoy") if place.name in ("gateway", "signer") else place
+              for place in PLACES]
+    with Topology(options.bin_dir, places=places, manifests=hsm_manifests) as net:
+        for name in TALKERS:
+            for port in (2223, 2224, 2225):
+                expect(ask(net[name], port) == f"HSM {port}: sign", f"{name} asks {port}: {ask(net[name], port)}")
+        for name in OTHERS:
+            expect(is_refused(ask(net[name])), f"{name} is answered")
+        log = (net.dir / "hsm.log").read_text()
+        came = {line.split()[-1] for line in log.splitlines() if "connection from" in line}
+        expect(came == {net["gateway"].ip}, f"the HSM saw {came}")
+        return only_the_gateway_leaves(net)
+
+
 def holes(net):
     """Each hole: its name, how it is opened and closed, and ways that must be found."""
     esp, api, router = net["esp"], net["api"], net.router
@@ -469,7 +504,8 @@ def probe(net, workload, *more):
         raise Failed(f"probe: {done.stderr or done.stdout}") from None
     is_open = [(one["way"], one["detail"]) for one in found if one["is_open"]]
     expect(done.returncode == (3 if is_open else 0), f"the probe ended with {done.returncode}")
-    return {"all": len(found), "open": is_open, "took": time.monotonic() - began}
+    doubtful = [one["way"] for one in found if one["is_doubtful"]]
+    return {"all": len(found), "open": is_open, "doubtful": doubtful, "took": time.monotonic() - began}
 
 
 def the_cni_plugin_captures_a_pod_as_it_is_made(options):
@@ -521,6 +557,7 @@ def the_cni_plugin_captures_a_pod_as_it_is_made(options):
 ALL = [
     what_started_before_capture_is_repaired,
     the_hsm_is_reached_by_port_15443_with_files,
+    real_envoys_carry_the_hsm_too,
     the_cni_plugin_captures_a_pod_as_it_is_made,
     capture_replaces_its_rules_and_no_others,
     the_hsm_is_reached_through_the_gateway_alone,

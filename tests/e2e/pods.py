@@ -182,6 +182,11 @@ def a_workload_behind_tproxy_sees_its_client(options, servers="sluis"):
         expect(call(web, "kept.shop.test") == HELLO, "mutual TLS fails under STRICT")
         # The workload calls out, and itself.
         expect(call(kept, net["six"].ip6) == HELLO, "a workload behind TPROXY does not get out")
+        expect(call(kept, "kept.shop.test" if servers == "sluis" else vip) == HELLO, "it does not reach itself")
+        # By iptables as by nft.
+        kept.release()
+        kept.capture("--backend", "iptables", "--annotation", f"{TPROXY}=TPROXY")
+        expect(call(web, "kept.shop.test") == HELLO and net.peers("kept")[-1] == web.ip, "not by iptables")
         kept.release()
         return []
 

@@ -11,12 +11,16 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::cmsg_space;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
 use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -332,7 +336,7 @@ fn udp(to: SocketAddr, within: Duration) -> io::Result<Seen> {
     if is_local(to.ip())? {
         return Ok(Seen::Closed(LOCAL));
     }
-    doubted(exchange(to, b"sluis probe\n", within).map(|()| Seen::Open("answered")))
+    doubted(exchange(to, b"sluis probe\n", within).map(Seen::Open))
 }
 
 /// Silence after a datagram that could be sent proves nothing.
@@ -351,21 +355,55 @@ fn names(to: SocketAddr, within: Duration) -> io::Result<Seen> {
     if is_local(to.ip())? {
         return Ok(Seen::Closed(LOCAL));
     }
-    if let Err(error) = exchange(to, &query(), within) {
-        return doubted(Err(error));
-    }
+    let seen = match exchange(to, &query(), within) {
+        Ok(seen) => seen,
+        Err(error) => return doubted(Err(error)),
+    };
     let nobody = if to.is_ipv4() { NOBODY_V4 } else { NOBODY_V6 };
     let is_taken = exchange(SocketAddr::new(nobody, to.port()), &query(), within).is_ok();
-    Ok(if is_taken { Seen::Closed(TAKEN) } else { Seen::Open("answered") })
+    Ok(if is_taken { Seen::Closed(TAKEN) } else { Seen::Open(seen) })
 }
 
-/// Sends a datagram, and waits for one.
-fn exchange(to: SocketAddr, payload: &[u8], within: Duration) -> io::Result<()> {
+const ANSWERED: &str = "answered";
+const REACHED: &str = "came there, and was refused by the host itself";
+
+/// Sends a datagram, and waits for one. A refusal by the very host is an answer too: what was sent came
+/// there. One by a router or by this host's own filter is an error.
+fn exchange(to: SocketAddr, payload: &[u8], within: Duration) -> io::Result<&'static str> {
     let socket = UdpSocket::bind((unspecified(to.ip()), 0))?;
+    match to {
+        SocketAddr::V4(_) => setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?,
+        SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvErr, &true)?,
+    }
     socket.connect(to)?;
     socket.set_read_timeout(Some(within))?;
-    socket.send(payload)?;
-    socket.recv(&mut [0; 2048]).map(drop)
+    let done = socket.send(payload).and_then(|_| socket.recv(&mut [0; 2048]));
+    match done {
+        Ok(_) => Ok(ANSWERED),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            if refuser(&socket) == Some(to.ip()) { Ok(REACHED) } else { Err(error) }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Who said that a datagram is refused: the kernel keeps the sender of such messages (ip(7)).
+fn refuser(socket: &UdpSocket) -> Option<IpAddr> {
+    let mut payload = [0; 64];
+    let mut parts = [io::IoSliceMut::new(&mut payload)];
+    let mut space = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+    let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
+    let message =
+        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
+    message.cmsgs().ok()?.find_map(|one| match one {
+        ControlMessageOwned::Ipv4RecvErr(_, Some(from)) => {
+            Some(Ipv4Addr::from(u32::from_be(from.sin_addr.s_addr)).into())
+        }
+        ControlMessageOwned::Ipv6RecvErr(_, Some(from)) => {
+            Some(Ipv6Addr::from(from.sin6_addr.s6_addr).into())
+        }
+        _ => None,
+    })
 }
 
 fn unspecified(ip: IpAddr) -> IpAddr {
@@ -459,6 +497,24 @@ mod tests {
         let finding = way.attempt(Duration::from_secs(5));
         assert!(!finding.is_open, "{finding:?}");
         assert_eq!(finding.detail, TAKEN);
+    }
+
+    #[test]
+    fn a_datagram_that_the_host_itself_refuses_came_there() {
+        for ip in ["127.0.0.1", "::1"] {
+            let gone = UdpSocket::bind((ip.parse::<IpAddr>().unwrap(), 0)).unwrap();
+            let to = gone.local_addr().unwrap();
+            drop(gone);
+            assert_eq!(exchange(to, b"x", Duration::from_secs(5)).unwrap(), REACHED, "{to}");
+        }
+    }
+
+    #[test]
+    fn silence_after_a_datagram_is_doubtful() {
+        let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let seen = exchange(silent.local_addr().unwrap(), b"x", Duration::from_millis(50));
+        let Ok(Seen::Closed(detail)) = doubted(seen.map(Seen::Open)) else { panic!("not doubtful") };
+        assert_eq!(detail, SENT);
     }
 
     #[test]

@@ -202,7 +202,13 @@ fn a_connection_goes_to_the_listener_of_its_original_destination() {
             [chain("c", json!({}))], "use_original_dst": original_dst, "bind_to_port": original_dst });
         (Kind::Listener, value)
     };
+    let both = |name: &str, port| {
+        let (kind, mut value) = listener(name, "0.0.0.0", port, false);
+        value["additional_addresses"] = json!([{ "address": address("::", port) }]);
+        (kind, value)
+    };
     let runtime = runtime(&[
+        both("0.0.0.0_80", 80),
         listener("virtualOutbound", "0.0.0.0", 15001, true),
         listener("0.0.0.0_443", "0.0.0.0", 443, false),
         listener("240.0.0.1_443", "240.0.0.1", 443, false),
@@ -213,7 +219,9 @@ fn a_connection_goes_to_the_listener_of_its_original_destination() {
     };
     check("virtualOutbound", "240.0.0.1:443", "240.0.0.1_443");
     check("virtualOutbound", "240.0.0.2:443", "0.0.0.0_443");
-    check("virtualOutbound", "240.0.0.1:80", "virtualOutbound");
+    check("virtualOutbound", "240.0.0.1:90", "virtualOutbound");
     check("virtualOutbound", "[::1]:443", "virtualOutbound");
+    check("virtualOutbound", "240.0.0.1:80", "0.0.0.0_80");
+    check("virtualOutbound", "[2001:db8::1]:80", "0.0.0.0_80");
     check("0.0.0.0_443", "240.0.0.1:443", "0.0.0.0_443");
 }
