@@ -260,7 +260,7 @@ def datagrams_need_no_answer(net):
     found = probe(net, "proxy-node/esp")
     expect(ways <= {way for way, _ in found["open"]}, f"refused outside: {found}")
     net["api"].do("nft", "-f", "-", text_in="table inet quiet { chain c { type filter hook input priority 0; "
-                  "meta l4proto udp drop; } }")
+                  "meta l4proto udp drop; } ; }")
     found = probe(net, "proxy-node/esp")
     expect(ways <= set(found["doubtful"]), f"silent outside: {found}")
     return f"UDP without an answer: {len(found['doubtful'])} ways in doubt"

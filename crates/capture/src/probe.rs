@@ -16,8 +16,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::sys::socket::{
     ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt,
 };
@@ -513,7 +513,9 @@ mod tests {
     fn silence_after_a_datagram_is_doubtful() {
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
         let seen = exchange(silent.local_addr().unwrap(), b"x", Duration::from_millis(50));
-        let Ok(Seen::Closed(detail)) = doubted(seen.map(Seen::Open)) else { panic!("not doubtful") };
+        let Ok(Seen::Closed(detail)) = doubted(seen.map(Seen::Open)) else {
+            panic!("not doubtful")
+        };
         assert_eq!(detail, SENT);
     }
 

@@ -105,15 +105,7 @@ pub fn select_part(view: &ProxyView, snapshot: &Snapshot, part: Part) -> Inputs 
         _ if part == Part::Inbound => (None, Default::default()),
         Role::Sidecar => {
             let policy = selection.policy();
-            let capture = view.capture.clone();
-            let outbound = OutboundInputs {
-                is_transparent: capture == Capture::Redirect && selection.is_transparent(),
-                capture,
-                address: view.wildcard(),
-                additional: view.second_wildcard().into_iter().collect(),
-                port: snapshot.mesh().proxy_listen_port,
-                policy: policy.clone(),
-            };
+            let outbound = selection.outbound(&policy);
             let made = egress::select(&mut selection, &policy);
             (Some(outbound), made)
         }
@@ -236,10 +228,24 @@ impl Selection<'_> {
         self.view.node.is_transparent.unwrap_or(of_mesh == InterceptionMode::Tproxy)
     }
 
+    /// The capturing listener of a sidecar.
+    fn outbound(&self, policy: &OutboundPolicy) -> OutboundInputs {
+        let capture = self.view.capture.clone();
+        OutboundInputs {
+            is_transparent: capture == Capture::Redirect && self.is_transparent(),
+            capture,
+            address: self.view.wildcard(),
+            additional: self.view.second_wildcard().into_iter().collect(),
+            port: self.snapshot.mesh().proxy_listen_port,
+            policy: policy.clone(),
+        }
+    }
+
     /// Has listeners on "any address" listen on that of IPv6 too, where the workload has both.
     fn widen(&self, listeners: &mut [ListenerInput]) {
         let (first, second) = (self.view.wildcard(), self.view.second_wildcard());
-        for listener in listeners.iter_mut().filter(|one| one.address == first) {
+        for listener in listeners.iter_mut().filter(|one| one.address == first && !one.is_internal)
+        {
             listener.additional.extend(second);
         }
     }

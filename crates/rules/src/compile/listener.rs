@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use envoy_types::pb::{
     envoy::{
+        config::core::v3::Address as PbAddress,
         config::listener::v3::{
             AdditionalAddress, Filter, FilterChain as PbChain, FilterChainMatch,
             Listener as PbListener, ListenerFilter as PbListenerFilter,
@@ -68,23 +69,14 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
     if name.is_empty() {
         at.field("name").fault("is missing");
     }
-    let is_internal = match listener_specifier {
-        None => false,
-        Some(ListenerSpecifier::InternalListener(_)) => true,
-    };
+    let is_internal = matches!(listener_specifier, Some(ListenerSpecifier::InternalListener(_)));
     let address = if is_internal {
         refuse(at, "address", address);
         refuse(at, "bind_to_port", bind_to_port);
         refuse(at, "additional_addresses", additional_addresses);
         Some(Address::Internal(name.as_str().into()))
     } else {
-        match messages::address(&at.field("address"), address.as_ref()) {
-            Some(Address::Internal(_)) => {
-                at.field("address").field("envoy_internal_address").unsupported();
-                None
-            }
-            address => address,
-        }
+        place(&at.field("address"), address.as_ref())
     };
     let old_bind = deprecated_v1.as_ref().and_then(|old| old.bind_to_port.as_ref());
     let (chains, table) = chains(at, filter_chains);
@@ -120,13 +112,28 @@ pub(super) fn listener(at: &At<'_>, value: &PbListener) -> Option<Listener> {
         tcp_keepalive: messages::keepalive(tcp_keepalive.as_ref()),
         reuse_port: messages::flag(enable_reuse_port.as_ref(), true),
         freebind: messages::flag(freebind.as_ref(), false),
-        direction: match traffic_direction {
-            1 => Direction::Inbound,
-            2 => Direction::Outbound,
-            _ => Direction::Unspecified,
-        },
+        direction: direction(*traffic_direction),
         table: table?,
     })
+}
+
+fn direction(written: i32) -> Direction {
+    match written {
+        1 => Direction::Inbound,
+        2 => Direction::Outbound,
+        _ => Direction::Unspecified,
+    }
+}
+
+/// Where a socket is bound.
+fn place(at: &At<'_>, value: Option<&PbAddress>) -> Option<Address> {
+    match messages::address(at, value) {
+        Some(Address::Internal(_)) => {
+            at.field("envoy_internal_address").unsupported();
+            None
+        }
+        address => address,
+    }
 }
 
 fn additional(at: &At<'_>, values: &[AdditionalAddress]) -> Vec<Address> {
@@ -137,7 +144,7 @@ fn additional(at: &At<'_>, values: &[AdditionalAddress]) -> Vec<Address> {
             accept {}
             refuse { socket_options, tcp_keepalive }
         });
-        messages::address(&at.field("address"), address.as_ref())
+        place(&at.field("address"), address.as_ref())
     };
     values.iter().enumerate().filter_map(one).collect()
 }
