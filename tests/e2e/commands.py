@@ -163,7 +163,7 @@ def run_commands(ask, mesh):
     """`exec` gives the command's exit code, its output, and hides the mesh's state."""
     ask.says(7, r"^hello$", "exec", NOTEBOOK, "--", "sh", "-c", "echo hello; exit 7")
     ask.says(127, r"no-such-program", "exec", NOTEBOOK, "--", "no-such-program")
-    ask.says(0, r"^ca-added-1\.pem\nca-added-2\.pem\nca-certificates\.pem\n(ca-certificates-2\.pem\n)?$",
+    ask.says(0, r"\Aca-added-1\.pem\nca-added-2\.pem\n(ca-certificates-2\.pem\n)?ca-certificates\.pem\n\Z",
              "exec", NOTEBOOK, "--", "ls", "-A", mesh.state)
     ask.says(0, r"^lo$", "exec", NOTEBOOK, "--", python(), "-c",
              "import socket; print(*(name for _, name in socket.if_nameindex()))")

@@ -34,6 +34,9 @@ pub(crate) struct JailPlan {
     /// What the command may do.
     #[serde(default)]
     pub policy: crate::workload::JailPolicy,
+    /// Whether hosts that the mesh does not know may be reached: they are looked up outside then.
+    #[serde(default)]
+    pub allows_any: bool,
     /// The file of the mesh's trusted roots.
     #[serde(default)]
     pub roots: PathBuf,

@@ -83,8 +83,7 @@ class Scene(onebox.Scene):
                 if name != "DATA_API_ACCESS_KEY"}
 
     def jail_environment(self):
-        return super().jail_environment() | {
-            "SSL_CERT_FILE": str(self.dir / "client/ca.crt"), "USER_JWT": self.token}
+        return super().jail_environment() | {"USER_JWT": self.token}
 
     def in_jail(self, *command):
         """Runs a command in the jail of the notebook."""

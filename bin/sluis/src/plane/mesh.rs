@@ -140,6 +140,12 @@ impl Mesh {
         }
     }
 
+    /// Whether a workload's proxy passes on what nothing claims, as its own name server judges.
+    fn allows_any(&self, name: &ObjectName) -> bool {
+        let listeners = self.resources(name, "listeners").unwrap_or_default();
+        listeners.to_string().contains("\"PassthroughCluster\"")
+    }
+
     fn workload(&self, name: &ObjectName) -> Result<(Local, Workload), Denial> {
         let local = self.local();
         let workload = local.workloads.get(name).cloned().ok_or_else(|| {
@@ -263,6 +269,7 @@ impl Answers for Mesh {
             names: files.names(),
             hidden: hidden.into_iter().collect(),
             policy: workload.policy,
+            allows_any: self.allows_any(name),
             roots: self.authority.root_path(),
             workload_api: workload.workload_api.map(|folder| folder.join(WORKLOAD_API_SOCKET)),
             secret_variables: variables.into_iter().collect(),

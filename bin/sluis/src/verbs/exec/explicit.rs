@@ -89,7 +89,7 @@ async fn serve(plan: &JailPlan, run: Run<'_>) -> Result<ExitCode> {
     let token = random()?;
     let url = format!("http://{}:{token}@{}", request::USER, listener.local_addr()?);
     let token = request::Token::new(&token);
-    let way = serve::Way::new(token, plan.capture.clone(), plan.names.clone());
+    let way = serve::Way::new(token, plan);
     eprintln!("sluis: no jail: only programs that honour HTTPS_PROXY go through the mesh");
     let (program, arguments) = run.command.split_first().context("no command")?;
     let mut command = Command::new(program);
