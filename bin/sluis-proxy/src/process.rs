@@ -28,6 +28,9 @@ pub(crate) fn harden() -> Result<usize> {
     // Then /proc/PID/{environ,mem,maps,fd} belong to root, ptrace is refused and no core is
     // written: neither another process of the user nor a crash gives keys away.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("PR_SET_DUMPABLE")?;
+    // Once more for cores alone: a program that makes this one dumpable again writes none.
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none).context("RLIMIT_CORE")?;
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(DESCRIPTORS_MAX).min(DESCRIPTORS_MAX);
     let current = limit.current.unwrap_or(wanted);

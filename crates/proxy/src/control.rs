@@ -56,6 +56,9 @@ const EVERYTHING: &str = "*";
 /// How the names of credentials' secrets begin.
 const CREDENTIAL: &str = "credential://";
 
+/// How the names of the versions before end.
+const PREVIOUS: &str = "#previous";
+
 /// The prefixes and names of secrets that do not come over ADS.
 const OWN_SECRETS: [&str; 5] = ["default", "ROOTCA", "file-cert:", "file-root:", "file-crl:"];
 
@@ -143,28 +146,22 @@ impl Control {
     fn absorb(&mut self, update: &Update) -> Vec<String> {
         let kind = update.kind;
         let mut refusals = Vec::new();
+        let mut names = Vec::new();
         for resource in &update.upserts {
             match self.wanted.insert(kind, resource) {
-                Ok(name) => {
-                    if kind == Kind::Secret
-                        && let Some(secret) = self.wanted.secrets.get(&name)
-                    {
-                        if let Err(error) = self.store.put(secret) {
-                            refusals.push(format!("{kind} {name}: {error}"));
-                        }
-                        // The store has them, where nobody else can see them.
-                        if holds_values(secret)
-                            && let Some(secret) = self.wanted.secrets.remove(&name)
-                        {
-                            wipe(secret);
-                        }
-                    }
-                    self.answered.insert((kind, name));
-                }
+                Ok(name) => names.push(name),
                 Err(rejected) => {
                     refusals.push(format!("{rejected}: {}", rejected.source));
                 }
             }
+        }
+        // The version before is there before the new one is used: it may be needed at once.
+        names.sort_by_key(|name| !name.ends_with(PREVIOUS));
+        for name in names {
+            if kind == Kind::Secret {
+                refusals.extend(self.keep(&name));
+            }
+            self.answered.insert((kind, name));
         }
         for name in &update.removed {
             self.wanted.remove(kind, name);
@@ -176,6 +173,18 @@ impl Control {
             self.answered.insert((kind, name.clone()));
         }
         refusals
+    }
+
+    /// Gives a secret to the store. Values stay there alone, where nobody else can see them.
+    fn keep(&mut self, name: &str) -> Option<String> {
+        let secret = self.wanted.secrets.get(name)?;
+        let refusal = self.store.put(secret).err();
+        if holds_values(secret)
+            && let Some(secret) = self.wanted.secrets.remove(name)
+        {
+            wipe(secret);
+        }
+        refusal.map(|error| format!("{} {name}: {error}", Kind::Secret))
     }
 
     /// Compiles what is wanted, and subscribes to what that names.

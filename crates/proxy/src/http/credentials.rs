@@ -82,6 +82,13 @@ impl<'c> Promise<'c> {
         })
     }
 
+    /// Whether a try with the version before may follow.
+    pub(super) fn may_fall_back(&self) -> bool {
+        self.choices().any(|(_, places)| {
+            places.previous.as_ref().is_some_and(|slot| slot.generic().is_some())
+        })
+    }
+
     /// Tries the version before next.
     pub(super) fn fall_back(&mut self) {
         self.uses_previous = true;

@@ -115,7 +115,8 @@ pub(super) async fn forward<'c>(
         Err(reply) => return Outcome::Reply(reply),
     };
     let mut mirrors = mirror::chosen(site, plan);
-    let goes_on = course.tries.may_follow() || !mirrors.is_empty();
+    let goes_on =
+        course.tries.may_follow() || !mirrors.is_empty() || course.promise.may_fall_back();
     desk.kept.restart(goes_on);
     desk.replay.restart(goes_on);
     copy(client, site, plan, &mut mirrors, desk);

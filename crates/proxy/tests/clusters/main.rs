@@ -9,6 +9,7 @@ mod harness;
 
 mod dns;
 mod health;
+mod injector;
 mod limits;
 mod outlier;
 mod placing;

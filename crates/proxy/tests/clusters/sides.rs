@@ -99,6 +99,8 @@ fn bootstrap(serve: &Serve, clusters: &Value, port: u16, log: &Path) -> Value {
                 "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
                 "listener_filters": inspectors,
                 "filter_chains": [{ "filters": filters }] }],
+            "secrets": [{ "name": "token", "generic_secret": {
+                "secret": { "inline_string": "t0ken" } } }],
             "clusters": clusters } })
 }
 

@@ -68,6 +68,22 @@ impl Capture {
         is_http2: bool,
         answer: impl Fn(&Captured) -> Answer + Send + Sync + 'static,
     ) -> Self {
+        Self::listen(certificate, (is_http2, true), answer).await
+    }
+
+    /// One of HTTP/1.1 that keeps nothing, for many requests.
+    pub(crate) async fn forgetful(
+        certificate: (&Path, &Path),
+        answer: impl Fn(&Captured) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::listen(Some(certificate), (false, false), answer).await
+    }
+
+    async fn listen(
+        certificate: Option<(&Path, &Path)>,
+        (is_http2, keeps): (bool, bool),
+        answer: impl Fn(&Captured) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let tls = certificate.map(|(chain, key)| acceptor(chain, key, is_http2));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -79,7 +95,7 @@ impl Capture {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let shared = (Arc::clone(&kept), Arc::clone(&answer));
+                let shared = (keeps.then(|| Arc::clone(&kept)), Arc::clone(&answer));
                 connections.spawn(serve(stream, tls.clone(), shared, is_http2));
             }
         });
@@ -112,7 +128,7 @@ fn acceptor(chain: &Path, key: &Path, is_http2: bool) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-type Shared = (Arc<Mutex<Vec<Captured>>>, Answers);
+type Shared = (Option<Arc<Mutex<Vec<Captured>>>>, Answers);
 
 async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Shared, is_http2: bool) {
     match tls {
@@ -148,7 +164,9 @@ async fn plain<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, (seen, answer):
         captured.raw.extend_from_slice(&framed);
         captured.body = if chunked { unchunked(&framed) } else { framed };
         let (status, fields, body) = answer(&captured);
-        seen.lock().unwrap().push(captured);
+        if let Some(seen) = seen {
+            seen.lock().unwrap().push(captured);
+        }
         let mut out = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", body.len());
         fields.iter().for_each(|(name, value)| out.push_str(&format!("{name}: {value}\r\n")));
         out.push_str(&format!("\r\n{body}"));
@@ -226,7 +244,9 @@ async fn streams<S: AsyncRead + AsyncWrite + Unpin>(stream: S, shared: Shared) {
                 }
             }
             let (status, fields, body) = answer(&captured);
-            seen.lock().unwrap().push(captured);
+            if let Some(seen) = seen {
+                seen.lock().unwrap().push(captured);
+            }
             let mut response = http::Response::builder().status(status);
             for (name, value) in fields {
                 response = response.header(name, value);

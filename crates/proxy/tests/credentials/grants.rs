@@ -1,8 +1,15 @@
 //! Who gets a credential for what.
 
-use serde_json::{Value, json};
+use std::sync::Arc;
 
-use crate::scene::{HOST, SECRET, Scene, Setting, any_grant};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::{
+    harness::soon,
+    scene::{HOST, SECRET, Scene, Setting, any_grant, reply},
+};
 
 fn grant(name: &str, permission: Value, more: Value) -> Value {
     let mut grant = json!({ "name": name, "policy": {
@@ -46,6 +53,52 @@ async fn nobody_without_a_certificate_is_a_principal() {
         scene.get("/", "X-Forwarded-Client-Cert: By=x;URI=spiffe://a\r\n").await.status,
         403
     );
+    assert!(scene.server.seen().is_empty());
+}
+
+/// Asks with a certificate of this identity.
+async fn as_workload(scene: &Scene, identity: &str) -> u16 {
+    let (chain, key) = scene.pki.issue(identity);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(scene.pki.roots()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            CertificateDer::pem_file_iter(chain).unwrap().map(Result::unwrap).collect(),
+            PrivateKeyDer::from_pem_file(key).unwrap(),
+        )
+        .unwrap();
+    let stream = scene.proxy.connect("in").await;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let name = ServerName::try_from("gateway.test").unwrap();
+    let mut stream = soon("handshake", connector.connect(name, stream)).await.unwrap();
+    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    reply(&mut stream).await.status
+}
+
+#[tokio::test]
+async fn a_principal_is_that_of_the_clients_certificate() {
+    let mut named = any_grant();
+    let identity = "spiffe://cluster.local/ns/team-a/sa/notebook";
+    named["policy"]["principals"] =
+        json!([{ "authenticated": { "principal_name": { "exact": identity } } }]);
+    named["per_identity_per_minute"] = json!(2);
+    let setting =
+        Setting { credential: json!({ "grants": [named] }), is_mutual: true, ..Setting::default() };
+    let scene = Scene::new(setting).await;
+    assert_eq!(as_workload(&scene, identity).await, 200);
+    assert_eq!(scene.server.only().field("x-key").unwrap(), format!("Key {SECRET}"));
+    for other in [
+        "spiffe://cluster.local/ns/team-b/sa/notebook",
+        "spiffe://cluster.local/ns/team-a/sa/notebook2",
+        "spiffe://evil.local/ns/team-a/sa/notebook",
+    ] {
+        assert_eq!(as_workload(&scene, other).await, 403, "{other}");
+    }
     assert!(scene.server.seen().is_empty());
 }
 

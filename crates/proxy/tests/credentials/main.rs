@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+#[path = "../proxy/control_plane.rs"]
+mod control_plane;
 #[expect(dead_code, reason = "shared with the tests of the shell; not every helper is used here")]
 #[path = "../proxy/harness.rs"]
 mod harness;
@@ -14,5 +16,6 @@ mod exact;
 mod grants;
 mod injecting;
 mod responses;
+mod rotation;
 mod scene;
 mod signatures;

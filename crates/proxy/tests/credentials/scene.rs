@@ -42,6 +42,8 @@ pub(crate) struct Setting {
     pub(crate) previous: Vec<(&'static str, String)>,
     /// Whether HTTP/2 is spoken with the server.
     pub(crate) is_http2: bool,
+    /// Whether clients must have a certificate.
+    pub(crate) is_mutual: bool,
     /// The name in the server's certificate.
     pub(crate) certificate: &'static str,
 }
@@ -58,6 +60,7 @@ impl Default for Setting {
             entries: vec![("k", SECRET.to_owned()), ("@version", "v7".to_owned())],
             previous: Vec::new(),
             is_http2: false,
+            is_mutual: false,
             certificate: HOST,
         }
     }
@@ -67,6 +70,7 @@ pub(crate) struct Scene {
     pub(crate) proxy: Proxy,
     pub(crate) server: Capture,
     log: PathBuf,
+    pub(crate) pki: Pki,
     _dir: tempfile::TempDir,
 }
 
@@ -152,6 +156,17 @@ pub(crate) fn gateway(setting: &Setting, log: &std::path::Path) -> Value {
     json!({ "filter_chains": [{ "filters": [{ "name": "http", "typed_config": manager }] }] })
 }
 
+/// TLS of a gateway whose clients have certificates of the mesh.
+fn mutual(pki: &Pki) -> Value {
+    let sds = |name: String| json!({ "name": name, "sds_config": { "ads": {} } });
+    json!({ "name": "tls", "typed_config": {
+        "@type": format!("{TYPE}.transport_sockets.tls.v3.DownstreamTlsContext"),
+        "require_client_certificate": true,
+        "common_tls_context": {
+            "tls_certificate_sds_secret_configs": [sds(pki.secret("gateway.test"))],
+            "validation_context_sds_secret_config": sds(pki.roots_secret()) } } })
+}
+
 impl Scene {
     pub(crate) async fn plain() -> Self {
         Self::new(Setting::default()).await
@@ -181,12 +196,16 @@ impl Scene {
         // Tests that bring their own TLS do not know the roots.
         let clusters = json!(clusters).to_string().replace("ROOTS", &pki.roots_secret());
         let clusters: Value = serde_json::from_str(&clusters).unwrap();
+        let mut front = gateway(&setting, &log);
+        if setting.is_mutual {
+            front["filter_chains"][0]["transport_socket"] = mutual(&pki);
+        }
         let resources = json!({ "clusters": clusters, "secrets": secrets,
-            "listeners": [listener("in", gateway(&setting, &log))] });
+            "listeners": [listener("in", front)] });
         let bootstrap = json!({ "static_resources": resources });
         let own = tempfile::tempdir().unwrap();
         let proxy = Proxy::start(own, bootstrap, std::time::Duration::from_secs(5)).await;
-        Self { proxy, server, log, _dir: dir }
+        Self { proxy, server, log, pki, _dir: dir }
     }
 
     /// Sends bytes over a connection of their own, and reads until the server closes or the answer

@@ -60,11 +60,17 @@ pub(crate) fn is_aws(request: &Captured) -> Result<(), String> {
     let fields: String = names
         .split(';')
         .map(|name| {
-            let value =
-                if name == "host" { Some(request.host.clone()) } else { request.field(name) };
-            let value = value.unwrap_or_default();
-            let folded: Vec<&str> = value.split(' ').filter(|word| !word.is_empty()).collect();
-            format!("{name}:{}\n", folded.join(" "))
+            let named = request.fields.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
+            let mut values: Vec<String> =
+                named.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect();
+            if name == "host" {
+                values = vec![request.host.clone()];
+            }
+            let folded = values.iter().map(|value| {
+                let words: Vec<&str> = value.split_ascii_whitespace().collect();
+                words.join(" ")
+            });
+            format!("{name}:{}\n", folded.collect::<Vec<_>>().join(","))
         })
         .collect();
     // Encoded once as it came, and once more, as for all services but S3.
