@@ -1,3 +1,5 @@
+//! Which names are one, and whose certificate is good enough.
+
 use sluis_nouns::HostPattern;
 
 use super::*;

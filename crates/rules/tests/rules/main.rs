@@ -4,6 +4,7 @@
 
 mod chains;
 mod compiling;
+mod credentials;
 mod page;
 mod rbac;
 mod routing;
