@@ -40,19 +40,24 @@ local function call(h, path, body, options, more)
   for name, value in pairs(more or {}) do headers[name] = value end
   return h:httpCall("%s", headers, body, options or 5000)
 end
+-- Envoy returns no value at all where ours is nil.
+local function str(value) return tostring(value) end
 local function bytes(hex)
   return (hex:gsub("..", function(two) return string.char(tonumber(two, 16)) end))
 end
 """ % CALLED
 
 SCRIPTS = {
-    # "Script examples": sizes of bodies.
+    # "Script examples": sizes of bodies. As it is printed it asks for the headers before it waits for the
+    # body, which Envoy refuses afterwards ("object used outside of proper scope").
     "sizes": """
 function envoy_on_request(request_handle)
-  request_handle:headers():add("request_body_size", request_handle:body(true):length())
+  local body = request_handle:body()
+  request_handle:headers():add("request_body_size", body:length())
 end
 function envoy_on_response(response_handle)
-  response_handle:headers():add("response_body_size", response_handle:body(true):length())
+  local body = response_handle:body()
+  response_handle:headers():add("response_body_size", body and body:length() or "none")
   response_handle:headers():remove("foo")
 end""",
     "call": """
@@ -137,8 +142,9 @@ function envoy_on_request(h)
 end""",
     "call-in-response": """
 function envoy_on_response(h)
+  h:body(true)
   local _, body = call(h, "/", nil, 5000, {["x-do"] = "length=20"})
-  h:body(true):setBytes(body)
+  h:body():setBytes(body)
 end""",
     "dynamic-metadata": """
 function envoy_on_request(request_handle)
@@ -158,9 +164,9 @@ end""",
     "metadata": """
 function envoy_on_request(h)
   local meta = h:metadata()
-  h:headers():add("x-said", tostring(meta:get("foo")) .. tostring(meta:get("number")) .. tostring(meta:get("missing")))
+  h:headers():add("x-said", str(meta:get("foo")) .. str(meta:get("number")) .. str(meta:get("missing")))
   h:headers():add("x-list", table.concat(meta:get("list"), "+"))
-  h:headers():add("x-route", tostring(h:route():metadata():get("foo")) .. tostring(h:virtualHost():metadata():get("foo")))
+  h:headers():add("x-route", str(h:route():metadata():get("foo")) .. str(h:virtualHost():metadata():get("foo")))
   local seen = {}
   for key in pairs(meta) do seen[#seen + 1] = key end
   table.sort(seen)
@@ -169,17 +175,17 @@ end""",
     "context": """
 function envoy_on_request(request_handle)
   local filter_context = request_handle:filterContext()
-  request_handle:headers():add("x-context", tostring(filter_context:get("key")) .. tostring(filter_context:get("missing")))
+  request_handle:headers():add("x-context", str(filter_context:get("key")) .. str(filter_context:get("missing")))
 end""",
     "headers": """
 function envoy_on_request(h)
   local headers = h:headers()
-  headers:add("x-first", tostring(headers:getAtIndex("X-Many", 0)))
-  headers:add("x-second", tostring(headers:getAtIndex("x-many", 1)))
-  headers:add("x-third", tostring(headers:getAtIndex("x-many", 2)))
+  headers:add("x-first", str(headers:getAtIndex("X-Many", 0)))
+  headers:add("x-second", str(headers:getAtIndex("x-many", 1)))
+  headers:add("x-third", str(headers:getAtIndex("x-many", 2)))
   headers:add("x-count", headers:getNumValues("x-many"))
-  headers:add("x-joined", tostring(headers:get("x-many")))
-  headers:add("x-none", tostring(headers:get("x-missing")))
+  headers:add("x-joined", str(headers:get("x-many")))
+  headers:add("x-none", str(headers:get("x-missing")))
   headers:replace("x-replaced", "by script")
   headers:replace("x-made", "new")
   headers:remove("x-gone")
@@ -202,11 +208,11 @@ function envoy_on_request(h)
     info:protocol(), info:routeName(), info:virtualClusterName(), info:requestedServerName(),
     port(info:downstreamLocalAddress()), port(info:downstreamDirectLocalAddress()),
     tostring(#info:downstreamDirectRemoteAddress() > 6), tostring(#info:downstreamRemoteAddress() > 6),
-    tostring(info:downstreamSslConnection()), tostring(h:connection():ssl()),
-    tostring(info:dynamicTypedMetadata("x")), tostring(info:filterState():get("x")),
-    tostring(info:dynamicMetadata():get("missing")),
-    tostring(h:connectionStreamInfo():dynamicMetadata():get("missing")),
-    tostring(h:connectionStreamInfo():dynamicTypedMetadata("missing")),
+    str(info:downstreamSslConnection()), str(h:connection():ssl()),
+    str(info:dynamicTypedMetadata("x")), str(info:filterState():get("x")),
+    str(info:dynamicMetadata():get("missing")),
+    str(h:connectionStreamInfo():dynamicMetadata():get("missing")),
+    str(h:connectionStreamInfo():dynamicTypedMetadata("missing")),
   }, "|"))
 end""",
     "drain": """
@@ -217,10 +223,10 @@ function envoy_on_response(h) h:streamInfo():drainConnectionUponCompletion() end
 function envoy_on_request(h)
   h:respond({[":status"] = "200"}, table.concat({
     h:base64Escape("input string"), h:base64Escape(""), h:base64Escape("\\0\\255"),
-    tostring(#tostring(h:timestamp())), tostring(#h:timestampString()),
+    tostring(#str(h:timestamp())), tostring(#h:timestampString()),
     tostring(#h:timestampString(EnvoyTimestampResolution.MICROSECOND)),
     tostring(#h:timestampString(EnvoyTimestampResolution.MILLISECOND)),
-    tostring(h:base64Decode("aW5wdXQ=")), tostring(h:base64Decode("aW5wdXQ")), tostring(h:base64Decode("?")),
+    str(h:base64Decode("aW5wdXQ=")), str(h:base64Decode("aW5wdXQ")), str(h:base64Decode("?")),
     tostring((pcall(h.timestamp, h, EnvoyTimestampResolution.MICROSECOND))),
   }, "|"))
 end""",
@@ -238,7 +244,7 @@ function envoy_on_request(h)
 end""",
     "not-a-key": """
 function envoy_on_request(h)
-  h:respond({[":status"] = "200"}, tostring(h:importPublicKey("none", 4):get()))
+  h:respond({[":status"] = "200"}, str(h:importPublicKey("none", 4):get()))
 end""",
     "trailers": """
 function envoy_on_request(h)
@@ -260,7 +266,8 @@ function envoy_on_response(h) h:headers():add("x-seen-by-response", h:headers():
 function envoy_on_request(h) h:respond({[":status"] = "204"}) end""",
     "always-wrap": """
 function envoy_on_request(h)
-  h:headers():add("x-nil", tostring(h:body() == nil))
+  local body = h:body()
+  h:headers():add("x-nil", tostring(body == nil))
   h:body(true):setBytes("made")
 end""",
     "clear-route": """
@@ -356,19 +363,24 @@ def cases():
     case = Cases("lua", HOST, port=PORT, place="gateway")
     hello = {"method": "POST", "body": b"hello"}
     for name in SCRIPTS:
-        case.http1(f"{name} GET", f"/{name}/x")
-        case.http1(f"{name} POST", f"/{name}/x", do="header=foo:1;header=x-res:2", **hello)
-        case.http2(f"{name} POST by HTTP/2", f"/{name}/x", do="header=foo:1;header=x-res:2", **hello)
+        # A length that the pieces no longer have makes Envoy's answer unreadable; we cut it.
+        do = "chunked;" if name == "rewrite-chunks" else ""
+        if name not in ("sizes", "call-with-body"):
+            case.http1(f"{name} GET", f"/{name}/x", do=do)
+        case.http1(f"{name} POST", f"/{name}/x", do=do + "header=foo:1;header=x-res:2", **hello)
+        # There it is a GOAWAY before the answer, and our client reads no further.
+        if not name.startswith("drain"):
+            case.http2(f"{name} POST by HTTP/2", f"/{name}/x", do=do + "header=foo:1;header=x-res:2", **hello)
         case.http1(f"{name} chunked", f"/{name}/x", method="POST", headers=[("Transfer-Encoding", "chunked")],
                    body=b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", do="chunked")
     for name in ("sizes", "rewrite", "call-in-response"):
-        case.http1(f"{name} HEAD", f"/{name}/x", method="HEAD")
-        case.http1(f"{name} 204", f"/{name}/x", do="status=204")
-        case.http1(f"{name} large", f"/{name}/x", do="length=200000")
-        case.http1(f"{name} until close", f"/{name}/x", do="until-close")
+        case.http1(f"{name} HEAD", f"/{name}/x", method="HEAD", body=b"x")
+        case.http1(f"{name} large", f"/{name}/x", method="POST", body=b"x", do="length=200000")
+        case.http1(f"{name} until close", f"/{name}/x", method="POST", body=b"x", do="until-close")
         case.http1(f"{name} large request", f"/{name}/x", method="POST", body=b"y" * 200_000)
     case.http1("too large request", "/sizes/x", method="POST", body=b"y" * 1_100_000)
-    case.http1("too large response", "/sizes/x", do="length=1100000")
+    case.http1("no body in the response", "/sizes/x", method="POST", body=b"x", do="status=204")
+    case.http1("too large response", "/sizes/x", method="POST", body=b"x", do="length=1100000")
     many = [("x-many", "one"), ("X-Many", "two"), ("x-replaced", "a"), ("x-replaced", "b"), ("x-gone", "1")]
     case.http1("headers that repeat", "/headers/x", headers=many)
     case.http2("headers that repeat by HTTP/2", "/headers/x", headers=[(name.lower(), value) for name, value in many])

@@ -231,7 +231,8 @@ fn send_head<'c, C: ClientSide, E: EndpointSide>(
         if let Some(held) = relay.desk.marks.scripts.gathered.take() {
             ends = is_bodiless(method, status);
             let Desk { response, text, marks, .. } = &mut *relay.desk;
-            if held.is_changed && !ends {
+            // A response to HEAD tells the length that one to GET would have.
+            if held.is_changed && !matches!(status, 204 | 304) {
                 number(held.bytes.len() as u64, text);
                 response.fields.set_trusted(Known::ContentLength, text);
                 marks.scripts.response.expect(held.bytes.len() as u64);

@@ -166,7 +166,8 @@ pub(super) async fn on_request<'c>(
                 let clears = match begun {
                     Begun::Over(clears) => clears,
                     Begun::Waits(waiting) => {
-                        let brought = lua.bring(site, client, *waiting, (&mut *desk, &mut *trace));
+                        let who = (site, matched);
+                        let brought = lua.bring(who, client, *waiting, (&mut *desk, &mut *trace));
                         Box::pin(brought).await?
                     }
                 };

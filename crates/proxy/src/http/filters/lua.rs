@@ -204,7 +204,7 @@ impl Lua {
             return Ok(Begun::Over(false));
         };
         match step {
-            Step::Respond(response) => Err(reply(response).into()),
+            Step::Respond(response) => Err(reply(response, matched.copied()).into()),
             Step::Done if !running.run.has_buffer() => {
                 let effects = running.settle();
                 self.claim(site, claims, (&mut *desk, None)).map_err(|Failed| failure())?;
@@ -221,7 +221,7 @@ impl Lua {
     /// chosen anew.
     pub(super) async fn bring<'c>(
         &self,
-        site: Site<'_>,
+        (site, matched): (Site<'_>, Option<&Matched<'c>>),
         client: &mut impl Client,
         (running, step): (Running, Step),
         (desk, trace): (&mut Desk, &mut Trace<'c>),
@@ -230,7 +230,12 @@ impl Lua {
         let mut held: Option<(Vec<u8>, Option<HeaderMap>)> = None;
         loop {
             let fed = match step {
-                Step::Respond(response) => return Err(reply(response).into()),
+                Step::Respond(response) => {
+                    let (arrived, is_whole) = client.arrived(desk);
+                    trace.received = arrived as u64;
+                    let reply = reply(response, matched.copied());
+                    return Err(Reply { is_waited: is_whole, ..reply }.into());
+                }
                 Step::Done | Step::Wants(Want::Chunk | Want::Trailers) => break,
                 Step::Wants(Want::Body) => {
                     let (bytes, trailers) = gather(client, desk, trace).await?;
@@ -509,9 +514,10 @@ pub(in crate::http) fn cut<'c>() -> Reply<'c> {
     Reply::new(500, FAILED).plain().closing()
 }
 
-fn reply<'c>(response: Response) -> Reply<'c> {
+fn reply<'c>(response: Response, matched: Option<Matched<'c>>) -> Reply<'c> {
     let Response { status, headers, body } = response;
     let mut reply = Reply::new(status, "lua_response");
+    reply.matched = matched;
     reply.fields = headers.into_iter().filter(|(name, _)| !shown::is_framing(name)).collect();
     reply.body = body.into();
     reply

@@ -20,7 +20,10 @@ use sluis_script::{Answer, Call};
 use tracing::debug;
 
 use super::{Kept, shown::is_framing};
-use crate::http::call::{self, Question};
+use crate::http::{
+    call::{self, CallError, Question},
+    failure::Failure,
+};
 
 /// Longest body of an answer that a script gets.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -69,10 +72,30 @@ pub(super) fn begin(kept: &Kept, call: Call) -> Asking {
             },
             Err(error) => {
                 debug!(cluster = call.cluster, %error, "a script's call failed");
-                Answer::failure()
+                failed(error)
             }
         }
     }))
+}
+
+/// What a script is told of a call that failed: what a client would be told, as by Envoy.
+fn failed(error: CallError) -> Answer {
+    let failure = match error {
+        CallError::Late => Failure::TryTimeout,
+        CallError::Connect(error) => Failure::Connect(error),
+        CallError::Failed(failure) => failure,
+        CallError::Io(_) | CallError::Stream(_) => {
+            Failure::Closed { is_stale: false, is_unsent: false }
+        }
+        CallError::Malformed => Failure::Protocol,
+        CallError::TooLong | CallError::NotHttp2 => return Answer::failure(),
+    };
+    let reply = failure.reply(false);
+    let headers = vec![
+        (b"content-length".to_vec(), reply.body.len().to_string().into_bytes()),
+        (b"content-type".to_vec(), b"text/plain".to_vec()),
+    ];
+    Answer { status: reply.status, headers, body: reply.body.into_owned() }
 }
 
 /// Makes calls whose answers nobody waits for.
