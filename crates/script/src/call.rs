@@ -167,7 +167,6 @@ fn read_options(options: &Table, call: &mut Call) -> mlua::Result<()> {
 /// A number of milliseconds; zero is no limit of the script's.
 fn timeout(value: &Value) -> mlua::Result<Option<Duration>> {
     let number = match value {
-        #[expect(clippy::cast_precision_loss, reason = "a time of days is exact")]
         Value::Integer(number) => *number as f64,
         Value::Number(number) => *number,
         Value::String(text) => text.to_string_lossy().parse().unwrap_or(f64::NAN),

@@ -259,37 +259,7 @@ impl UserData for Handle {
                 Ok(())
             },
         );
-        methods.add_method("importPublicKey", |_, this, (der, length): (LuaString, f64)| {
-            let der = prefix(&der, length)?;
-            let mut exchange = this.get_mut()?;
-            let is_key = crate::keys::is_public_key(&der);
-            if is_key && !exchange.keys.contains(&der) {
-                if exchange.keys.len() >= KEYS_MAX {
-                    return Err(Error::runtime("too many public keys"));
-                }
-                exchange.keys.push(der.clone());
-            }
-            Ok(Key(this.clone(), is_key.then_some(der)))
-        });
-        methods.add_method("verifySignature", |lua, this, arguments: Variadic<Value>| {
-            verify(lua, this, &arguments)
-        });
-        methods.add_method("base64Escape", |lua, _, text: LuaString| {
-            lua.create_string(base64(&text.as_bytes()))
-        });
-        methods.add_method("base64Decode", |lua, _, text: LuaString| {
-            unbase64(&text.as_bytes()).map(|bytes| lua.create_string(bytes)).transpose()
-        });
-        methods.add_method("timestamp", |_, _, resolution: Value| match unit(&resolution) {
-            #[expect(clippy::cast_precision_loss, reason = "exact for the next 285,000 years")]
-            Some(Unit::Milliseconds) => Ok(now().as_millis() as f64),
-            _ => Err(Error::runtime("timestamp format must be MILLISECOND.")),
-        });
-        methods.add_method("timestampString", |_, _, resolution: Value| match unit(&resolution) {
-            Some(Unit::Milliseconds) => Ok(now().as_millis().to_string()),
-            Some(Unit::Microseconds) => Ok(now().as_micros().to_string()),
-            None => Err(Error::runtime("timestamp format must be MILLISECOND or MICROSECOND.")),
-        });
+        add_tools(methods);
         methods.add_method("stats", |_, _, ()| -> mlua::Result<()> {
             Err(Error::runtime("stats() is not supported"))
         });
@@ -300,10 +270,43 @@ impl UserData for Handle {
     }
 }
 
+/// What needs nothing of the stream.
+fn add_tools<M: UserDataMethods<Handle>>(methods: &mut M) {
+    methods.add_method("importPublicKey", |_, this, (der, length): (LuaString, f64)| {
+        let der = prefix(&der, length)?;
+        let mut exchange = this.get_mut()?;
+        let is_key = crate::keys::is_public_key(&der);
+        if is_key && !exchange.keys.contains(&der) {
+            if exchange.keys.len() >= KEYS_MAX {
+                return Err(Error::runtime("too many public keys"));
+            }
+            exchange.keys.push(der.clone());
+        }
+        Ok(Key(this.clone(), is_key.then_some(der)))
+    });
+    methods.add_method("verifySignature", |lua, this, arguments: Variadic<Value>| {
+        verify(lua, this, &arguments)
+    });
+    methods.add_method("base64Escape", |lua, _, text: LuaString| {
+        lua.create_string(base64(&text.as_bytes()))
+    });
+    methods.add_method("base64Decode", |lua, _, text: LuaString| {
+        unbase64(&text.as_bytes()).map(|bytes| lua.create_string(bytes)).transpose()
+    });
+    methods.add_method("timestamp", |_, _, resolution: Value| match unit(&resolution) {
+        Some(Unit::Milliseconds) => Ok(now().as_millis() as f64),
+        _ => Err(Error::runtime("timestamp format must be MILLISECOND.")),
+    });
+    methods.add_method("timestampString", |_, _, resolution: Value| match unit(&resolution) {
+        Some(Unit::Milliseconds) => Ok(now().as_millis().to_string()),
+        Some(Unit::Microseconds) => Ok(now().as_micros().to_string()),
+        None => Err(Error::runtime("timestamp format must be MILLISECOND or MICROSECOND.")),
+    });
+}
+
 /// The first bytes of a text, as many as the script says.
 pub(crate) fn prefix(text: &LuaString, length: f64) -> mlua::Result<Vec<u8>> {
     let bytes = text.as_bytes();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
     let len = if length >= 0.0 && length <= bytes.len() as f64 {
         length as usize
     } else {

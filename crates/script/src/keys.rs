@@ -97,7 +97,6 @@ pub(crate) fn verify(lua: &Lua, handle: &Handle, arguments: &[Value]) -> mlua::R
         }
     };
     let length = |index: usize| match arguments.get(index) {
-        #[expect(clippy::cast_precision_loss, reason = "no text is that long")]
         Some(Value::Integer(length)) => Ok(*length as f64),
         Some(Value::Number(length)) => Ok(*length),
         _ => Err(Error::runtime("verifySignature() takes the lengths of its texts")),

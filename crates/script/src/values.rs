@@ -49,7 +49,6 @@ fn read(value: &Value, depth: usize, nodes: &mut usize) -> mlua::Result<MetaValu
     Ok(match value {
         Value::Nil => MetaValue::Null,
         Value::Boolean(flag) => MetaValue::Bool(*flag),
-        #[expect(clippy::cast_precision_loss, reason = "numbers of metadata are doubles")]
         Value::Integer(number) => MetaValue::Number(*number as f64),
         Value::Number(number) => MetaValue::Number(*number),
         Value::String(text) => MetaValue::text(&text.to_string_lossy()),
@@ -91,7 +90,6 @@ fn list_len(table: &Table) -> mlua::Result<i64> {
     for pair in table.pairs::<Value, Value>() {
         match pair?.0 {
             Value::Integer(index @ 1..) => longest = longest.max(index),
-            #[expect(clippy::cast_possible_truncation, reason = "whole, and bounded below")]
             Value::Number(index) if index >= 1.0 && index.fract() == 0.0 && index < 1e9 => {
                 longest = longest.max(index as i64);
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sluis_http1::{Known, is_dns_name};
-use sluis_rules::{Discovery, HostRewrite, UpstreamProtocol};
+use sluis_rules::{Discovery, Health, HostRewrite, UpstreamProtocol};
 use tokio::time::timeout_at;
 
 use super::{
@@ -55,7 +55,10 @@ pub(super) async fn attempt<'c>(
     let spurned = course.tries.spurned(&course.priorities);
     let context =
         ConnectContext { hash: course.hash, spurned, ..site.connection.connect_context() };
-    let mut pick = choose(site, plan, desk, context).await?;
+    let mut pick = match of_script(plan, desk).filter(|_| course.tried.is_empty()) {
+        Some(pick) => pick?,
+        None => choose(site, plan, desk, context).await?,
+    };
     // As in Envoy: after so many draws the last one is taken, tried before or not.
     for attempt in 1..=course.tries.host_attempts() {
         if !course.tried.contains(&pick.address) {
@@ -129,6 +132,29 @@ pub(super) async fn attempt<'c>(
         site.worker.lines.of(host).release();
     }
     driven
+}
+
+/// The endpoint that a script has named for the first try; a failure when it must be that one and
+/// cannot be. `None` leaves it to the cluster.
+fn of_script(plan: &Plan<'_>, desk: &Desk) -> Option<Result<Pick, Failure>> {
+    let (wanted, is_strict) = desk.marks.scripts.override_host.as_ref()?;
+    let backend = plan.backend;
+    let place = backend.hosts.iter().zip(&backend.endpoints.list).position(|(host, endpoint)| {
+        let is_well = matches!(endpoint.health, Health::Healthy | Health::Degraded);
+        host.as_ref().is_some_and(|host| {
+            is_well
+                && !host.is_failed()
+                && !host.is_ejected()
+                && host.address().to_string() == *wanted
+        })
+    });
+    match place.and_then(|place| Pick::of(backend, place)) {
+        None if *is_strict => {
+            let cluster = Arc::clone(&backend.name);
+            Some(Err(Failure::Connect(ConnectError::NoEndpoint { cluster })))
+        }
+        pick => pick.map(Ok),
+    }
 }
 
 /// Chooses an endpoint, by what the cluster wants to know of the request.

@@ -86,6 +86,8 @@ async fn answer(
     reply: &Reply<'_>,
     trace: &mut Trace<'_>,
 ) -> After {
+    // What scripts did with a response that does not go on.
+    desk.marks.scripts.forget_response();
     trace.details = Some(reply.details.clone());
     if let Some(flag) = reply.flag {
         trace.flags.set(flag);

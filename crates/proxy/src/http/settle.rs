@@ -78,7 +78,8 @@ pub(super) fn settle<'c>(
         Event::ScriptFailed => Ok(Finish::Reply(filters::cut().into())),
         Event::ResponseTooLong => {
             let reply = Reply::new(500, "response_payload_too_large");
-            Ok(Finish::Reply(reply.text("Internal Server Error").into()))
+            // As in Envoy the scripts, one of which asked for it, do not see this.
+            Ok(Finish::Reply(reply.text("Internal Server Error").plain().into()))
         }
         Event::BadResponse | Event::Head | Event::Script => Err(Failure::Protocol),
         Event::Late(Deadline::Try) => Err(Failure::TryTimeout),

@@ -425,3 +425,32 @@ async fn a_body_is_given_to_a_request_that_has_none() {
     client.head().await.has("content-length", "8");
     client.expect("made too").await;
 }
+
+#[tokio::test]
+async fn a_script_names_the_endpoint() {
+    let other = Origin::start().await;
+    let address = other.address();
+    let code = format!(
+        "function envoy_on_request(h)
+          local path = h:headers():get(':path')
+          h:setUpstreamOverrideHost(path == '/here' and '{address}' or '127.0.0.1:1', path == '/strict')
+        end"
+    );
+    let routes = json!([{"match": {"prefix": "/"}, "route": {"cluster": "other"}}]);
+    let scene = Scene::with_cluster(&routes, &with(&[&code]), ("other", address)).await;
+    let mut client = scene.client().await;
+    client.send("GET /strict HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.head().await.line(), "HTTP/1.1 503 Service Unavailable");
+    client.expect("no healthy upstream").await;
+    other.has_no_connection();
+    client.send("GET /here HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut origin = other.accept().await;
+    for path in ["/here", "/other"] {
+        assert!(origin.head().await.line().starts_with(&format!("GET {path} ")));
+        origin.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+        client.head().await;
+        if path == "/here" {
+            client.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        }
+    }
+}

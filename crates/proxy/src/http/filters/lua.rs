@@ -227,6 +227,7 @@ impl Lua {
         (desk, trace): (&mut Desk, &mut Trace<'c>),
     ) -> Result<bool, Box<Reply<'c>>> {
         let (mut running, mut step) = (running, step);
+        let of = |reply: Box<Reply<'c>>| Box::new(Reply { matched: matched.copied(), ..*reply });
         let mut held: Option<(Vec<u8>, Option<HeaderMap>)> = None;
         loop {
             let fed = match step {
@@ -238,7 +239,7 @@ impl Lua {
                 }
                 Step::Done | Step::Wants(Want::Chunk | Want::Trailers) => break,
                 Step::Wants(Want::Body) => {
-                    let (bytes, trailers) = gather(client, desk, trace).await?;
+                    let (bytes, trailers) = gather(client, desk, trace).await.map_err(of)?;
                     held = Some((bytes.clone(), trailers.clone()));
                     let mut shown = Shown::new(
                         head(desk, Side::Request, site),

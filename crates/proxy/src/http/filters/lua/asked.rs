@@ -84,11 +84,12 @@ fn failed(error: CallError) -> Answer {
         CallError::Late => Failure::TryTimeout,
         CallError::Connect(error) => Failure::Connect(error),
         CallError::Failed(failure) => failure,
-        CallError::Io(_) | CallError::Stream(_) => {
+        CallError::Io(_) | CallError::Stream(_) | CallError::Malformed => {
             Failure::Closed { is_stale: false, is_unsent: false }
         }
-        CallError::Malformed => Failure::Protocol,
-        CallError::TooLong | CallError::NotHttp2 => return Answer::failure(),
+        CallError::TooLong | CallError::NotHttp2 | CallError::Credentials => {
+            return Answer::failure();
+        }
     };
     let reply = failure.reply(false);
     let headers = vec![
