@@ -52,10 +52,11 @@ conformance: setup ## send one corpus of requests through sluis-proxy and throug
 rbac-differential: setup ## decide 100,000 random requests by random policies, beside real Envoy
 	RBAC_PAIRS=100000 $(CARGO) test -p sluis-proxy --test rbac -- --nocapture
 
-oracles: setup ## have botocore and http-message-signatures (PyPI, npm) judge 10,000 random signatures
+oracles: setup ## have botocore and http-message-signatures (PyPI, npm) judge 10,000 random signatures, and oidc-provider requests for tokens
 	@scripts/setup.sh oracles
 	$(CARGO) build -p sluis-signing --example sign_lines
 	target/oracles/bin/python tests/oracles/run.py --signer $(TARGET)/debug/examples/sign_lines --node $(abspath target/oracles/node_modules)
+	node tests/oracles/tokens.mjs $(abspath target/oracles/node_modules) $(TARGET)/debug/examples/sign_lines crates/signing/tests/keys
 
 lint: ## check formatting, lints and the rules of the tree
 	$(CARGO) fmt --all --check

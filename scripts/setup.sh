@@ -14,6 +14,8 @@ H2_VERSION=4.4.1 # the HTTP/2 of the conformance run's client and services, in t
 BOTOCORE_VERSION=1.44.5 # judges our signatures for AWS
 HMS_VERSION=3.0.0 # judges RFC 9421, as does the npm package of the same name
 HMS_NPM_VERSION=1.0.6
+OIDC_VERSION=9.13.3 # gives tokens for our requests
+JOSE_VERSION=6.2.17 # verifies what carries them
 SPIFFE_VERSION=0.3.2 # py-spiffe, the Workload API's judge
 here=$(cd "$(dirname "$0")/.." && pwd)
 
@@ -95,10 +97,10 @@ rotation) packages spiffe 'import spiffe' "spiffe==$SPIFFE_VERSION" ;;
 oracles)
     packages oracles 'import botocore, http_message_signatures' "botocore==$BOTOCORE_VERSION" \
         "http-message-signatures==$HMS_VERSION"
-    if [ ! -d "$here/target/oracles/node_modules/http-message-signatures" ]; then
-        echo "installing http-message-signatures@$HMS_NPM_VERSION (npm) into target/oracles"
+    if [ ! -d "$here/target/oracles/node_modules/oidc-provider" ]; then
+        echo "installing http-message-signatures, oidc-provider and jose (npm) into target/oracles"
         npm install --silent --no-audit --no-fund --prefix "$here/target/oracles" \
-            "http-message-signatures@$HMS_NPM_VERSION"
+            "http-message-signatures@$HMS_NPM_VERSION" "oidc-provider@$OIDC_VERSION" "jose@$JOSE_VERSION"
     fi
     ;;
 conformance) packages conformance 'import h2' "h2==$H2_VERSION" ;;

@@ -33,7 +33,7 @@ use crate::{
     audit::AuditLog,
     bound::BoundSet,
     buckets::Buckets,
-    credentials::{self, Limits, Ready},
+    credentials::{self, Limits, Ready, Tokens},
     hosts::{Group, Host},
     key_ring::KeyRing,
     names::DynamicNames,
@@ -66,6 +66,8 @@ pub struct Settings {
     pub(crate) keys: Arc<KeyRing>,
     /// How often grants were used.
     pub(crate) limits: Arc<Limits>,
+    /// Tokens of authorization servers.
+    pub(crate) tokens: Arc<Tokens>,
 }
 
 /// A cluster ready for use: endpoints that can be dialled, and the choice among them.

@@ -5,6 +5,7 @@
 //! Never: holds a value longer than its slot does, but for what was derived from it.
 
 mod limits;
+mod tokens;
 
 use std::{fmt, sync::Arc};
 
@@ -15,6 +16,7 @@ use sluis_tls::{GenericSecret, SecretStore, Slot};
 use tracing::warn;
 
 pub(crate) use limits::Limits;
+pub(crate) use tokens::{Held, Tokens};
 
 /// One upstream filter.
 #[derive(Debug)]

@@ -376,6 +376,7 @@ fn settings(options: &Options, workers: usize, audit: AuditLog) -> Arc<Settings>
         buckets: Arc::default(),
         keys: Arc::default(),
         limits: Arc::default(),
+        tokens: Arc::default(),
     })
 }
 

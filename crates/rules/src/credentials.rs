@@ -6,11 +6,15 @@
 //!
 //! Start at [`Credentials::choose`].
 
+mod tokens;
+
 use std::sync::Arc;
 
 use sluis_envoy::credentials as wire;
 use sluis_nouns::HostPattern;
 use sluis_signing::Scheme;
+
+pub use tokens::TokenUse;
 
 use crate::{Cluster, Discovery, Rbac, RbacFacts, SanKind, SecretName, StringMatcher, UpstreamTls};
 
@@ -83,6 +87,8 @@ pub struct Guard {
 pub enum Injection {
     /// As it is, or as a signature over the request.
     Signed(Signature),
+    /// A token that an authorization server gives.
+    Token(TokenUse),
     /// The client certificate of the cluster's TLS: nothing is added.
     ClientCertificate,
 }

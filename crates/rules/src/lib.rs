@@ -42,7 +42,7 @@ pub use cluster::{
 pub use compile::{Compiled, compile};
 pub use credentials::{
     Choice, Credential, Credentials, Denial, Grant, Guard, Injection, Injector, Signature,
-    UpstreamFilter, is_same, is_verified,
+    TokenUse, UpstreamFilter, is_same, is_verified,
 };
 pub use ext_authz::{
     AuthzBody, AuthzCheck, AuthzGrpc, AuthzHttp, AuthzService, ExtAuthz, TcpAuthz,

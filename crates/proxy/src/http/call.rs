@@ -77,6 +77,8 @@ pub(super) enum CallError {
     Late,
     #[error("the service must speak HTTP/2, and its cluster does not say so")]
     NotHttp2,
+    #[error("nobody makes sure that the endpoint is who it should be")]
+    Unverified,
 }
 
 impl From<Fault> for CallError {
@@ -101,8 +103,32 @@ pub(super) async fn ask(
     if !backend.credentials().is_empty() {
         return Err(CallError::Credentials);
     }
+    asked(worker, backend, question, (limit, is_grpc), |_| true).await
+}
+
+/// The same by HTTP of an endpoint that fits; where the one that was chosen does not, nobody is asked.
+pub(super) async fn ask_if(
+    worker: &Worker,
+    backend: &Arc<Backend>,
+    question: &Question,
+    limit: Option<Duration>,
+    fits: impl Fn(&Pick) -> bool,
+) -> Result<Answer, CallError> {
+    asked(worker, backend, question, (limit, false), fits).await
+}
+
+async fn asked(
+    worker: &Worker,
+    backend: &Arc<Backend>,
+    question: &Question,
+    (limit, is_grpc): (Option<Duration>, bool),
+    fits: impl Fn(&Pick) -> bool,
+) -> Result<Answer, CallError> {
     let asked = async {
         let pick = worker.pick(backend, &ConnectContext::default())?;
+        if !fits(&pick) {
+            return Err(CallError::Unverified);
+        }
         let asked = attempt(worker, backend, &pick, (question, is_grpc)).await;
         match &asked {
             Ok(answer) => pick.answered(backend, answer.status),

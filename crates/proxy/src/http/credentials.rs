@@ -13,6 +13,7 @@ mod choose;
 mod echo;
 mod record;
 mod sealed;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ use super::{decide::Plan, reply::Reply};
 use crate::{
     access_log::Flag,
     audit::{AuditUnavailable, Ticket},
-    credentials::Places,
+    credentials::{Held, Places},
 };
 
 /// What was promised to one request: kept at each attempt, and at none with another's values.
@@ -38,6 +39,10 @@ pub(super) struct Promise<'c> {
     parts: Vec<Part<'c>>,
     /// Of the request's body, by each algorithm that is needed.
     digests: Vec<Digest>,
+    /// Tokens that were fetched, each with its credential's name.
+    tokens: Vec<(Arc<str>, Arc<Held>)>,
+    /// Whether a server's nonce has already led to one more try.
+    has_new_nonce: bool,
     /// Whether the version before is tried.
     uses_previous: bool,
     /// The version of the last attempt.
@@ -82,16 +87,21 @@ impl<'c> Promise<'c> {
         })
     }
 
-    /// Whether a try with the version before may follow.
+    /// Whether a try with the version before, or with a nonce, may follow.
     pub(super) fn may_fall_back(&self) -> bool {
-        self.choices().any(|(_, places)| {
-            places.previous.as_ref().is_some_and(|slot| slot.generic().is_some())
-        })
+        self.is_bound()
+            || self.choices().any(|(_, places)| {
+                places.previous.as_ref().is_some_and(|slot| slot.generic().is_some())
+            })
     }
 
-    /// Tries the version before next.
+    /// Tries the version before next, or the same token with the nonce that its server gave.
     pub(super) fn fall_back(&mut self) {
-        self.uses_previous = true;
+        if self.tokens.is_empty() {
+            self.uses_previous = true;
+        } else {
+            self.has_new_nonce = true;
+        }
     }
 }
 

@@ -19,3 +19,4 @@ mod responses;
 mod rotation;
 mod scene;
 mod signatures;
+mod tokens;

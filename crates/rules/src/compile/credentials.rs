@@ -5,6 +5,7 @@
 //! Never: leaves out what it does not understand: the cluster is rejected.
 
 mod schemes;
+mod tokens;
 
 use std::sync::Arc;
 
@@ -143,6 +144,10 @@ fn credential(at: &At<'_>, message: &PbCredential) -> Option<Credential> {
     let mut owned: Vec<Arc<str>> = match &injection {
         Injection::Signed(signature) => {
             let fields = &signature.scheme().owned().fields;
+            fields.iter().map(|field| field.as_str().into()).collect()
+        }
+        Injection::Token(token) => {
+            let fields = &token.flow().owned().fields;
             fields.iter().map(|field| field.as_str().into()).collect()
         }
         Injection::ClientCertificate => Vec::new(),

@@ -1,13 +1,14 @@
 //! Which credential a request gets, if it may have one at all; and where it may go with it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use sluis_http1::{Framing, Known, Method, is_dns_name};
 use sluis_rules::{Choice, Credentials, Denial, HostRewrite, Injection, RbacFacts, is_verified};
 use sluis_signing::{BodyNeed, Digest};
 use tracing::debug;
+use zeroize::Zeroizing;
 
-use super::{Part, Promise, Refusal, record};
+use super::{Part, Promise, Refusal, record, sealed::values, tokens};
 use crate::{
     access_log::Flag,
     credentials::{Places, Ready},
@@ -49,8 +50,14 @@ pub(in crate::http) async fn admit<'c>(
                 promise.parts.push(Part::Injector(rules, slot.as_ref()));
             }
             Ready::Credentials(rules, places) => {
+                // A token that is exchanged goes with the rest.
+                let subjects = subjects(desk, rules);
                 desk.request.fields.remove_where(|name, _| rules.own(name));
-                match choose(site, desk, plan, trace, (rules, places)) {
+                let part = match choose(site, desk, plan, trace, (rules, places)) {
+                    Ok(part) => fetched(site, &mut promise, part, &subjects).await.map(|()| part),
+                    Err(refusal) => Err(refusal),
+                };
+                match part {
                     Ok(part) => promise.parts.push(part),
                     Err(_) if rules.allow_without() => record::without(site, (desk, plan), trace),
                     Err(refusal) => {
@@ -63,6 +70,40 @@ pub(in crate::http) async fn admit<'c>(
     }
     promise.digests = digests((client, site), desk, plan, trace, &promise).await?;
     Ok(promise)
+}
+
+/// A subject's token, for the credential at this place of the list.
+type Subjects = Vec<(usize, Zeroizing<String>)>;
+
+fn subjects(desk: &Desk, rules: &Credentials) -> Subjects {
+    let found = rules.list.iter().enumerate().filter_map(|(place, credential)| {
+        let Injection::Token(token) = &credential.injection else { return None };
+        Some((place, tokens::subject(desk, token.flow().subject_field()?)?))
+    });
+    found.collect()
+}
+
+/// Has the token that the request is to carry, where it carries one.
+async fn fetched<'c>(
+    site: Site<'_>,
+    promise: &mut Promise<'c>,
+    part: Part<'c>,
+    subjects: &Subjects,
+) -> Result<(), Refusal> {
+    let Part::Credential { choice, places, .. } = part else { return Ok(()) };
+    let Injection::Token(token) = &choice.credential.injection else { return Ok(()) };
+    let now = values(site, places, false);
+    let secret = now.or_else(|_| values(site, places, true))?;
+    let subject = subjects.iter().find(|(place, _)| *place == choice.place);
+    let wanted = tokens::Wanted {
+        credential: &choice.credential.name,
+        token,
+        secret: &secret,
+        subject: subject.map(|(_, subject)| subject.as_str()),
+    };
+    let held = tokens::token(site.worker, wanted).await?;
+    promise.tokens.push((Arc::clone(&choice.credential.name), held));
+    Ok(())
 }
 
 fn choose<'c>(
@@ -182,7 +223,7 @@ async fn digests<'c>(
         .choices()
         .filter_map(|(choice, _)| match &choice.credential.injection {
             Injection::Signed(signature) => signature.scheme().needs_body(),
-            Injection::ClientCertificate => None,
+            Injection::Token(_) | Injection::ClientCertificate => None,
         })
         .collect();
     let Some(most) = needs.iter().map(|need| need.bytes_max).min() else { return Ok(Vec::new()) };

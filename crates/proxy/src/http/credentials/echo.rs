@@ -9,7 +9,7 @@ use base64::{
     engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
 };
 use memchr::memmem;
-use sluis_rules::is_same;
+use sluis_rules::{Injection, is_same};
 use zeroize::Zeroizing;
 
 use super::{Promise, record};
@@ -43,6 +43,10 @@ pub(in crate::http) fn judge_head(
         return Judged::Passes;
     }
     let is_refused = desk.response.status() == 401;
+    let has_new_nonce = hear(site, promise, desk, is_refused);
+    if has_new_nonce && is_refused && is_repeatable && !promise.has_new_nonce {
+        return Judged::TryPrevious;
+    }
     if is_refused && is_repeatable && !promise.uses_previous && promise.has_previous() {
         return Judged::TryPrevious;
     }
@@ -62,6 +66,28 @@ pub(in crate::http) fn judge_head(
         true => Judged::Echo(echo(site)),
         false => Judged::Passes,
     }
+}
+
+/// Hears what a response says of the token that its request carried; whether it is a new nonce for
+/// proofs (RFC 9449 §9).
+fn hear(site: Site<'_>, promise: &Promise<'_>, desk: &Desk, is_refused: bool) -> bool {
+    if promise.tokens.is_empty() {
+        return false;
+    }
+    let config = site.worker.peek_config();
+    let authority = std::str::from_utf8(desk.request.authority());
+    let nonce = desk.response.fields.get_name(b"dpop-nonce");
+    let is_new = match (authority, nonce) {
+        (Ok(authority), Some(nonce)) if promise.is_bound() => {
+            config.settings.tokens.remember(authority, nonce)
+        }
+        _ => false,
+    };
+    if is_refused && !is_new {
+        let now = site.worker.now();
+        promise.tokens.iter().for_each(|(_, held)| held.refuse(now));
+    }
+    is_new
 }
 
 /// Judges the first bytes of a response's body.
@@ -87,9 +113,21 @@ fn holds(text: &[u8], needles: &[Needle]) -> bool {
 type Needle = Zeroizing<Vec<u8>>;
 
 impl Promise<'_> {
+    /// Whether a token is carried that is bound to our key.
+    pub(super) fn is_bound(&self) -> bool {
+        self.choices().any(|(choice, _)| match &choice.credential.injection {
+            Injection::Token(token) => token.flow().is_bound(),
+            _ => false,
+        })
+    }
+
     /// Whether there is a version before the one that was used, and another one than that.
     fn has_previous(&self) -> bool {
-        self.choices().any(|(_, places)| {
+        self.choices().any(|(choice, places)| {
+            // A token is fetched with one version: another would not change it.
+            if matches!(choice.credential.injection, Injection::Token(_)) {
+                return false;
+            }
             let previous = places.previous.as_ref().and_then(|slot| slot.generic());
             let Some(previous) = previous else { return false };
             self.used.as_ref().is_none_or(|used| !std::sync::Arc::ptr_eq(used, &previous))

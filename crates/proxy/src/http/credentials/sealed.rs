@@ -1,17 +1,16 @@
 //! The request in the form in which it is sent: with its credentials, for the codec alone.
 
-use std::{sync::Arc, time::UNIX_EPOCH};
+use std::sync::Arc;
 
-use aws_lc_rs::rand;
 use sluis_http1::{Framing, Known, Method, RequestHead};
-use sluis_rules::{Choice, Injection, Injector, Signature};
-use sluis_signing::{Edits, Moment, RequestView};
+use sluis_rules::{Choice, Injection, Injector, Signature, TokenUse};
+use sluis_signing::{Edits, RequestView};
 use sluis_tls::{GenericSecret, Slot};
 use tracing::warn;
 
-use super::{Part, Promise, Refusal, record};
+use super::{Part, Promise, Refusal, record, tokens::moment};
 use crate::{
-    credentials::Places,
+    credentials::{Held, Places},
     http::{decide::Plan, edge::Site, reply::Reply, state::Desk, trace::Trace},
 };
 
@@ -133,7 +132,7 @@ pub(in crate::http) fn say_length(head: &mut RequestHead) {
 }
 
 /// The values of now, or of the version before.
-fn values(
+pub(super) fn values(
     site: Site<'_>,
     places: &Places,
     is_previous: bool,
@@ -154,25 +153,49 @@ fn add(
     promise: &mut Promise<'_>,
 ) -> Result<(), Refusal> {
     let name = &choice.credential.name;
-    let signature = match &choice.credential.injection {
+    let how = match &choice.credential.injection {
         Injection::ClientCertificate => return Ok(()),
-        Injection::Signed(signature) => signature,
+        Injection::Signed(signature) => {
+            let secret = values(site, places, promise.uses_previous)?;
+            promise.used = Some(Arc::clone(&secret));
+            How::Signed { signature, places, secret, is_previous: promise.uses_previous }
+        }
+        Injection::Token(token) => {
+            let held = promise.tokens.iter().find(|(of, _)| Arc::ptr_eq(of, name));
+            let (_, held) = held.ok_or(Refusal::Unavailable)?;
+            // A request that waited for long before its last try.
+            if !held.is_good(site.worker.now()) {
+                return Err(Refusal::Unavailable);
+            }
+            promise.used = Some(Arc::clone(&held.secret));
+            How::Token { token, held: Arc::clone(held) }
+        }
     };
-    let secret = values(site, places, promise.uses_previous)?;
-    promise.used = Some(Arc::clone(&secret));
-    let edits = sign(site, sealed, (signature, places), (promise, secret));
-    let edits = edits.map_err(|error| {
+    let edits = edits(site, sealed, promise, how).map_err(|error| {
         warn!(credential = %name, error, "a request cannot be given its credential");
         Refusal::Unavailable
     })?;
     apply(sealed, &edits)
 }
 
-fn sign(
+/// What is added.
+enum How<'h> {
+    /// A value as it is, or a signature.
+    Signed {
+        signature: &'h Signature,
+        places: &'h Places,
+        secret: Arc<GenericSecret>,
+        is_previous: bool,
+    },
+    /// A token that was fetched.
+    Token { token: &'h TokenUse, held: Arc<Held> },
+}
+
+fn edits(
     site: Site<'_>,
     sealed: &Sealed,
-    (signature, places): (&Signature, &Places),
-    (promise, secret): (&Promise<'_>, Arc<GenericSecret>),
+    promise: &Promise<'_>,
+    how: How<'_>,
 ) -> Result<Edits, String> {
     let head = &sealed.head;
     let text = |bytes| std::str::from_utf8(bytes).map_err(|error| error.to_string());
@@ -184,7 +207,10 @@ fn sign(
     }
     let fields: Vec<(&str, &[u8])> =
         names.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-    let algorithm = signature.scheme().needs_body().map(|need| need.algorithm);
+    let algorithm = match &how {
+        How::Signed { signature, .. } => signature.scheme().needs_body().map(|need| need.algorithm),
+        How::Token { .. } => None,
+    };
     let body = promise.digests.iter().find(|digest| Some(digest.algorithm()) == algorithm);
     let view = RequestView {
         method: text(head.method_name())?,
@@ -195,13 +221,23 @@ fn sign(
         fields: &fields,
         body,
     };
-    let mut nonce = [0; 16];
-    rand::fill(&mut nonce).map_err(|_| "no random bytes".to_owned())?;
-    let since = site.worker.wall_now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let unix_nanos = i128::try_from(since.as_nanos()).unwrap_or(i128::MAX);
-    places.with_signer(signature, (&secret, promise.uses_previous), |signer| {
-        signer.sign(&view, &Moment { unix_nanos, nonce }).map_err(|error| error.to_string())
-    })
+    let moment = moment(site.worker).map_err(|error| error.to_string())?;
+    match how {
+        How::Signed { signature, places, secret, is_previous } => {
+            places.with_signer(signature, (&secret, is_previous), |signer| {
+                signer.sign(&view, &moment).map_err(|error| error.to_string())
+            })
+        }
+        How::Token { token, held } => {
+            let config = site.worker.peek_config();
+            let (tokens, flow) = (&config.settings.tokens, token.flow());
+            let key = flow.is_bound().then(|| tokens.key()).transpose();
+            let key = key.map_err(|error| error.to_string())?;
+            let nonce = tokens.nonce(view.authority);
+            let dpop = key.map(|key| (key, nonce.as_deref()));
+            flow.carry(&held.token, &view, &moment, dpop).map_err(|error| error.to_string())
+        }
+    }
 }
 
 fn apply(sealed: &mut Sealed, edits: &Edits) -> Result<(), Refusal> {

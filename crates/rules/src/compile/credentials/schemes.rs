@@ -31,10 +31,7 @@ pub(super) fn injection(at: &At<'_>, message: &PbInjection) -> Option<(Injection
         PbInjection::MessageSignature(own) => message_of(&at.field("message_signature"), own)?,
         PbInjection::AwsSigV4(own) => aws_of(own),
         PbInjection::JwtSign(own) => jwt_of(&at.field("jwt_sign"), own)?,
-        PbInjection::Oauth2(_) => {
-            at.field("oauth2").unsupported();
-            return None;
-        }
+        PbInjection::Oauth2(own) => return super::tokens::injection(&at.field("oauth2"), own),
         PbInjection::ClientCertificate(wire::ClientCertificate {}) => {
             return Some((Injection::ClientCertificate, Vec::new()));
         }
