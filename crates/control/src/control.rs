@@ -428,6 +428,8 @@ impl Held {
 }
 
 #[cfg(test)]
+mod held;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod theft;
