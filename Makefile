@@ -10,7 +10,7 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo demo-attacks test e2e rotation conformance rbac-differential oracles lint bench bench-quick golden support fuzz setup
+.PHONY: help demo demo-attacks test e2e rotation rotation-credentials conformance rbac-differential oracles lint bench bench-quick golden support fuzz setup
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -62,6 +62,12 @@ lint: ## check formatting, lints and the rules of the tree
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	python3 scripts/tidy.py
+
+rotation-credentials: ## credentials from Vault and from files are rotated under 50,000 requests; their source goes down
+	cargo build -p sluis -p sluis-proxy-bin
+	python3 tests/e2e/check_fake_vault.py
+	python3 tests/e2e/rotating_credentials.py --bin-dir $(TARGET)/debug --source vault
+	python3 tests/e2e/rotating_credentials.py --bin-dir $(TARGET)/debug --source file
 
 rotation: setup ## change the root and restart the authority under 100,000 requests by mutual TLS; Workload API
 	@scripts/setup.sh rotation

@@ -32,6 +32,7 @@ import judges
 import kills
 import pods
 import renewals
+import rotating_credentials
 from mesh import Failed
 from stage.scene import SceneError
 
@@ -39,7 +40,7 @@ from stage.scene import SceneError
 LINES = [
     [*demos.ALL, *identities.ALL, *disclosure.ALL, *audits.ALL, *edits.ALL, *kills.ALL, *commands.ALL,
      *clients.ALL, *checks.ALL],
-    [*renewals.ALL, *examples.ALL, *inbound.ALL, *judges.ALL],
+    [*renewals.ALL, *examples.ALL, *inbound.ALL, *judges.ALL, *rotating_credentials.ALL],
     [*hosts.ALL, *pods.ALL, *attacks.ALL] if os.geteuid() == 0 else [],
 ]
 

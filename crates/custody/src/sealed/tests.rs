@@ -62,7 +62,7 @@ fn keys_are_written_and_read_as_age_does() {
     assert!(!format!("{identity:?}").contains(&text[20..40]));
 }
 
-/// Made by another implementation: npm `age-encryption` 0.3 (see tests/e2e/sealing.py).
+/// Made by another implementation: npm `age-encryption` 0.3.1.
 #[test]
 fn a_file_of_another_implementation_opens() {
     let text = include_str!("tests/foreign.age");
