@@ -114,6 +114,10 @@ def the_hsm_is_reached_through_the_gateway_alone(options):
         for name in TALKERS:
             wanted = f"from=spiffe://cluster.local/ns/{net[name].place.workload.replace('/', '/sa/')} sni=cloudhsm-2223.tcp.svc tls=TLSv1.3"
             expect(wanted in net.log("istio-system/egressgateway"), f"the gateway's log has no {wanted}")
+        # In a namespace of its own the gateway takes IPv6 too.
+        told = net["gateway"].run("openssl", "s_client", "-connect", f"[{net['gateway'].ip6}]:8443", "-servername",
+                                  "cloudhsm-2223.tcp.svc", "-alpn", "istio")
+        expect("CONNECTED" in told.stdout and "spiffe" not in told.stderr, f"the gateway by IPv6: {told}")
         notes = mutual_tls_only(net, packets)
         notes += only_the_gateway_leaves(net)
         return notes

@@ -139,8 +139,8 @@ fn metadata(
             let mode = if workload.is_transparent { "TPROXY" } else { "REDIRECT" };
             set("INTERCEPTION_MODE", mode.to_owned());
             set("SLUIS_STATUS_PORT", workload.status_port.to_string());
-            set("INSTANCE_IPS", instance_ips(workload.address, netns));
         }
+        set("INSTANCE_IPS", instance_ips(workload.address, netns));
     } else if !workload.is_gateway {
         set("SLUIS_CAPTURE_PIPE", files.capture_socket().display().to_string());
         if engine == Engine::Sluis {

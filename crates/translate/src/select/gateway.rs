@@ -115,14 +115,17 @@ pub(super) fn select(selection: &mut Selection<'_>) -> (Vec<ListenerInput>, Vec<
     (listeners, tables)
 }
 
+/// Says that a workload has a network namespace of its own.
+const NETNS: &str = "sluis.dev/netns";
+
 /// Where servers without a `bind` listen: everywhere, as in Istio; on one machine with others, a
 /// workload keeps to its own address.
 fn own_address(selection: &Selection<'_>) -> IpAddr {
     let view = selection.view;
     let key = Key { kind: Kind::WorkloadEntry, name: view.name.clone() };
     match selection.snapshot.get(&key) {
-        Some(_) => view.address,
-        None => view.wildcard(),
+        Some(entry) if !entry.meta.annotations.contains_key(NETNS) => view.address,
+        _ => view.wildcard(),
     }
 }
 
