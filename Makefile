@@ -10,7 +10,7 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo demo-attacks test e2e rotation rotation-credentials conformance rbac-differential oracles lint bench bench-quick golden support fuzz setup
+.PHONY: help demo demo-attacks test e2e rotation rotation-credentials conformance rbac-differential oracles lint bench bench-quick golden support fuzz setup instructions
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -91,6 +91,13 @@ bench-quick: ## the chief scenarios in under three minutes; the ratios are kept 
 	@scripts/setup.sh bench
 	$(CARGO) build --release -p sluis -p sluis-proxy-bin
 	SLUIS_BIN=$(TARGET)/release/sluis SLUIS_PROXY_BIN=$(TARGET)/release/sluis-proxy benches/run.py --quick --remember
+
+instructions: ## count the instructions of a request's work, and fail when they have grown
+	@scripts/setup.sh instructions
+	$(CARGO) build -p sluis
+	$(CARGO) build --profile gate -p sluis-proxy-bin
+	$(CARGO) build --profile gate -p sluis-proxy --example instructions
+	benches/instructions.py --bin-dir $(TARGET)/gate --sluis $(TARGET)/debug/sluis $(UPDATE)
 
 fuzz: ## fuzz the HTTP/1.1 codec, the readers of manifests and of signing requests for a minute each (needs nightly and cargo-fuzz)
 	cd fuzz && for target in request_head response_head chunked manifest signing_request; do \

@@ -42,6 +42,9 @@ if [ "${1:-}" = bench ]; then
     need strace strace
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing libnginx-mod-stream"
 fi
+if [ "${1:-}" = instructions ]; then
+    need valgrind valgrind
+fi
 if [ "${1:-}" = attacks ]; then
     need ip iproute2
     need nft nftables

@@ -183,14 +183,14 @@ impl Fields {
     /// A value that could is not written at all.
     pub fn append_trusted(&mut self, known: Known, value: &[u8]) {
         if check_value(value).is_ok() && self.check_room(value.len() + 40).is_ok() {
-            self.push_line(known.name().as_bytes(), value);
+            self.push_known(known, known.name().as_bytes(), value);
         }
     }
 
     /// Replaces a well-known field by one value of ours, see [`Fields::append_trusted`].
     pub fn set_trusted(&mut self, known: Known, value: &[u8]) {
         if check_value(value).is_ok() && self.check_room(value.len() + 40).is_ok() {
-            self.set_line(known.name().as_bytes(), value);
+            self.set_known(known, known.name().as_bytes(), value);
         }
     }
 
@@ -324,32 +324,52 @@ impl Fields {
         }
     }
 
+    /// Adds a line.
     fn push_line(&mut self, name: &[u8], value: &[u8]) {
-        let mut field = self.write_line(name, value);
-        if let Some(known) = Known::of(name) {
-            field.known = known as u8;
-            self.present |= known.bit();
+        match Known::of(name) {
+            Some(known) => self.push_known(known, name, value),
+            None => {
+                let field = self.write_line(name, value);
+                self.fields.push(field);
+            }
         }
-        self.fields.push(field);
     }
 
+    fn push_known(&mut self, known: Known, name: &[u8], value: &[u8]) {
+        let line = self.write_line(name, value);
+        self.fields.push(Field { known: known as u8, ..line });
+        self.present |= known.bit();
+    }
+
+    /// Puts a line in the place of the first of this name, or at the end; drops all others.
     fn set_line(&mut self, name: &[u8], value: &[u8]) {
-        let known = Known::of(name).map_or(UNKNOWN, |known| known as u8);
-        let is_same = |fields: &Self, field: &Field| {
-            field.is_live
-                && field.known == known
-                && (known != UNKNOWN || fields.name(field).eq_ignore_ascii_case(name))
-        };
-        let Some(first) = self.fields.iter().position(|field| is_same(self, field)) else {
-            return self.push_line(name, value);
-        };
+        if let Some(known) = Known::of(name) {
+            return self.set_known(known, name, value);
+        }
+        let first = self.fields.iter().position(|field| self.is_live_and_named(field, name));
+        let Some(first) = first else { return self.push_line(name, value) };
         for index in first + 1..self.fields.len() {
-            if is_same(self, &self.fields[index]) {
+            if self.is_live_and_named(&self.fields[index], name) {
                 self.fields[index].is_live = false;
             }
         }
+        self.fields[first] = self.write_line(name, value);
+    }
+
+    /// The same for a well-known name: most often there is none yet, which a bit tells.
+    fn set_known(&mut self, known: Known, name: &[u8], value: &[u8]) {
+        let is_same = |field: &Field| field.is_live && field.known == known as u8;
+        let first = self.has(known).then(|| self.fields.iter().position(is_same)).flatten();
+        let Some(first) = first else { return self.push_known(known, name, value) };
+        for field in self.fields[first + 1..].iter_mut().filter(|field| is_same(field)) {
+            field.is_live = false;
+        }
         let line = self.write_line(name, value);
-        self.fields[first] = Field { known, ..line };
+        self.fields[first] = Field { known: known as u8, ..line };
+    }
+
+    fn is_live_and_named(&self, field: &Field, name: &[u8]) -> bool {
+        field.is_live && field.known == UNKNOWN && self.name(field).eq_ignore_ascii_case(name)
     }
 
     /// Appends bytes that belong to the start line and returns where they lie.

@@ -20,7 +20,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-
+use foldhash::fast::RandomState;
 use sluis_rules::{
     AccessLog, Address, Balancer, Cluster, Direction, DownstreamTls, EndpointAddress, Endpoints,
     FilterChain, Listener, Network, Observed, Runtime, TcpProxy, TcpTarget, UpstreamTls,
@@ -204,7 +204,7 @@ pub struct Config {
     pub clock: Clock,
     /// Counts publications.
     pub generation: u64,
-    backends: HashMap<Arc<str>, Arc<Backend>>,
+    backends: HashMap<Arc<str>, Arc<Backend>, RandomState>,
     /// By the settings' place in memory, which the runtime's chains keep alive.
     server_tls: HashMap<usize, (Arc<DownstreamTls>, ServerTls)>,
     /// Access logs of listeners and TCP proxies, by their place in memory, which the runtime
@@ -228,7 +228,7 @@ impl Config {
             settings,
             clock,
             generation: 0,
-            backends: HashMap::new(),
+            backends: HashMap::default(),
             server_tls: HashMap::new(),
             logs: HashMap::new(),
             bound: BoundSet::new(),

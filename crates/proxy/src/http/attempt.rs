@@ -83,28 +83,34 @@ pub(super) async fn attempt<'c>(
     if let Err(reply) = credentials::guard(site, desk, plan, trace, (&mut course.promise, &pick)) {
         return Ok(Finish::Reply(reply));
     }
-    let connecting = connect(site, plan, pick.clone(), server_name);
-    let connecting = async {
-        match course.deadlines.response {
-            Some(limit) => timeout_at(limit, connecting).await.ok(),
-            None => Some(connecting.await),
-        }
-    };
-    let is_whole = trace.request_end.is_some();
-    let connected = tokio::select! {
-        // A kept connection is there at once; nobody looks at the client then.
-        biased;
-        connected = connecting => connected,
-        event = client.gone(desk, is_whole) => {
-            let seen = Seen { is_request_done: is_whole, ..Seen::default() };
-            return settle(event, seen, trace, false);
-        }
-    };
-    let (mut link, _under_way) = match connected {
-        Some(connected) => connected?,
+    let (mut link, _under_way) = match ready(site, plan, &pick, server_name.as_deref()) {
+        Some(ready) => ready?,
         None => {
-            pick.failed(plan.backend, true);
-            return Ok(Finish::Reply(response_timeout().into()));
+            // Rare where connections are kept, and large: it must not grow, nor be moved by, requests
+            // that need none.
+            let connecting = Box::pin(connect(site, plan, pick.clone(), server_name));
+            let connecting = async {
+                match course.deadlines.response {
+                    Some(limit) => timeout_at(limit, connecting).await.ok(),
+                    None => Some(connecting.await),
+                }
+            };
+            let is_whole = trace.request_end.is_some();
+            let connected = tokio::select! {
+                biased;
+                connected = connecting => connected,
+                event = client.gone(desk, is_whole) => {
+                    let seen = Seen { is_request_done: is_whole, ..Seen::default() };
+                    return settle(event, seen, trace, false);
+                }
+            };
+            match connected {
+                Some(connected) => connected?,
+                None => {
+                    pick.failed(plan.backend, true);
+                    return Ok(Finish::Reply(response_timeout().into()));
+                }
+            }
         }
     };
     trace.local = link.local();
@@ -226,61 +232,94 @@ fn server_name(plan: &Plan<'_>, pick: &Pick, desk: &Desk) -> Result<Option<Strin
     }
 }
 
-/// A kept connection to the endpoint, or a new one, within the cluster's limits; what is returned
-/// beside it counts the request while it is under way.
+/// A kept connection to the endpoint, or a share of one that is there, within the cluster's limits;
+/// what is beside it counts the request while it is under way. `None` when there is no such
+/// connection: looking costs no wait.
+fn ready(
+    site: Site<'_>,
+    plan: &Plan<'_>,
+    pick: &Pick,
+    server_name: Option<&str>,
+) -> Option<Result<(Link, Permit), Failure>> {
+    // A connection that has carried HTTP is not for other bytes.
+    if plan.terminates {
+        return None;
+    }
+    let key = key(site, plan, pick, server_name);
+    let link = if is_http2(site, plan, pick) {
+        Link::Http2(site.worker.http.sessions.lease(site.worker, &key)?)
+    } else {
+        let pooled = kept(site, &key)?;
+        Link::Http1(Line { key, pooled })
+    };
+    Some(counted(site, plan, link, pick))
+}
+
+/// A connection to the endpoint, new or come free meanwhile; as [`ready`] otherwise.
 async fn connect(
     site: Site<'_>,
     plan: &Plan<'_>,
     pick: Pick,
     server_name: Option<String>,
 ) -> Result<(Link, Permit), Failure> {
-    let backend = plan.backend;
     let chosen = pick.clone();
-    let link = open(site, plan, pick, server_name).await?;
-    match backend.group.request(&backend.limits, plan.priority(), chosen.host.as_ref()) {
+    let host = server_name.as_deref();
+    let key = key(site, plan, &pick, host);
+    let link = if !plan.terminates && is_http2(site, plan, &pick) {
+        share(site, plan, pick, (key, host)).await?
+    } else {
+        open_http1(site, plan, pick, (key, host)).await?
+    };
+    counted(site, plan, link, &chosen)
+}
+
+/// Counts the request that is about to be sent.
+fn counted(
+    site: Site<'_>,
+    plan: &Plan<'_>,
+    link: Link,
+    pick: &Pick,
+) -> Result<(Link, Permit), Failure> {
+    let backend = plan.backend;
+    match backend.group.request(&backend.limits, plan.priority(), pick.host.as_ref()) {
         Some(permit) => Ok((link, permit)),
         None => {
             // Nothing was sent on it.
-            link.give_back(site, plan, &chosen);
+            link.give_back(site, plan, pick);
             site.worker.stats().inc(Counter::UpstreamRqOverflow);
             Err(overflow(backend, "requests"))
         }
     }
 }
 
-fn overflow(backend: &Backend, what: &'static str) -> Failure {
-    Failure::Connect(ConnectError::Overflow { cluster: Arc::clone(&backend.name), what })
+/// Whose connections the request may use.
+fn key(site: Site<'_>, plan: &Plan<'_>, pick: &Pick, host: Option<&str>) -> Key {
+    let backend = plan.backend;
+    let told = pick.hop(backend).proxy_protocol.and(site.connection.connect_context().downstream);
+    // A connection that has told of one client is not for another.
+    let place = told.map(|(client, ours)| format!("{}|{client}|{ours}", host.unwrap_or_default()));
+    Key::new(backend.cluster(), pick.tls(backend), &pick.address, place.as_deref().or(host))
 }
 
-/// A kept connection to the endpoint, a share of one, or a new one; waits for one where no more may
-/// be opened.
-async fn open(
-    site: Site<'_>,
-    plan: &Plan<'_>,
-    pick: Pick,
-    server_name: Option<String>,
-) -> Result<Link, Failure> {
-    let backend = plan.backend;
-    let host = server_name.as_deref();
-    let told = pick.hop(backend).proxy_protocol.and(site.connection.connect_context().downstream);
-    // A connection that has told of one client, or comes from its address, is not for another.
-    let place = match (told, site.connection.source) {
-        (Some((client, ours)), _) => Some(format!("{}|{client}|{ours}", host.unwrap_or_default())),
-        (None, Some((client, _))) => Some(format!("{}|{client}", host.unwrap_or_default())),
-        (None, None) => None,
-    };
-    let of = place.as_deref().or(host);
-    let key = Key::new(backend.cluster(), pick.tls(backend), &pick.address, of);
-    let is_http2 = match backend.protocol {
+/// Whether HTTP/2 is tried.
+fn is_http2(site: Site<'_>, plan: &Plan<'_>, pick: &Pick) -> bool {
+    match plan.backend.protocol {
         UpstreamProtocol::Http1 => false,
         UpstreamProtocol::Http2 => true,
         UpstreamProtocol::Downstream => site.protocol == Protocol::Http2,
-        UpstreamProtocol::Auto => pick.tls(backend).is_some(),
-    };
-    if is_http2 && !plan.terminates {
-        return share(site, plan, pick, (key, host)).await;
+        UpstreamProtocol::Auto => pick.tls(plan.backend).is_some(),
     }
-    open_http1(site, plan, pick, (key, host)).await
+}
+
+/// A kept connection.
+fn kept(site: Site<'_>, key: &Key) -> Option<Pooled> {
+    let pooled = site.worker.http.pool.take(key, site.worker.now())?;
+    site.worker.stats().inc(Counter::HttpPoolHits);
+    Some(pooled)
+}
+
+fn overflow(backend: &Backend, what: &'static str) -> Failure {
+    Failure::Connect(ConnectError::Overflow { cluster: Arc::clone(&backend.name), what })
 }
 
 /// A share of an HTTP/2 connection, of one that is there or of a new one.
@@ -318,6 +357,9 @@ async fn share(
         }
         Acquired::Http1(None) => {
             drop(waiting);
+            if let Some(pooled) = kept(site, &key) {
+                return Ok(Link::Http1(Line { key, pooled }));
+            }
             open_http1(site, plan, pick, (key, host)).await
         }
     }
@@ -330,17 +372,6 @@ async fn open_http1(
     (key, host): (Key, Option<&str>),
 ) -> Result<Link, Failure> {
     let backend = plan.backend;
-    let kept = || {
-        let pooled = site.worker.http.pool.take(&key, site.worker.now())?;
-        site.worker.stats().inc(Counter::HttpPoolHits);
-        Some(pooled)
-    };
-    // A connection that has carried HTTP is not for other bytes.
-    if !plan.terminates
-        && let Some(pooled) = kept()
-    {
-        return Ok(Link::Http1(Line { key, pooled }));
-    }
     let priority = plan.priority();
     let Some(_waiting) = backend.group.pending(&backend.limits, priority) else {
         site.worker.stats().inc(Counter::UpstreamRqOverflow);
@@ -354,7 +385,7 @@ async fn open_http1(
         let Some(endpoint) = &pick.host else { return Err(overflow(backend, "connections")) };
         site.worker.lines.of(endpoint).freed().await;
         if !plan.terminates
-            && let Some(pooled) = kept()
+            && let Some(pooled) = kept(site, &key)
         {
             return Ok(Link::Http1(Line { key, pooled }));
         }

@@ -198,8 +198,24 @@ fn ip(address: IpAddr, text: &mut Vec<u8>) {
 }
 
 fn write_ip(address: IpAddr, text: &mut Vec<u8>) {
-    // Writing to a Vec cannot fail.
-    let _ = write!(text, "{address}");
+    let IpAddr::V4(address) = address else {
+        // Writing to a Vec cannot fail.
+        let _ = write!(text, "{address}");
+        return;
+    };
+    // For every request: formatting by the library costs more than reading the head.
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push(b'.');
+        }
+        if octet >= 100 {
+            text.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            text.push(b'0' + octet / 10 % 10);
+        }
+        text.push(b'0' + octet % 10);
+    }
 }
 
 fn uuid(bits: u128, text: &mut Vec<u8>) {

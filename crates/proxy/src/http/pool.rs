@@ -7,6 +7,7 @@
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Duration};
 
+use foldhash::fast::RandomState;
 use sluis_rules::{Address, Cluster, UpstreamTls};
 use tokio::{
     task::JoinSet,
@@ -77,7 +78,7 @@ pub(super) struct Pool {
 
 #[derive(Debug, Default)]
 struct Inner {
-    places: HashMap<Key, Place>,
+    places: HashMap<Key, Place, RandomState>,
     count: usize,
     /// Whether somebody looks after what is idle.
     is_watched: bool,

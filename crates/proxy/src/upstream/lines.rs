@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
 use tokio::sync::Notify;
 
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 
 /// One worker's connections, by endpoint.
 #[derive(Debug, Default)]
-pub(crate) struct Lines(RefCell<HashMap<usize, Rc<Line>>>);
+pub(crate) struct Lines(RefCell<HashMap<usize, Rc<Line>, RandomState>>);
 
 /// One worker's connections to one endpoint.
 #[derive(Debug, Default)]

@@ -15,6 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use h2::{
     SendStream,
     client::{self, ResponseFuture, SendRequest},
@@ -50,7 +51,7 @@ const STREAMS_AT_FIRST: usize = 100;
 /// One worker's sessions.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Sessions {
-    places: RefCell<HashMap<Key, Rc<Place>>>,
+    places: RefCell<HashMap<Key, Rc<Place>, RandomState>>,
     /// One task for each connection; they end with the worker.
     drivers: RefCell<JoinSet<()>>,
 }
