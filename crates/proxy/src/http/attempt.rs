@@ -121,6 +121,9 @@ pub(super) async fn attempt<'c>(
     // Last of all: nothing changes the request from here on.
     if let Err(reply) = credentials::seal(site, desk, plan, trace, &mut course.promise) {
         link.give_back(site, plan, &pick);
+        if let Some(host) = &pick.host {
+            site.worker.lines.of(host).release();
+        }
         return Ok(Finish::Reply(reply));
     }
     let closes = client.must_close(site, desk);
