@@ -25,7 +25,8 @@ const REQUEST: &[u8] = b"POST /api/v1/items?page=1 HTTP/1.1\r\nHost: api.example
     Content-Type: application/json\r\nX-Request-Id: 0f8fad5b-d9cb-469f-a165-70867728950e\r\n\
     Content-Length: 2\r\n\r\n{}";
 
-const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sun, 22 Nov 2026 12:00:00 GMT\r\n\
+const RESPONSE: &[u8] =
+    b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sun, 22 Nov 2026 12:00:00 GMT\r\n\
     Content-Type: application/json\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\
     Cache-Control: no-store\r\nX-Served-By: cache-7\r\n\r\n{}";
 
@@ -144,11 +145,14 @@ fn rules(count: usize, times: u32) -> Result<usize, Failure> {
         "stat_prefix": "h", "http_filters": filters,
         "rds": {"route_config_name": "r", "config_source": {"ads": {}}},
     });
-    let runtime = compiled(Kind::Listener, &json!({
-        "name": "l",
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 80}},
-        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
-    }))?;
+    let runtime = compiled(
+        Kind::Listener,
+        &json!({
+            "name": "l",
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 80}},
+            "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+        }),
+    )?;
     let rules = rules_of(&runtime).ok_or("no rules")?;
     let uris = vec![format!("spiffe://cluster.local/ns/team{}/sa/app", count / 2)];
     let request = Facts("/api/v1/items7");
