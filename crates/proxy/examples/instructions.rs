@@ -55,7 +55,7 @@ fn request(times: u32) -> Result<usize, Failure> {
     for _ in 0..times {
         let mut scan = Scan::default();
         head.parse(&mut scan, black_box(REQUEST), &Limits::default())?.ok_or("cut off")?;
-        head.strip_hop_by_hop(sluis_http1::Upgrade::No);
+        head.strip_hop_by_hop(sluis_http1::Upgrade::Remove);
         head.fields.set(b"x-forwarded-for", b"192.0.2.7")?;
         head.fields.set(b"x-forwarded-proto", b"https")?;
         out.clear();
@@ -72,7 +72,7 @@ fn response(times: u32) -> Result<usize, Failure> {
         let mut scan = Scan::default();
         let parsed = head.parse(&mut scan, black_box(RESPONSE), &Limits::default(), Method::Get)?;
         parsed.ok_or("cut off")?;
-        head.strip_hop_by_hop(sluis_http1::Upgrade::No);
+        head.strip_hop_by_hop(sluis_http1::Upgrade::Remove);
         head.fields.set(b"x-envoy-upstream-service-time", b"3")?;
         out.clear();
         head.write_open_to(&mut out);
@@ -175,7 +175,7 @@ fn rules_of(runtime: &Runtime) -> Option<Arc<Rbac>> {
     filter.rules.clone()
 }
 
-fn compiled(kind: Kind, resource: &Value) -> Result<Runtime, Failure> {
+fn compiled(kind: Kind, resource: &Value) -> Result<Arc<Runtime>, Failure> {
     let mut set = ResourceSet::default();
     set.insert(kind, &sluis_protojson::from_json(kind.type_url(), resource)?)?;
     let compiled = compile(&set, None);
