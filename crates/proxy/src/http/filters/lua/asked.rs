@@ -87,7 +87,10 @@ fn failed(error: CallError) -> Answer {
         CallError::Io(_) | CallError::Stream(_) | CallError::Malformed => {
             Failure::Closed { is_stale: false, is_unsent: false }
         }
-        CallError::TooLong | CallError::NotHttp2 | CallError::Credentials => {
+        CallError::TooLong
+        | CallError::NotHttp2
+        | CallError::Credentials
+        | CallError::Unverified => {
             return Answer::failure();
         }
     };
