@@ -67,7 +67,7 @@ pub(crate) enum Verb {
     Audit(crate::verbs::audit::AuditOptions),
     /// Show the certificate authority, change its root, read its log
     Ca(CaOptions),
-    /// Ask credentials' sources anew, and seal values for git
+    /// Show credentials and who may have them; ask their sources anew, and seal values for git
     #[command(visible_alias = "cred")]
     Credentials(crate::verbs::credentials::CredentialsOptions),
     /// Print a completion script for a shell

@@ -12,6 +12,7 @@ mod api;
 mod bootstrap;
 mod cli;
 mod debug;
+mod grants;
 mod objects;
 mod output;
 mod plane;

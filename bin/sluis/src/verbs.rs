@@ -10,6 +10,7 @@ pub(crate) mod control_plane;
 pub(crate) mod credentials;
 pub(crate) mod exec;
 pub(crate) mod get;
+pub(crate) mod grants;
 pub(crate) mod logs;
 pub(crate) mod probe;
 pub(crate) mod proxy;

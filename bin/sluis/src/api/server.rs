@@ -22,6 +22,7 @@ use tokio::net::UnixListener;
 
 use super::{JailPlan, RotateOrder};
 use crate::{
+    grants::{Asked, CredentialRow, Verdict},
     objects::ObjectReport,
     plane::{Custody, CustodyReport, RotationPlan},
     status::Report,
@@ -72,6 +73,14 @@ pub(crate) trait Answers: Send + Sync + 'static {
     fn envoy_bootstrap(&self, name: &ObjectName) -> Result<Value, Denial>;
     /// The values of credentials, and who is given them.
     fn custody(&self) -> (Custody, Control);
+    /// Each credential with its grants.
+    fn credential_rows(&self) -> Vec<CredentialRow>;
+    /// What a request would get of a credential.
+    ///
+    /// # Errors
+    ///
+    /// [`Denial::NotFound`] for an unknown credential, or for what is no URL.
+    fn credential_test(&self, name: &ObjectName, asked: &Asked) -> Result<Verdict, Denial>;
     /// The state of the certificate authority.
     fn authority(&self) -> AuthorityStatus;
     /// The trusted roots as SPIFFE's bundle document.
@@ -121,6 +130,11 @@ pub(crate) async fn serve(socket: &Path, answers: Arc<dyn Answers>) -> io::Resul
         .route("/v1/status", get(report))
         .route("/v1/objects", get(objects))
         .route("/v1/tls-check", get(tls_check))
+        .route(
+            "/v1/credential-grants",
+            get(|State(answers): Known| async move { Json(answers.credential_rows()) }),
+        )
+        .route("/v1/credentials/{namespace}/{name}/test", post(credential_test))
         .route("/v1/workloads/{namespace}/{name}/config/{kind}", get(resources))
         .route("/v1/workloads/{namespace}/{name}/bootstrap", get(bootstrap))
         .route("/v1/workloads/{namespace}/{name}/jail", get(jail))
@@ -166,6 +180,14 @@ fn no_credential(name: &ObjectName) -> Denial {
 
 async fn report(State(answers): Known) -> Json<Report> {
     Json(answers.report())
+}
+
+async fn credential_test(
+    State(answers): Known,
+    Segments((namespace, name)): Segments<(String, String)>,
+    Json(asked): Json<Asked>,
+) -> Result<Json<Verdict>, Denial> {
+    answers.credential_test(&ObjectName::new(namespace, name), &asked).map(Json)
 }
 
 /// Which objects are asked for.

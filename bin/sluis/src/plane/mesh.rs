@@ -26,6 +26,7 @@ use super::custody::Custody;
 use crate::{
     api::{Answers, Denial, JailPlan, RotateOrder, kind_named},
     bootstrap::{self, ControlPlane, Engine, WORKLOAD_API_SOCKET},
+    grants::{self, Asked, CredentialRow, Verdict},
     objects::{self, ObjectReport, UnknownKind},
     state::StateDir,
     status::{ProxyReport, Report, SyncReport},
@@ -196,6 +197,14 @@ impl Answers for Mesh {
         let name = workload.map(|workload| ObjectName::new(namespace, workload));
         tls_check::rows(&self.control.snapshot(), name.as_ref(), namespace)
             .map_err(Denial::NotFound)
+    }
+
+    fn credential_rows(&self) -> Vec<CredentialRow> {
+        grants::rows(&self.control.snapshot(), &self.faults())
+    }
+
+    fn credential_test(&self, name: &ObjectName, asked: &Asked) -> Result<Verdict, Denial> {
+        grants::test(&self.control.snapshot(), name, asked).map_err(Denial::NotFound)
     }
 
     fn resources(&self, name: &ObjectName, kind: &str) -> Result<Value, Denial> {

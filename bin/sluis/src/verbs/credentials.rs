@@ -13,6 +13,7 @@ use sluis_custody::{Identity, Recipient, identities, seal};
 use sluis_nouns::is_dns_label;
 use zeroize::Zeroizing;
 
+use super::grants::{self, DescribeOptions, ListOptions, TestOptions};
 use crate::{
     api,
     cli::{StateOption, WorkloadArgument},
@@ -35,6 +36,13 @@ pub(crate) struct CredentialsOptions {
 /// What can be done with credentials.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CredentialsVerb {
+    /// Show each credential: where it may go, by how many grants, in which version
+    #[command(visible_alias = "ls")]
+    List(ListOptions),
+    /// Show who may have a credential used for what, and what is wrong with it
+    Describe(DescribeOptions),
+    /// Say whether a credential would be added to a request, by which grant, or why by none
+    Test(TestOptions),
     /// Show each credential's source, its version, and what is wrong with it
     Sources(SourcesOptions),
     /// Ask a credential's source now, and use what it gives
@@ -110,7 +118,11 @@ pub(crate) struct SealOptions {
 /// written.
 pub(crate) fn run(options: &CredentialsOptions) -> Result<ExitCode> {
     let state = || StateDir::locate(options.state.state_dir.clone());
+    let place = || options.state.state_dir.clone();
     match &options.verb {
+        CredentialsVerb::List(one) => grants::list(place(), one),
+        CredentialsVerb::Describe(one) => grants::describe(place(), one),
+        CredentialsVerb::Test(one) => grants::test(place(), one),
         CredentialsVerb::Sources(one) => sources(&state()?, one.output),
         CredentialsVerb::Refresh(one) => refresh(&state()?, one),
         CredentialsVerb::Rotate(one) if one.dry_run => plan(&state()?, &one.named),
