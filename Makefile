@@ -78,7 +78,7 @@ golden: ## rewrite the golden files of the translation; look at the diff afterwa
 	UPDATE_GOLDEN=1 $(CARGO) test -p sluis-translate golden
 
 support: ## write the page of supported fields anew from the readers
-	UPDATE_SUPPORT=1 $(CARGO) test -p sluis-resources --test support
+	UPDATE_SUPPORT=1 $(CARGO) test -p sluis-resources --test support --test crds
 
 bench: ## measure sluis-proxy beside Envoy, HAProxy and nginx: every scenario, some twenty minutes
 	@scripts/setup.sh bench

@@ -41,6 +41,11 @@ def egress_policy_by_envoy(options):
     return demo(options, "egress-policy", "--sidecar", "envoy", "--gateway", "envoy")
 
 
+def credential_grant(options):
+    """A declared credential signs request and body, for the identity that it is granted to alone."""
+    return demo(options, "credential-grant")
+
+
 def hsm(options):
     """Raw TCP reaches the HSM through the gateway by mutual TLS, for labelled workloads only."""
     return demo(options, "hsm-egress")
@@ -57,6 +62,7 @@ def hsm_mixed(options):
 
 
 ALL = [
+    credential_grant,
     tls_origination, tls_origination_by_envoy, traffic_split, traffic_split_by_envoy, egress_policy,
     egress_policy_by_envoy, hsm, hsm_by_envoy, hsm_mixed,
 ]

@@ -8,6 +8,7 @@
 //! have Istio's names in snake case, and Istio's own rules for one resource hold for each value.
 //! Rules between resources (visibility, merge, precedence) belong to the model.
 
+mod crd;
 mod fault;
 mod kinds;
 mod read;
@@ -16,6 +17,7 @@ mod support;
 mod value;
 mod yaml;
 
+pub use crd::crds;
 pub use fault::{Fault, Level};
 pub use kinds::authorization::{
     AuthorizationAction, AuthorizationPolicy, AuthorizationRule, Condition, ConditionKey,

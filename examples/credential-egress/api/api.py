@@ -6,6 +6,9 @@ It asks for two sets of credentials on every request (standard library only):
   over `method\\nhost\\npath\\ndate` with the secret of that key, where `X-Date` is the date, within
   five seconds of now, and no signature is taken twice.
 
+Where there is a `Content-Digest` (RFC 9530), it must be that of the body, and it is a fifth line of
+what is signed; with `--signed-bodies` a request without it is refused.
+
 Without user or system: 401; with a wrong one: 403; each with the reason. One JSON line on standard
 output for each request says who asked for what and what was decided; never a secret or a signature.
 """
@@ -42,7 +45,8 @@ class Refused(Exception):
 class Gate:
     """Decides who may ask."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, signed_bodies=False):
+        self.signed_bodies = signed_bodies
         self.jwt_key = (directory / "jwt-key").read_bytes()
         self.secrets = json.loads((directory / "clients.json").read_text())
         self.seen = {}  # signature -> when it may be forgotten
@@ -70,7 +74,7 @@ class Gate:
             raise Refused(401, "no user: the token has expired")
         return claims["sub"]
 
-    def system(self, method, path, headers):
+    def system(self, method, path, headers, body):
         """The system whose key signed this very request."""
         value, date = single(headers, "X-Authorization"), single(headers, "X-Date")
         if value is None or date is None:
@@ -81,12 +85,25 @@ class Gate:
         key, given = match.groups()
         if key not in self.secrets:
             raise Refused(403, "the access key is unknown")
-        text = "\n".join([method, single(headers, "Host") or "", path, date])
+        lines = [method, single(headers, "Host") or "", path, date]
+        text = "\n".join(lines + self.digest(headers, body))
         wanted = hmac.new(self.secrets[key].encode(), text.encode(), hashlib.sha256).hexdigest()
         if not hmac.compare_digest(given, wanted):
             raise Refused(403, "the signature is wrong")
         self.once(given, date)
         return key
+
+    def digest(self, headers, body):
+        """The digest of the body, where the request says one: a line of what is signed."""
+        given = single(headers, "Content-Digest")
+        if given is None:
+            if self.signed_bodies:
+                raise Refused(401, "no system: Content-Digest is missing")
+            return []
+        digest = base64.b64encode(hashlib.sha256(body).digest()).decode()
+        if given != f"sha-256=:{digest}:":
+            raise Refused(403, "the body is not the one that was digested")
+        return [given]
 
     def once(self, signature, date):
         """Takes a signature if it is fresh and new."""
@@ -126,9 +143,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         record = {"method": self.command, "path": self.path, "from": self.client_address[0]}
         try:
-            query = self.query()
+            body = self.body()
+            query = self.query(body)
             record["user"] = self.server.gate.user(self.headers)
-            record["system"] = self.server.gate.system(self.command, self.path, self.headers)
+            record["system"] = self.server.gate.system(
+                self.command, self.path, self.headers, body)
+            record["signed_body"] = "Content-Digest" in self.headers
             record["query"] = query
             status, answer = 200, {"data": {"datasets": DATASETS, "asked_by": record["user"]}}
             self.server.keep(self)
@@ -142,13 +162,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer(405, {"errors": [{"message": "only POST is answered"}]})
 
-    def query(self):
-        """The query, from a form or from JSON."""
+    def body(self):
+        """All of it."""
         length = int(self.headers.get("Content-Length") or 0)
         if "Transfer-Encoding" in self.headers or not 0 < length <= BODY_BYTES_MAX:
             self.close_connection = True
             raise Refused(400, f"the body must have a length of 1 to {BODY_BYTES_MAX} bytes")
-        body = self.rfile.read(length).decode("utf-8", "replace")
+        return self.rfile.read(length)
+
+    def query(self, body):
+        """The query, from a form or from JSON."""
+        body = body.decode("utf-8", "replace")
         if self.headers.get("Content-Type", "").startswith("application/json"):
             try:
                 return str(json.loads(body)["query"])
@@ -174,9 +198,9 @@ DATASETS = [{"name": "incidents", "rows": 184_203}, {"name": "licence-plates", "
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address, directory, record):
+    def __init__(self, address, directory, record, signed_bodies):
         super().__init__(address, Handler)
-        self.gate = Gate(directory)
+        self.gate = Gate(directory, signed_bodies)
         self.record = record
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
@@ -203,5 +227,8 @@ if __name__ == "__main__":
     parser.add_argument("--address", default="127.0.0.9")
     parser.add_argument("--port", type=int, default=9443)
     parser.add_argument("--record", type=pathlib.Path, help="keep the last accepted request here")
+    parser.add_argument("--signed-bodies", action="store_true", help="refuse a body without digest")
     options = parser.parse_args()
-    Server((options.address, options.port), options.dir, options.record).serve_forever()
+    server = Server((options.address, options.port), options.dir, options.record,
+                    options.signed_bodies)
+    server.serve_forever()

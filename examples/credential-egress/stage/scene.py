@@ -20,6 +20,8 @@ GATEWAY_PORT, API_PORT = 8443, 9443
 class Scene(onebox.Scene):
     """Everything that runs; gone at the end."""
 
+    api_options = ()
+
     def __init__(self, programs, sidecar="sluis", gateway="sluis", keep=False, up=()):
         super().__init__(programs, {GATEWAY: gateway, NOTEBOOK: sidecar}, keep, up)
 
@@ -52,7 +54,7 @@ class Scene(onebox.Scene):
         self.step(f"start the API at {self.api_address}:{API_PORT}")
         program = [sys.executable, EXAMPLE / "api/api.py", "--dir", self.dir / "api",
                    "--address", self.api_address, "--port", str(API_PORT),
-                   "--record", self.dir / "api/last-request.json"]
+                   "--record", self.dir / "api/last-request.json", *self.api_options]
         self.start("api", program, {}, self.dir / "api/log")
         self.wait("the API to listen", lambda: can_connect(self.api_address, API_PORT))
 

@@ -43,6 +43,8 @@ pub(crate) enum CredentialsVerb {
     Describe(DescribeOptions),
     /// Say whether a credential would be added to a request, by which grant, or why by none
     Test(TestOptions),
+    /// Print the CustomResourceDefinitions of Credential and CredentialGrant, for kubectl apply
+    Crds,
     /// Show each credential's source, its version, and what is wrong with it
     Sources(SourcesOptions),
     /// Ask a credential's source now, and use what it gives
@@ -123,6 +125,10 @@ pub(crate) fn run(options: &CredentialsOptions) -> Result<ExitCode> {
         CredentialsVerb::List(one) => grants::list(place(), one),
         CredentialsVerb::Describe(one) => grants::describe(place(), one),
         CredentialsVerb::Test(one) => grants::test(place(), one),
+        CredentialsVerb::Crds => {
+            output::print(&sluis_resources::crds())?;
+            Ok(ExitCode::SUCCESS)
+        }
         CredentialsVerb::Sources(one) => sources(&state()?, one.output),
         CredentialsVerb::Refresh(one) => refresh(&state()?, one),
         CredentialsVerb::Rotate(one) if one.dry_run => plan(&state()?, &one.named),
