@@ -132,6 +132,9 @@ pub fn proxy_view(
         Role::Sidecar => capture(workload, node)?,
     };
     let mut facts = node.map(|node| node.facts.clone()).unwrap_or_default();
+    let kind = workload.meta().annotations.get(PROXY_ANNOTATION).map(String::as_str);
+    // What is started is our own, unless an Envoy is to stand there.
+    facts.is_ours |= node.is_none() && kind != Some("envoy");
     match workload.meta().annotations.get(INTERCEPTION_ANNOTATION).map(String::as_str) {
         Some("TPROXY") => facts.is_transparent = Some(true),
         Some("REDIRECT") => facts.is_transparent = Some(false),

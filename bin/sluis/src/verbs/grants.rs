@@ -170,7 +170,7 @@ fn described(row: &CredentialRow) -> String {
     line("Version:", row.version.as_deref().unwrap_or_default());
     line("Expires:", row.expires.as_deref().unwrap_or_default());
     line("Used by:", &row.used_by.join(", "));
-    line("Grants:", if row.grants.is_empty() { "none" } else { " " }.trim_end());
+    text.push_str(if row.grants.is_empty() { "Grants:      none\n" } else { "Grants:\n" });
     for grant in &row.grants {
         let note = if grant.dry_run { ", dry run" } else { "" };
         text.push_str(&format!("  {} ({}{note})\n", grant.name, grant.at));
