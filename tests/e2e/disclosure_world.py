@@ -32,7 +32,7 @@ class Kind:
 
 
 # The kinds that gateways carry out from end to end.
-CARRIED_OUT = ()
+CARRIED_OUT = ("header", "echo", "bearer", "basic", "query", "cookie", "hmac", "message", "aws", "jwt")
 
 
 def kinds():
@@ -217,7 +217,7 @@ class World(Mesh):
 
     def folder(self, kind):
         folder = self.dir / "kinds" / kind.name
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 
     def of(self, kind):
@@ -227,15 +227,15 @@ class World(Mesh):
         folder, values, more = self.folder(kind), self.of(kind), ""
         if kind.source == "file":
             for entry, value in values.items():
-                (folder / entry).write_text(value)
+                write_private(folder / entry, value)
             source = f"file: {{directory: {folder}}}"
         elif kind.source == "json":
-            (folder / "all.json").write_text(json.dumps(values))
+            write_private(folder / "all.json", json.dumps(values))
             source = f"file: {{json: {folder}/all.json}}"
         elif kind.source == "env":
             source = "env: {" + ", ".join(f"{entry}: {variable(kind, entry)}" for entry in values) + "}"
         elif kind.source == "exec":
-            (folder / "all.json").write_text(json.dumps(values))
+            write_private(folder / "all.json", json.dumps(values))
             source = f"exec: {{command: [/bin/cat, {folder}/all.json]}}"
         else:
             more = SECRET.format(name=kind.name, value=values["value"])
@@ -392,6 +392,12 @@ class World(Mesh):
                 expect(all(b"sluis" in line and b" up " in line for line in lines), "ps shows a variable elsewhere")
                 found["ps"] = found["ps"].replace(value, b"")
         return found
+
+
+def write_private(path, content):
+    """A file that others cannot read: secrets in others are refused."""
+    path.touch(mode=0o600)
+    path.write_text(content)
 
 
 def variable(kind, entry):

@@ -93,6 +93,31 @@ pub enum Injection {
     ClientCertificate,
 }
 
+impl Injection {
+    /// Its name, as the resource has it, for records.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        use wire::credential::Injection as Source;
+        let Self::Signed(signature) = self else {
+            // What else there may be is a token that is fetched.
+            let is_certificate = matches!(self, Self::ClientCertificate);
+            return if is_certificate { "clientCertificate" } else { "oauth2" };
+        };
+        match &*signature.source {
+            Source::Header(_) => "header",
+            Source::Basic(_) => "basic",
+            Source::Query(_) => "query",
+            Source::Cookie(_) => "cookie",
+            Source::Hmac(_) => "hmac",
+            Source::MessageSignature(_) => "httpMessageSignature",
+            Source::AwsSigV4(_) => "awsSigV4",
+            Source::Oauth2(_) => "oauth2",
+            Source::JwtSign(_) => "jwtSign",
+            Source::ClientCertificate(_) => "clientCertificate",
+        }
+    }
+}
+
 /// A scheme, with the message that it was compiled from: equal messages make equal schemes.
 #[derive(Clone, Debug)]
 pub struct Signature {

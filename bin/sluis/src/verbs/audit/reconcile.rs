@@ -2,8 +2,9 @@
 //!
 //! In:    access logs of sidecars (Istio's text or JSON form), access and audit logs of gateways.
 //! Out:   what only one side tells of; exit 3 when there is something.
-//! Never: matches by guess: a connection is known by its address and port in its time, a request by
-//!        its identifier.
+//! Never: matches one record twice. A connection is known by its address and port in its time; a
+//!        request on it by its identifier, or, as gateways give requests new ones (Envoy's rule for
+//!        clients from outside), by its method and path, in order.
 
 mod access;
 
@@ -37,6 +38,8 @@ struct Told {
     address: String,
     /// The request's identifier, where there is one.
     request_id: Option<String>,
+    /// The request's method and path, without values of its query.
+    target: Option<String>,
     /// From and to, in milliseconds since the epoch.
     span: (i128, i128),
     /// Bytes that went to the gateway, or that it received; `None` when the log does not say.
@@ -101,6 +104,7 @@ fn received(state: &StateDir, log: &Log, hosts: &mut HashMap<String, String>) ->
                 by: log.name.clone(),
                 address: used.who.source.clone(),
                 request_id: Some(used.what.request_id.clone()).filter(|id| !id.is_empty()),
+                target: Some(format!("{} {}", used.what.method, used.what.path)),
                 span: (end - i128::from(used.result.milliseconds), end),
                 bytes: Some(used.result.bytes_sent).filter(|_| used.attempt <= 1),
                 is_connection: false,
@@ -113,13 +117,40 @@ fn received(state: &StateDir, log: &Log, hosts: &mut HashMap<String, String>) ->
                 by: log.name.clone(),
                 address: one.downstream_remote.clone(),
                 request_id: one.request_id.clone(),
+                target: one.target.clone(),
                 span: one.span,
                 bytes: Some(one.bytes_received),
                 is_connection: one.is_connection,
             });
         }
     }
-    Ok(told)
+    Ok(merged(told))
+}
+
+/// One record for each request that a gateway tells of twice: in its access log, and in its audit log
+/// once for each try. The access log has the target as it came, and all bytes.
+fn merged(mut told: Vec<Told>) -> Vec<Told> {
+    // The access log was read last.
+    told.reverse();
+    let mut places: HashMap<(String, String), usize> = HashMap::new();
+    let mut merged: Vec<Told> = Vec::new();
+    for one in told {
+        let Some(id) = one.request_id.clone() else {
+            merged.push(one);
+            continue;
+        };
+        match places.get(&(one.address.clone(), id.clone())) {
+            Some(place) => {
+                let span = &mut merged[*place].span;
+                *span = (span.0.min(one.span.0), span.1.max(one.span.1));
+            }
+            None => {
+                places.insert((one.address.clone(), id), merged.len());
+                merged.push(one);
+            }
+        }
+    }
+    merged
 }
 
 /// The gateway's address, from its node's identifier: `router~ADDRESS~NAME~DOMAIN`.
@@ -139,6 +170,7 @@ fn sent(workload: &ObjectName, one: &Access) -> Told {
         by: workload.to_string(),
         address: one.upstream_local.clone(),
         request_id: one.request_id.clone(),
+        target: one.target.clone(),
         span: one.span,
         bytes: Some(one.bytes_received),
         is_connection: one.is_connection,
@@ -150,67 +182,73 @@ fn compare(sidecars: &[Told], gateways: &[Told], tolerance: Duration) -> Vec<Fin
     let slack = i128::try_from(tolerance.as_millis()).unwrap_or(i128::MAX / 4);
     let mut findings = Vec::new();
     let sent_by = by_address(sidecars);
-    let received_by = by_address(gateways);
-    for told in gateways {
-        let candidates = sent_by.get(told.address.as_str()).map_or(&[][..], Vec::as_slice);
-        if !candidates.iter().any(|sent| matches(sent, told, slack)) {
-            let what = "the gateway received it, and no sidecar says it sent it";
-            findings.push(finding("unsent", told, what.to_owned()));
+    // For each record of a sidecar, what of the gateways' is the same.
+    let mut partners: Vec<Vec<&Told>> = vec![Vec::new(); sidecars.len()];
+    let mut ordered: Vec<&Told> = gateways.iter().collect();
+    // Those whose identifier is known to both come first: they leave no doubt.
+    let is_known = |told: &Told| {
+        let of = sent_by.get(told.address.as_str()).map_or(&[][..], Vec::as_slice);
+        told.request_id.is_some()
+            && of.iter().any(|place| sidecars[*place].request_id == told.request_id)
+    };
+    ordered.sort_by_key(|told| (!is_known(told), told.span));
+    for told in ordered {
+        let of = sent_by.get(told.address.as_str()).map_or(&[][..], Vec::as_slice);
+        let free = |place: &usize| sidecars[*place].is_connection || partners[*place].is_empty();
+        let same_id = |place: &usize| {
+            told.request_id.is_some() && sidecars[*place].request_id == told.request_id
+        };
+        let fitting = |place: &&usize| free(place) && matches(&sidecars[**place], told, slack);
+        let found = of.iter().filter(fitting).find(|place| same_id(place));
+        match found.or_else(|| of.iter().find(fitting)) {
+            Some(place) => partners[*place].push(told),
+            None => {
+                let what = "the gateway received it, and no sidecar says it sent it";
+                findings.push(finding("unsent", told, what.to_owned()));
+            }
         }
     }
-    for sent in sidecars {
-        let candidates = received_by.get(sent.address.as_str()).map_or(&[][..], Vec::as_slice);
-        let matching: Vec<&&Told> =
-            candidates.iter().filter(|told| matches(sent, told, slack)).collect();
-        if matching.is_empty() {
+    for (sent, partners) in sidecars.iter().zip(&partners) {
+        if partners.is_empty() {
             let what = "the sidecar sent it, and no gateway says it received it";
             findings.push(finding("unreceived", sent, what.to_owned()));
-            continue;
+        } else {
+            findings.extend(compare_bytes(sent, partners));
         }
-        findings.extend(compare_bytes(sent, &matching));
     }
     findings.sort_by(|a, b| (&a.at, &a.by, &a.address).cmp(&(&b.at, &b.by, &b.address)));
-    findings.dedup();
     findings
 }
 
 /// Bytes of one request are the same on both sides; those of a connection are no fewer than the
 /// bodies within it.
-fn compare_bytes(sent: &Told, matching: &[&&Told]) -> Option<Finding> {
+fn compare_bytes(sent: &Told, partners: &[&Told]) -> Option<Finding> {
     let ours = sent.bytes?;
-    if sent.is_connection {
-        // The gateway's access log and audit log may both tell of one request: the larger counts.
-        let mut bodies: HashMap<Option<&str>, u64> = HashMap::new();
-        for told in matching.iter().filter(|told| !told.is_connection) {
-            let most = bodies.entry(told.request_id.as_deref()).or_default();
-            *most = (*most).max(told.bytes.unwrap_or(0));
-        }
-        let theirs: u64 = bodies.values().sum();
-        let what = format!("the sidecar sent {ours} bytes, the gateway received {theirs}");
-        return (theirs > ours).then(|| finding("bytes", sent, what));
-    }
-    let theirs = matching
-        .iter()
-        .filter(|told| !told.is_connection && told.request_id == sent.request_id)
-        .find_map(|told| told.bytes.filter(|theirs| *theirs != ours))?;
+    let bodies = partners.iter().filter(|told| !told.is_connection);
+    let theirs: u64 = bodies.clone().filter_map(|told| told.bytes).sum();
+    let is_known = bodies.clone().any(|told| told.bytes.is_some());
+    let differs = if sent.is_connection { theirs > ours } else { is_known && theirs != ours };
     let what = format!("the sidecar sent {ours} bytes, the gateway received {theirs}");
-    Some(finding("bytes", sent, what))
+    differs.then(|| finding("bytes", sent, what))
 }
 
-fn by_address(all: &[Told]) -> HashMap<&str, Vec<&Told>> {
-    let mut by_address: HashMap<&str, Vec<&Told>> = HashMap::new();
-    for told in all {
-        by_address.entry(told.address.as_str()).or_default().push(told);
+/// The places of records by their connection, in order of time.
+fn by_address(all: &[Told]) -> HashMap<&str, Vec<usize>> {
+    let mut by_address: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (place, told) in all.iter().enumerate() {
+        by_address.entry(told.address.as_str()).or_default().push(place);
+    }
+    for places in by_address.values_mut() {
+        places.sort_by_key(|place| all[*place].span);
     }
     by_address
 }
 
-/// Whether both tell of the same: the same connection at the same time, and the same request where
-/// both know one.
+/// Whether both may tell of the same: at the same time, and the same request where both know one.
 fn matches(sent: &Told, received: &Told, slack: i128) -> bool {
     let overlap = sent.span.0 <= received.span.1 + slack && received.span.0 <= sent.span.1 + slack;
-    let same = match (&sent.request_id, &received.request_id) {
-        (Some(ours), Some(theirs)) => ours == theirs,
+    let same = match (&sent.target, &received.target) {
+        (Some(ours), Some(theirs)) => ours == theirs || sent.request_id == received.request_id,
         _ => true,
     };
     overlap && same
@@ -283,6 +321,7 @@ mod tests {
             by: by.to_owned(),
             address: address.to_owned(),
             request_id: Some(request_id.to_owned()).filter(|id| !id.is_empty()),
+            target: Some("GET /".to_owned()).filter(|_| !request_id.is_empty()),
             span: (at - 10, at),
             bytes: Some(100),
             is_connection: request_id.is_empty(),
@@ -311,9 +350,27 @@ mod tests {
         check(&sent, &[], &["unreceived"]);
         check(&[], &sent, &["unsent"]);
         // Another request of the same connection, and the same port an hour later.
-        check(&sent, &[told("e/gw", "10.0.0.1:1000", "s", 500)], &["unreceived", "unsent"]);
+        let mut other = told("e/gw", "10.0.0.1:1000", "s", 500);
+        other.target = Some("POST /other".to_owned());
+        check(&sent, &[other], &["unreceived", "unsent"]);
         let later = told("e/gw", "10.0.0.1:1000", "r", 3_600_000);
         check(&sent, &[later], &["unreceived", "unsent"]);
+    }
+
+    #[test]
+    fn requests_that_got_other_identifiers_match_one_to_one() {
+        let of = |by: &str, ids: [&str; 3]| {
+            let told = |(number, id): (usize, &&str)| {
+                told(by, "10.0.0.1:1000", id, 500 + 20 * number as i128)
+            };
+            ids.iter().enumerate().map(told).collect::<Vec<_>>()
+        };
+        let (sent, received) = (of("a/app", ["a", "b", "c"]), of("e/gw", ["x", "y", "z"]));
+        check(&sent, &received, &[]);
+        check(&sent[1..], &received, &["unsent"]);
+        check(&sent, &received[..2], &["unreceived"]);
+        // The gateway's two logs tell of one request.
+        assert_eq!(merged(vec![received[0].clone(), received[0].clone()]).len(), 1);
     }
 
     #[test]

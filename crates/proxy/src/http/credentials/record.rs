@@ -32,6 +32,7 @@ fn told<'t>(trace: &'t Trace<'_>, key: &str) -> &'t str {
 pub(super) fn chosen(trace: &mut Trace<'_>, choice: &Choice<'_>) {
     tell(trace, "credential", &choice.credential.name);
     tell(trace, "grant", &choice.grant.name);
+    tell(trace, "injection", choice.credential.injection.kind());
 }
 
 /// A grant in dry run would have covered the request.
@@ -53,7 +54,11 @@ pub(super) fn injected(
 ) -> Result<Ticket, Refusal> {
     tell(trace, "version", version);
     tell(trace, "result", "injected");
-    let ticket = site.worker.peek_config().settings.audit.begin(used(site, (desk, plan), trace));
+    let mut used = used(site, (desk, plan), trace);
+    // The guard has seen to it before.
+    used.destination.verified = super::choose::host_of(desk);
+    "https".clone_into(&mut used.what.scheme);
+    let ticket = site.worker.peek_config().settings.audit.begin(used);
     let ticket = ticket.map_err(|_| Refusal::Unrecorded)?;
     site.worker.stats().inc(Counter::CredentialsUsed);
     if is_previous {
@@ -87,7 +92,8 @@ pub(super) fn refused(
     };
     tell(trace, "result", word);
     site.worker.stats().inc(counter);
-    let outcome = Outcome { details: refusal.details().to_owned(), ..Outcome::default() };
+    let details = refusal.details().to_owned();
+    let outcome = Outcome { status: refusal.reply(plan).status, details, ..Outcome::default() };
     let used = Use { verdict, result: outcome, ..used(site, (desk, plan), trace) };
     site.worker.peek_config().settings.audit.refused(used);
 }
@@ -105,7 +111,6 @@ fn used(site: Site<'_>, (desk, plan): (&Desk, &Plan<'_>), trace: &Trace<'_>) -> 
     let field = |name: &str| request.fields.get_name(name.as_bytes()).map(text).unwrap_or_default();
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let name = told(trace, "credential");
-    let is_verified = desk.sealed.as_ref().is_some_and(|sealed| sealed.is_verified());
     Use {
         verdict: Verdict::Injected,
         who: Who {
@@ -115,7 +120,7 @@ fn used(site: Site<'_>, (desk, plan): (&Desk, &Plan<'_>), trace: &Trace<'_>) -> 
         },
         what: What {
             method: text(request.method_name()),
-            scheme: if is_verified { "https" } else { site.scheme(request) }.to_owned(),
+            scheme: site.scheme(request).to_owned(),
             host: text(request.authority()),
             path: sluis_audit::target_without_values(&text(request.path())),
             request_id: field("x-request-id"),
@@ -132,7 +137,7 @@ fn used(site: Site<'_>, (desk, plan): (&Desk, &Plan<'_>), trace: &Trace<'_>) -> 
         destination: Destination {
             cluster: plan.backend.name.to_string(),
             endpoint: trace.host.as_ref().map(ToString::to_string).unwrap_or_default(),
-            verified: is_verified.then(|| super::choose::host_of(desk)).flatten(),
+            verified: None,
         },
         attempt: trace.attempts,
         result: Outcome::default(),

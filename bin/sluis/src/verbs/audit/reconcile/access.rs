@@ -8,6 +8,7 @@ use std::{fs, io, path::Path};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
+use sluis_audit::target_without_values;
 use sluis_nouns::ObjectName;
 
 use super::{super::files, milliseconds};
@@ -20,6 +21,8 @@ pub(super) struct Access {
     pub(super) span: (i128, i128),
     pub(super) bytes_received: u64,
     pub(super) request_id: Option<String>,
+    /// The method and the path, without values of its query.
+    pub(super) target: Option<String>,
     pub(super) upstream_host: String,
     pub(super) upstream_local: String,
     pub(super) downstream_remote: String,
@@ -72,10 +75,13 @@ fn of_text(line: &str) -> Option<Access> {
         return None;
     }
     let duration: i128 = fields[8].parse().unwrap_or(0);
+    let mut request = fields[0].split(' ');
+    let target = request.next().zip(request.next());
     Some(Access {
         span: (start, start + duration),
         bytes_received: fields[6].parse().ok()?,
         request_id: present(fields[12]),
+        target: target.and_then(|(method, path)| target_of(method, path)),
         upstream_host: fields[14].to_owned(),
         upstream_local: fields[16].to_owned(),
         downstream_remote: fields[18].to_owned(),
@@ -99,11 +105,16 @@ fn of_json(line: &str) -> Option<Access> {
         span: (start, start + i128::from(number("duration").unwrap_or(0))),
         bytes_received: number("bytes_received")?,
         request_id: present(&text("request_id")),
+        target: target_of(&text("method"), &text("path")),
         upstream_host: text("upstream_host"),
         upstream_local: text("upstream_local_address"),
         downstream_remote: text("downstream_remote_address"),
         is_connection: present(&text("method")).is_none(),
     })
+}
+
+fn target_of(method: &str, path: &str) -> Option<String> {
+    present(method).map(|method| format!("{method} {}", target_without_values(path)))
 }
 
 fn present(text: &str) -> Option<String> {
@@ -136,6 +147,7 @@ mod tests {
         let found = of_text(TEXT).unwrap();
         assert_eq!(found.span.1 - found.span.0, 12);
         assert_eq!((found.bytes_received, found.request_id.as_deref()), (17, Some("req-1")));
+        assert_eq!(found.target.as_deref(), Some("POST /graphql"));
         assert_eq!(found.upstream_local, "127.0.0.1:40002");
         assert_eq!(found.upstream_host, "127.0.5.2:443");
         assert_eq!(found.downstream_remote, "127.0.0.1:40000");
@@ -152,7 +164,7 @@ mod tests {
     #[test]
     fn istios_json_form_is_read() {
         let line = r#"{"start_time":"2026-11-22T12:00:00.100Z","duration":12,"bytes_received":17,
-            "request_id":"req-1","upstream_host":"127.0.5.2:443","method":"POST",
+            "request_id":"req-1","upstream_host":"127.0.5.2:443","method":"POST","path":"/graphql",
             "upstream_local_address":"127.0.0.1:40002","downstream_remote_address":"127.0.0.1:40000"}"#;
         assert_eq!(of_json(line), of_text(TEXT));
     }
