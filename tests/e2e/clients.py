@@ -58,6 +58,12 @@ def unmodified_clients(options):
         return [*notes, probed(world)]
 
 
+def unmodified_clients_by_envoy(options):
+    """The same programs in the jail, with real Envoys as sidecar and gateway."""
+    with World(options.bin_dir, "envoy", "envoy") as world:
+        return [*(use(world, *program) for program in programs()), probed(world)]
+
+
 def programs():
     missing = [name for name in NEEDED if not shutil.which(name)]
     expect(not missing, f"not installed: {missing} (scripts/setup.sh clients)")
@@ -340,7 +346,7 @@ def clients_of_an_ordinary_user(options):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-ALL = [unmodified_clients, explicit_clients, commands_in_the_jail, clients_of_an_ordinary_user]
+ALL = [unmodified_clients, unmodified_clients_by_envoy, explicit_clients, commands_in_the_jail, clients_of_an_ordinary_user]
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ metadata:
   namespace: apps
   annotations:
     sluis.dev/run: sidecar
+    sluis.dev/proxy: SIDECAR
     sluis.dev/hide: ca, secrets
     sluis.dev/ca-certificates: platform.crt
     sluis.dev/read-only: DIR
@@ -51,6 +52,7 @@ metadata:
   namespace: egress
   annotations:
     sluis.dev/run: gateway
+    sluis.dev/proxy: GATEWAY
     sluis.dev/env: GATEWAY_KEY
 spec: {address: NET.2, serviceAccount: gateway, labels: {istio: egress}}
 ---
@@ -169,8 +171,8 @@ POSTGRES_PROGRAMS = ["/usr/lib/postgresql"]
 class World(Scene):
     """The mesh, and what is outside of it."""
 
-    def __init__(self, programs):
-        super().__init__(programs, {GATEWAY: "sluis", CLIENT: "sluis"})
+    def __init__(self, programs, sidecar="sluis", gateway="sluis"):
+        super().__init__(programs, {GATEWAY: gateway, CLIENT: sidecar})
 
     def set(self):
         self.outside = f"{self.net}.9"
@@ -192,6 +194,7 @@ class World(Scene):
                  for name, port, addresses in raw]
         text = (MANIFESTS + "".join(parts)).replace("NET.", f"{self.net}.").replace("DIR", str(self.dir))
         text = text.replace("manifests/secrets", "secrets")
+        text = text.replace("SIDECAR", self.engines[CLIENT]).replace("proxy: GATEWAY", f"proxy: {self.engines[GATEWAY]}")
         (self.manifests / "mesh.yaml").write_text(text)
 
     def environment(self):
