@@ -112,7 +112,8 @@ fn live(state: &StateDir, options: &CheckOptions, found: &mut Vec<Category>) {
 
 /// Whether the terminal shows more than ASCII.
 fn is_utf8() -> bool {
-    let named = ["LC_ALL", "LC_CTYPE", "LANG"].iter().filter_map(|name| std::env::var(name).ok());
-    let locale = named.filter(|value| !value.is_empty()).next().unwrap_or_default();
+    let mut named =
+        ["LC_ALL", "LC_CTYPE", "LANG"].iter().filter_map(|name| std::env::var(name).ok());
+    let locale = named.find(|value| !value.is_empty()).unwrap_or_default();
     locale.to_ascii_uppercase().replace('-', "").contains("UTF8")
 }

@@ -26,6 +26,7 @@ use crate::{
     verbs::workload_name,
 };
 use environment::{Change, Wishes};
+use trust::File;
 
 pub(crate) use environment::assignment;
 
@@ -119,7 +120,7 @@ fn environment(
     options: &ExecOptions,
     plan: &JailPlan,
     folder: &Path,
-) -> Result<(Vec<Change>, Vec<(PathBuf, String)>)> {
+) -> Result<(Vec<Change>, Vec<File>)> {
     let current: BTreeMap<OsString, OsString> = std::env::vars_os().collect();
     let offer = trust::offer(folder, &plan.policy.ca_certificates, &plan.roots, &current)?;
     let mut offered = offer.variables;

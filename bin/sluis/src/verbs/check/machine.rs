@@ -169,7 +169,7 @@ fn program() -> Check {
     };
     let told = String::from_utf8_lossy(&output.stdout);
     match told.split_whitespace().last() {
-        Some(version) if version == env!("CARGO_PKG_VERSION") => check,
+        Some(env!("CARGO_PKG_VERSION")) => check,
         _ => check
             .warning(format!("this is {}, that is {:?}", env!("CARGO_PKG_VERSION"), told.trim()))
             .hint("install both programs of one release"),

@@ -51,11 +51,14 @@ const SYSTEM: [&str; 5] = [
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
+/// A file for a command: where it is to lie, and what it holds.
+pub(crate) type File = (PathBuf, String);
+
 /// What a command is offered.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Offer {
     /// Files to be made.
-    pub files: Vec<(PathBuf, String)>,
+    pub files: Vec<File>,
     /// Variables that name them.
     pub variables: Vec<(String, OsString)>,
 }
