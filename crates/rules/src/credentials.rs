@@ -88,7 +88,7 @@ pub enum Injection {
     /// As it is, or as a signature over the request.
     Signed(Signature),
     /// A token that an authorization server gives.
-    Token(TokenUse),
+    Token(Box<TokenUse>),
     /// The client certificate of the cluster's TLS: nothing is added.
     ClientCertificate,
 }

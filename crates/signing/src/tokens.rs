@@ -325,6 +325,8 @@ impl Form {
 
 impl TokenClient {
     /// What to post for a token. The subject is the token that is exchanged, if one is.
+    /// The moments are of the grant's assertion, of the client's and of the proof: the nonce of each
+    /// must be its own.
     ///
     /// # Errors
     ///
@@ -338,38 +340,7 @@ impl TokenClient {
     ) -> Result<TokenRequest, SignError> {
         let of = &flow.flow;
         let mut form = Form(Zeroizing::default());
-        match of.grant {
-            Grant::ClientCredentials => form.add("grant_type", b"client_credentials"),
-            Grant::TokenExchange => {
-                form.add("grant_type", b"urn:ietf:params:oauth:grant-type:token-exchange");
-                let subject = subject.ok_or_else(|| SignError::NoComponent {
-                    component: of.subject_header.clone(),
-                })?;
-                form.add("subject_token", subject.as_bytes());
-                let kind = if of.subject_token_type.is_empty() {
-                    SUBJECT_TOKEN_TYPE
-                } else {
-                    &of.subject_token_type
-                };
-                form.add("subject_token_type", kind.as_bytes());
-                if !of.requested_token_type.is_empty() {
-                    form.add("requested_token_type", of.requested_token_type.as_bytes());
-                }
-                for audience in &of.audiences {
-                    form.add("audience", audience.as_bytes());
-                }
-            }
-            Grant::JwtBearer => {
-                form.add("grant_type", b"urn:ietf:params:oauth:grant-type:jwt-bearer");
-                let signer = self.grant.as_ref().ok_or(SignError::Library)?;
-                form.add("assertion", signer.sign(moments[0])?.expose());
-            }
-        }
-        if of.grant == Grant::ClientCredentials {
-            for audience in &of.audiences {
-                form.add("audience", audience.as_bytes());
-            }
-        }
+        self.grant(of, subject, moments[0], &mut form)?;
         for resource in &of.resources {
             form.add("resource", resource.as_bytes());
         }
@@ -407,6 +378,45 @@ impl TokenClient {
             fields.push(("dpop", text(&key.proof(of, moments[2])?)));
         }
         Ok(TokenRequest { fields, body: Secret::new(std::mem::take(&mut *form.0)) })
+    }
+
+    /// What is asked: the parameters of the grant.
+    fn grant(
+        &self,
+        of: &TokenFlow,
+        subject: Option<&str>,
+        moment: &Moment,
+        form: &mut Form,
+    ) -> Result<(), SignError> {
+        match of.grant {
+            Grant::ClientCredentials => form.add("grant_type", b"client_credentials"),
+            Grant::TokenExchange => {
+                form.add("grant_type", b"urn:ietf:params:oauth:grant-type:token-exchange");
+                let subject = subject.ok_or_else(|| SignError::NoComponent {
+                    component: of.subject_header.clone(),
+                })?;
+                form.add("subject_token", subject.as_bytes());
+                let kind = if of.subject_token_type.is_empty() {
+                    SUBJECT_TOKEN_TYPE
+                } else {
+                    &of.subject_token_type
+                };
+                form.add("subject_token_type", kind.as_bytes());
+                if !of.requested_token_type.is_empty() {
+                    form.add("requested_token_type", of.requested_token_type.as_bytes());
+                }
+            }
+            Grant::JwtBearer => {
+                form.add("grant_type", b"urn:ietf:params:oauth:grant-type:jwt-bearer");
+                let signer = self.grant.as_ref().ok_or(SignError::Library)?;
+                form.add("assertion", signer.sign(moment)?.expose());
+            }
+        }
+        // Of an assertion the audience is a claim.
+        if of.grant != Grant::JwtBearer {
+            of.audiences.iter().for_each(|audience| form.add("audience", audience.as_bytes()));
+        }
+        Ok(())
     }
 
     /// RFC 6749 §2.3.1: both are encoded as a form's values before they are put together.

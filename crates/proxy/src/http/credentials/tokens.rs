@@ -144,7 +144,7 @@ async fn fetch(
     let host = host(flow.authority());
     let pattern: HostPattern = host.parse().map_err(|_| FetchError::Inexpressible)?;
     let hosts = [pattern];
-    let mut has_retried = false;
+    let (mut has_nonce, mut is_again) = (false, false);
     loop {
         let moments = [moment(worker)?, moment(worker)?, moment(worker)?];
         let nonce = tokens.nonce(flow.authority());
@@ -157,12 +157,19 @@ async fn fetch(
             pick.tls(backend)
                 .is_some_and(|tls| is_verified(backend.cluster(), tls, (&host, endpoint), &hosts))
         });
-        let answer = asked.await?;
+        let answer = match asked.await {
+            // A kept connection may have died unseen. The question is made anew: assertions count once.
+            Err(CallError::Io(_) | CallError::Stream(_) | CallError::Malformed) if !is_again => {
+                is_again = true;
+                continue;
+            }
+            answer => answer?,
+        };
         let body = Zeroizing::new(answer.body);
         let given = answer.headers.get("dpop-nonce").map(HeaderValue::as_bytes);
         let is_new = given.is_some_and(|nonce| tokens.remember(flow.authority(), nonce));
         match flow.answer(answer.status, &body, wanted.subject, &moments[0]) {
-            Err(AnswerError::NonceWanted) if is_new && !has_retried => has_retried = true,
+            Err(AnswerError::NonceWanted) if is_new && !has_nonce => has_nonce = true,
             answer => {
                 let secret = Arc::clone(wanted.secret);
                 return Ok(Arc::new(Held::new(answer?, secret, worker.now())));

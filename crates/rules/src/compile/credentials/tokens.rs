@@ -76,5 +76,5 @@ pub(super) fn injection(at: &At<'_>, message: &PbOauth2) -> Option<(Injection, V
     let flow = flow.compile().map_err(|error| at.fault(error.to_string())).ok()?;
     let hidden = [client_secret_key, private_key_key].into_iter().filter(|key| !key.is_empty());
     let hidden = hidden.map(|key| key.as_str().into()).collect();
-    Some((Injection::Token(TokenUse::new(flow, message.clone())), hidden))
+    Some((Injection::Token(Box::new(TokenUse::new(flow, message.clone()))), hidden))
 }
