@@ -102,16 +102,8 @@ pub(super) async fn forward<'c>(
     plan: &Plan<'c>,
     trace: &mut Trace<'c>,
 ) -> Outcome<'c> {
-    let Ok(owes_continue) = prepare(site, desk, plan, trace) else {
-        return Outcome::Reply(Reply::fault().into());
-    };
-    // While the body is where it can be looked at.
-    let promise = match credentials::admit(client, site, desk, plan, trace).await {
-        Ok(promise) => promise,
-        Err(reply) => return Outcome::Reply(reply),
-    };
-    let mut course = match begin(client, site, desk, plan, trace) {
-        Ok(course) => Course { owes_continue, promise, ..course },
+    let mut course = match set_out(client, site, desk, plan, trace).await {
+        Ok(course) => course,
         Err(reply) => return Outcome::Reply(reply),
     };
     let mut mirrors = mirror::chosen(site, plan);
@@ -178,6 +170,23 @@ pub(super) async fn forward<'c>(
         desk.reply.clear();
         desk.reply_scan = Scan::default();
     }
+}
+
+/// Brings the request into its form, promises it credentials, and takes what has come of its body.
+async fn set_out<'p, 'c>(
+    client: &mut impl Client,
+    site: Site<'_>,
+    desk: &mut Desk,
+    plan: &'p Plan<'c>,
+    trace: &mut Trace<'c>,
+) -> Result<Course<'p, 'c>, Box<Reply<'c>>> {
+    let Ok(owes_continue) = prepare(site, desk, plan, trace) else {
+        return Err(Reply::fault().into());
+    };
+    // While the body is where it can be looked at.
+    let promise = credentials::admit(client, site, desk, plan, trace).await?;
+    let course = begin(client, site, desk, plan, trace)?;
+    Ok(Course { owes_continue, promise, ..course })
 }
 
 /// Sends copies to the mirrors, once the whole body has come.

@@ -238,16 +238,18 @@ async fn a_retry_goes_to_endpoints_of_that_name_alone() {
         Setting {
             routes: json!([{ "match": { "prefix": "/" },
                 "route": { "cluster": "api", "retry_policy": policy } }]),
-            cluster: json!({}),
+            // One of the cluster's addresses is another's by now.
+            endpoints: vec![evil.address],
             ..Setting::default()
         },
         |_| (503, Vec::new(), "no".to_owned()),
     )
     .await;
-    let reply = scene.get("/", "").await;
-    assert_eq!(reply.status, 503);
+    for _ in 0..4 {
+        assert_eq!(scene.get("/", "").await.status, 503);
+    }
     let seen = scene.server.seen();
-    assert_eq!(seen.len(), 5);
+    assert!(seen.len() > 4, "{}", seen.len());
     assert!(seen.iter().all(|one| one.field("x-key").unwrap() == format!("Key {SECRET}")));
     assert!(evil.seen().is_empty());
 }

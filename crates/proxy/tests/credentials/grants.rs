@@ -56,8 +56,8 @@ async fn nobody_without_a_certificate_is_a_principal() {
     assert!(scene.server.seen().is_empty());
 }
 
-/// Asks with a certificate of this identity.
-async fn as_workload(scene: &Scene, identity: &str) -> u16 {
+/// Asks with a certificate of this identity; the server name is the gateway's, whatever the host.
+async fn as_workload(scene: &Scene, identity: &str, host: &str) -> u16 {
     let (chain, key) = scene.pki.issue(identity);
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(scene.pki.roots()).unwrap()).unwrap();
@@ -75,7 +75,7 @@ async fn as_workload(scene: &Scene, identity: &str) -> u16 {
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from("gateway.test").unwrap();
     let mut stream = soon("handshake", connector.connect(name, stream)).await.unwrap();
-    let request = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     reply(&mut stream).await.status
 }
@@ -90,14 +90,18 @@ async fn a_principal_is_that_of_the_clients_certificate() {
     let setting =
         Setting { credential: json!({ "grants": [named] }), is_mutual: true, ..Setting::default() };
     let scene = Scene::new(setting).await;
-    assert_eq!(as_workload(&scene, identity).await, 200);
+    assert_eq!(as_workload(&scene, identity, HOST).await, 200);
     assert_eq!(scene.server.only().field("x-key").unwrap(), format!("Key {SECRET}"));
     for other in [
         "spiffe://cluster.local/ns/team-b/sa/notebook",
         "spiffe://cluster.local/ns/team-a/sa/notebook2",
         "spiffe://evil.local/ns/team-a/sa/notebook",
     ] {
-        assert_eq!(as_workload(&scene, other).await, 403, "{other}");
+        assert_eq!(as_workload(&scene, other, HOST).await, 403, "{other}");
+    }
+    // Neither the server name nor the certificate makes another host a good one.
+    for host in ["gateway.test", "evil.test", "api.test.evil.test"] {
+        assert_eq!(as_workload(&scene, identity, host).await, 503, "{host}");
     }
     assert!(scene.server.seen().is_empty());
 }

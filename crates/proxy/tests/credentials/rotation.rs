@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
 use sluis_envoy::{Kind, ResourceSet};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},

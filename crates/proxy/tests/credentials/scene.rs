@@ -42,6 +42,8 @@ pub(crate) struct Setting {
     pub(crate) previous: Vec<(&'static str, String)>,
     /// Whether HTTP/2 is spoken with the server.
     pub(crate) is_http2: bool,
+    /// More endpoints of the cluster.
+    pub(crate) endpoints: Vec<std::net::SocketAddr>,
     /// Whether clients must have a certificate.
     pub(crate) is_mutual: bool,
     /// The name in the server's certificate.
@@ -60,6 +62,7 @@ impl Default for Setting {
             entries: vec![("k", SECRET.to_owned()), ("@version", "v7".to_owned())],
             previous: Vec::new(),
             is_http2: false,
+            endpoints: Vec::new(),
             is_mutual: false,
             certificate: HOST,
         }
@@ -185,7 +188,8 @@ impl Scene {
         let (chain, key) = pki.issue(setting.certificate);
         let server = Capture::start(Some((&chain, &key)), setting.is_http2, answer).await;
         let log = dir.path().join("access.log");
-        let mut clusters = vec![api(&setting, &pki, &[server.address])];
+        let endpoints = [&[server.address], &*setting.endpoints].concat();
+        let mut clusters = vec![api(&setting, &pki, &endpoints)];
         clusters.extend(setting.others.iter().cloned());
         let mut secrets = Vec::new();
         for (suffix, entries) in [("", &setting.entries), ("#previous", &setting.previous)] {
