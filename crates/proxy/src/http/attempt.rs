@@ -52,23 +52,7 @@ pub(super) async fn attempt<'c>(
 ) -> Result<Finish<'c>, Failure> {
     let plan = course.plan;
     trace.attempts += 1;
-    let spurned = course.tries.spurned(&course.priorities);
-    let context =
-        ConnectContext { hash: course.hash, spurned, ..site.connection.connect_context() };
-    let mut pick = match of_script(plan, desk).filter(|_| course.tried.is_empty()) {
-        Some(pick) => pick?,
-        None => choose(site, plan, desk, context).await?,
-    };
-    // As in Envoy: after so many draws the last one is taken, tried before or not.
-    for attempt in 1..=course.tries.host_attempts() {
-        if !course.tried.contains(&pick.address) {
-            break;
-        }
-        let context = ConnectContext { attempt, ..context };
-        pick = choose(site, plan, desk, context).await?;
-    }
-    course.tried.push(pick.address.clone());
-    course.priorities.push(pick.priority());
+    let pick = draw(site, plan, desk, course).await?;
     trace.host = Some(pick.address.clone());
     if plan.forward.host == HostRewrite::Endpoint {
         let name = pick.hostname().map(|name| &**name);
@@ -141,6 +125,34 @@ pub(super) async fn attempt<'c>(
         site.worker.lines.of(host).release();
     }
     driven
+}
+
+/// Chooses the endpoint of a try: the one that a script has named, else one of the cluster's, and one
+/// that was not tried before as long as the policy looks for such.
+async fn draw(
+    site: Site<'_>,
+    plan: &Plan<'_>,
+    desk: &Desk,
+    course: &mut Course<'_, '_>,
+) -> Result<Pick, Failure> {
+    let spurned = course.tries.spurned(&course.priorities);
+    let context =
+        ConnectContext { hash: course.hash, spurned, ..site.connection.connect_context() };
+    let mut pick = match of_script(plan, desk).filter(|_| course.tried.is_empty()) {
+        Some(pick) => pick?,
+        None => choose(site, plan, desk, context).await?,
+    };
+    // As in Envoy: after so many draws the last one is taken, tried before or not.
+    for attempt in 1..=course.tries.host_attempts() {
+        if !course.tried.contains(&pick.address) {
+            break;
+        }
+        let context = ConnectContext { attempt, ..context };
+        pick = choose(site, plan, desk, context).await?;
+    }
+    course.tried.push(pick.address.clone());
+    course.priorities.push(pick.priority());
+    Ok(pick)
 }
 
 /// The endpoint that a script has named for the first try; a failure when it must be that one and
