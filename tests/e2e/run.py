@@ -21,6 +21,7 @@ import audits
 import checks
 import clients
 import commands
+import credentials_envoy
 import demos
 import disclosure
 import edits
@@ -40,7 +41,8 @@ from stage.scene import SceneError
 LINES = [
     [*demos.ALL, *identities.ALL, *disclosure.ALL, *audits.ALL, *edits.ALL, *kills.ALL, *commands.ALL,
      *clients.ALL, *checks.ALL],
-    [*renewals.ALL, *examples.ALL, *inbound.ALL, *judges.ALL, *rotating_credentials.ALL],
+    [*renewals.ALL, *examples.ALL, *inbound.ALL, *judges.ALL, *rotating_credentials.ALL,
+     *credentials_envoy.ALL],
     [*hosts.ALL, *pods.ALL, *attacks.ALL] if os.geteuid() == 0 else [],
 ]
 
