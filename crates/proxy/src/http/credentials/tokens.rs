@@ -190,7 +190,7 @@ fn host(authority: &str) -> String {
 
 fn material(secret: &GenericSecret) -> Material {
     let entry = |key: &str| Some((key.to_owned(), Secret::new(secret.entry(key)?.to_vec())));
-    secret.keys().filter_map(|key| entry(key)).collect()
+    secret.keys().filter_map(entry).collect()
 }
 
 /// The time, and random bytes that were never used before.
