@@ -1,6 +1,8 @@
 //! The Vault client against a stand-in for Vault that another client (hvac) has judged:
 //! `tests/e2e/fake_vault.py`, `tests/e2e/check_fake_vault.py`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::{
     collections::BTreeMap,
     fs,

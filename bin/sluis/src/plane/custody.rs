@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 use sluis_control::{Control, Exposition};
 use sluis_custody::{
     Account, Custodian, Entries, ExecOrigin, Fetcher, FileOrigin, Ledger, Order, Orders, Origin,
-    Reason, Refresh, Schedule, Value, VaultAuth, VaultEngine, VaultOrigin, Version,
+    Refresh, Schedule, Value, VaultAuth, VaultEngine, VaultOrigin, Version,
 };
 use sluis_envoy::Kind as WireKind;
-use sluis_model::{Age, Batch, Snapshot, held_key, held_values};
+use sluis_model::{Age, Batch, Snapshot, held_key, held_values, is_held};
 use sluis_nouns::ObjectName;
 use sluis_resources::{
-    Credential, Fault, FileSource, Key, Kind, Resource, SecretSource, SecretValue, Spec,
-    VaultAuth as WrittenAuth, VaultEngine as WrittenEngine,
+    Credential, Fault, FileSource, Key, Kind, Resource, SecretRefSource, SecretSource, SecretValue,
+    Spec, VaultAuth as WrittenAuth, VaultEngine as WrittenEngine,
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
@@ -40,6 +40,9 @@ const VERSION: &str = "sluis.dev/version";
 
 /// Longest wait of who asks for a refresh: the command line waits ten seconds.
 const ANSWER_MAX: Duration = Duration::from_secs(8);
+
+/// What is counted of one credential.
+type Count = fn(&Account) -> u64;
 
 /// The hand that orders and asks. Cheap to clone.
 #[derive(Clone)]
@@ -235,7 +238,6 @@ impl Custody {
         if ledger.is_empty() {
             return;
         }
-        let now = SystemTime::now();
         let named: Vec<(String, &Account)> =
             ledger.iter().map(|(name, account)| (name.to_string(), account)).collect();
         text.family("sluis_credential_ready", "gauge", "Whether there is a version to use.");
@@ -245,30 +247,13 @@ impl Custody {
         }
         text.family("sluis_credential_failing", "gauge", "Why the source gives nothing now.");
         for (name, account) in &named {
-            let reason = account.status.failing.as_ref().map(|(reason, ..)| *reason);
-            for known in Reason::ALL.into_iter().filter(|known| Some(*known) == reason) {
-                let labels = [("credential", name.as_str()), ("reason", known.as_str())];
+            if let Some((reason, ..)) = &account.status.failing {
+                let labels = [("credential", name.as_str()), ("reason", reason.as_str())];
                 text.sample("sluis_credential_failing", &labels, 1);
             }
         }
-        let help = "Seconds until the version in use is void; negative when it was withdrawn.";
-        text.family("sluis_credential_expires_in_seconds", "gauge", help);
-        for (name, account) in &named {
-            let end = account.current.as_ref().and_then(|current| current.not_after);
-            let left = match end {
-                Some(end) => end.duration_since(now).unwrap_or_default().as_secs().to_string(),
-                None if account.status.withdrawn.is_some() => "-1".to_owned(),
-                None => continue,
-            };
-            text.sample("sluis_credential_expires_in_seconds", &[("credential", name)], left);
-        }
-        let help = "Whether the version in use ends within the time that is warned of.";
-        text.family("sluis_credential_expires_soon", "gauge", help);
-        for (name, account) in &named {
-            let soon = u8::from(account.status.expires_soon);
-            text.sample("sluis_credential_expires_soon", &[("credential", name)], soon);
-        }
-        let counters: [(&str, &str, fn(&Account) -> u64); 3] = [
+        expose_ends(text, &named);
+        let counters: [(&str, &str, Count); 3] = [
             ("sluis_credential_fetches_total", "Answers of the source.", |a| a.status.fetches),
             ("sluis_credential_failures_total", "Failures of the source.", |a| a.status.failures),
             ("sluis_credential_rotations_total", "Changes of the values.", |a| a.status.rotations),
@@ -279,6 +264,28 @@ impl Custody {
                 text.sample(metric, &[("credential", name)], count(account));
             }
         }
+    }
+}
+
+/// When versions end, for alerts.
+fn expose_ends(text: &mut Exposition, named: &[(String, &Account)]) {
+    let now = SystemTime::now();
+    let help = "Seconds until the version in use is void; -1 when it was withdrawn.";
+    text.family("sluis_credential_expires_in_seconds", "gauge", help);
+    for (name, account) in named {
+        let end = account.current.as_ref().and_then(|current| current.not_after);
+        let left = match end {
+            Some(end) => end.duration_since(now).unwrap_or_default().as_secs().to_string(),
+            None if account.status.withdrawn.is_some() => "-1".to_owned(),
+            None => continue,
+        };
+        text.sample("sluis_credential_expires_in_seconds", &[("credential", name)], left);
+    }
+    let help = "Whether the version in use ends within the time that is warned of.";
+    text.family("sluis_credential_expires_soon", "gauge", help);
+    for (name, account) in named {
+        let soon = u8::from(account.status.expires_soon);
+        text.sample("sluis_credential_expires_soon", &[("credential", name)], soon);
     }
 }
 
@@ -391,48 +398,12 @@ fn order(
     state: &StateDir,
 ) -> Order {
     let name = &resource.meta.name;
-    let path = |text: &String| base.join(text);
+    let says = |annotation: &str| resource.meta.annotations.get(annotation).map(String::as_str);
     let origin = match &credential.source {
-        SecretSource::SecretRef(source) => {
-            let key = Key {
-                kind: Kind::Secret,
-                name: ObjectName::new(&*name.namespace, source.name.as_str()),
-            };
-            let found = snapshot.get(&key).filter(|_| !sluis_model::is_held(&key));
-            let entries = found.and_then(|found| match &found.spec {
-                Spec::Secret(secret) => Some(
-                    secret
-                        .data
-                        .iter()
-                        .map(|(entry, value)| (entry.clone(), Value::new(value.expose())))
-                        .collect(),
-                ),
-                _ => None,
-            });
-            let word = |name: &str| found?.meta.annotations.get(name).cloned();
-            Origin::Object {
-                what: key.to_string(),
-                entries,
-                label: word(VERSION),
-                not_after: word(NOT_AFTER),
-                keys: source.keys.clone(),
-            }
-        }
-        SecretSource::File(files) => Origin::File {
-            files: match files {
-                FileSource::Each(paths) => FileOrigin::Each(
-                    paths.iter().map(|(entry, text)| (entry.clone(), path(text))).collect(),
-                ),
-                FileSource::Directory(text) => FileOrigin::Folder(path(text)),
-                FileSource::Json { path: text, keys } => {
-                    FileOrigin::Json { path: path(text), keys: keys.clone() }
-                }
-            },
-            readable_by_others: resource
-                .meta
-                .annotations
-                .get(READABLE)
-                .is_some_and(|value| value == "true"),
+        SecretSource::SecretRef(source) => object(name, source, snapshot),
+        SecretSource::File(written) => Origin::File {
+            files: files(written, base),
+            readable_by_others: says(READABLE) == Some("true"),
         },
         SecretSource::Env(variables) => Origin::Env(variables.clone()),
         SecretSource::Exec(source) => Origin::Exec(ExecOrigin {
@@ -444,7 +415,7 @@ fn order(
         SecretSource::Vault(source) => Origin::Vault(Box::new(VaultOrigin {
             address: source.address.clone(),
             namespace: source.namespace.clone(),
-            roots: source.ca_certificates.as_ref().map(path),
+            roots: source.ca_certificates.as_ref().map(|path| base.join(path)),
             auth: auth(&source.auth, base),
             engine: engine(&source.engine),
         })),
@@ -460,6 +431,42 @@ fn order(
         max_stale: rotation.max_stale,
     };
     Order { origin, schedule }
+}
+
+/// A Secret of the Credential's own namespace.
+fn object(credential: &ObjectName, source: &SecretRefSource, snapshot: &Snapshot) -> Origin {
+    let name = ObjectName::new(&*credential.namespace, source.name.as_str());
+    let key = Key { kind: Kind::Secret, name };
+    let found = snapshot.get(&key).filter(|_| !is_held(&key));
+    let entries = found.and_then(|found| match &found.spec {
+        Spec::Secret(secret) => {
+            let values = secret.data.iter();
+            let values = values.map(|(entry, value)| (entry.clone(), Value::new(value.expose())));
+            Some(values.collect())
+        }
+        _ => None,
+    });
+    let word = |annotation: &str| found?.meta.annotations.get(annotation).cloned();
+    Origin::Object {
+        what: key.to_string(),
+        entries,
+        label: word(VERSION),
+        not_after: word(NOT_AFTER),
+        keys: source.keys.clone(),
+    }
+}
+
+fn files(written: &FileSource, base: &Path) -> FileOrigin {
+    match written {
+        FileSource::Each(paths) => {
+            let paths = paths.iter().map(|(entry, path)| (entry.clone(), base.join(path)));
+            FileOrigin::Each(paths.collect())
+        }
+        FileSource::Directory(path) => FileOrigin::Folder(base.join(path)),
+        FileSource::Json { path, keys } => {
+            FileOrigin::Json { path: base.join(path), keys: keys.clone() }
+        }
+    }
 }
 
 fn auth(written: &WrittenAuth, base: &Path) -> VaultAuth {

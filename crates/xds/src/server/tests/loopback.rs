@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeSet, convert::Infallible, future::pending};
 
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DiscoveryRequest, DiscoveryResponse,
-    aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+use envoy_types::pb::envoy::{
+    extensions::transport_sockets::tls::v3::Secret,
+    service::discovery::v3::{
+        DiscoveryRequest, DiscoveryResponse,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    },
 };
 use http::Request;
 use hyper_util::rt::TokioIo;
@@ -87,6 +90,31 @@ async fn what_a_proxy_asks_for_in_vain_is_told_once_and_what_it_is_given_is_not(
     let names: Vec<&str> = told.iter().map(|(_, name)| name.as_str()).collect();
     assert_eq!(names, ["kubernetes://egress/pair", "kubernetes://first", "kubernetes://second"]);
     assert!(told.iter().all(|(kind, _)| *kind == Kind::Secret));
+}
+
+/// A credential has a version before for a while only: to ask for it is no theft, unless the credential
+/// is not given either.
+#[tokio::test]
+async fn who_is_given_a_credential_may_ask_for_the_version_before() {
+    let name = "credential://egress/api".to_owned();
+    let given = Secret { name: name.clone(), ..Secret::default() };
+    let mut set = resources(&["a"], &["l"]);
+    set.secrets.insert(name, Arc::new(given));
+    let (pki, world) = (Pki::new(), World::with(&set));
+    let server = Running::start(&pki, &world, "127.0.0.1:0").await;
+    let (mut proxy, _task) = client(&pki, Some(KNOWN), server.address);
+    accept(&mut proxy).await;
+    accept(&mut proxy).await;
+    let names = [
+        "credential://egress/api",
+        "credential://egress/api#previous",
+        "credential://other/api#previous",
+    ];
+    proxy.subscriptions.set(Kind::Secret, names.map(str::to_owned).into());
+    let mut absent = world.absent.subscribe();
+    let told = timeout(DEADLINE, absent.wait_for(|all| !all.is_empty())).await;
+    let told = told.expect("in time").unwrap().clone();
+    assert_eq!(told, [(Kind::Secret, "credential://other/api#previous".to_owned())]);
 }
 
 #[tokio::test]
