@@ -276,6 +276,25 @@ function envoy_on_request(h)
   h:clearRouteCache()
 end""",
 }
+SCRIPTS["tls"] = """
+function envoy_on_request(h)
+  local tls = h:streamInfo():downstreamSslConnection()
+  if not tls then h:respond({[":status"] = "200"}, "plain") end
+  local name = tls:parsedSubjectPeerCertificate()
+  local oids = tls:oidsLocalCertificate()
+  h:respond({[":status"] = "200"}, table.concat({
+    str(tls:peerCertificatePresented()), str(tls:peerCertificateValidated()), tls:tlsVersion(),
+    tls:ciphersuiteString(), tls:ciphersuiteId(), tls:sha256PeerCertificateDigest(),
+    tls:serialNumberPeerCertificate(), tls:issuerPeerCertificate(), tls:subjectPeerCertificate(),
+    tls:subjectLocalCertificate(), table.concat(tls:uriSanPeerCertificate(), "+"),
+    table.concat(tls:uriSanLocalCertificate(), "+"), table.concat(tls:dnsSansPeerCertificate(), "+"),
+    table.concat(tls:dnsSansLocalCertificate(), "+"), table.concat(tls:oidsPeerCertificate(), "+"),
+    table.concat(oids, "+"), str(tls:validFromPeerCertificate()), str(tls:expirationPeerCertificate()),
+    tls:urlEncodedPemEncodedPeerCertificate(), #tls:urlEncodedPemEncodedPeerCertificateChain(),
+    name and name:commonName() or "", name and table.concat(name:organizationName(), "+") or "",
+    h:streamInfo():requestedServerName(),
+  }, "|"))
+end"""
 SCRIPTS["verify"] = SCRIPTS["verify"].replace("KEYS", f"""
   verify("sha256", "{RSA_KEY}", "{RSA_SIGNATURE}", "the data")
   verify("SHA256", "{RSA_KEY}", "{RSA_SIGNATURE}", "other data")""")
@@ -303,7 +322,7 @@ def filters():
     sources = {name: {"inline_string": CALL + code} for name, code in SCRIPTS.items()}
     patches = [{
         "applyTo": "HTTP_FILTER",
-        "match": {"context": "GATEWAY", "listener": {"portNumber": PORT, "filterChain": {"filter": {
+        "match": {"context": "GATEWAY", "listener": {"filterChain": {"filter": {
             "name": "envoy.filters.network.http_connection_manager",
             "subFilter": {"name": "envoy.filters.http.router"}}}}},
         "patch": {"operation": "INSERT_BEFORE", "value": {"name": "lua", "typed_config": {
@@ -341,6 +360,9 @@ spec:
   servers:
   - port: {{number: {PORT}, name: http-lua, protocol: HTTP}}
     hosts: [{HOST}]
+  - port: {{number: {PORT + 1}, name: https-lua, protocol: HTTPS}}
+    hosts: [{HOST}]
+    tls: {{mode: OPTIONAL_MUTUAL, serverCertificate: "{{dir}}/tls/lua.example.pem", privateKey: "{{dir}}/tls/lua.example.key", caCertificates: "{{dir}}/tls/ca.pem"}}
 ---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -387,8 +409,12 @@ def cases():
     case.http1("metadata of a request", "/dynamic-metadata/x",
                headers=[("Authorization", "Bearer a"), ("x-request-token", "t")])
     case.http2("trailers by HTTP/2", "/trailers/x", trailers=[("x-sum", "7")], **hello)
+    ca = "{dir}/tls/ca.pem"
+    mine = {"certificate": "{dir}/tls/client.example.pem", "key": "{dir}/tls/client.example.key"}
+    for name, more in {"with a certificate": mine, "without": {}}.items():
+        case.http1(f"tls {name}", "/tls/x", port=PORT + 1, tls={"roots": ca, "sni": HOST, "alpn": ["http/1.1"], **more})
     case.http1("no script", "/none/x", **hello)
     return case
 
 
-FEATURES = [Feature("lua", MANIFESTS, cases(), [upstream("alpha", ALPHA), upstream("beta", BETA)], gateway_ports=(PORT,))]
+FEATURES = [Feature("lua", MANIFESTS, cases(), [upstream("alpha", ALPHA), upstream("beta", BETA)], gateway_ports=(PORT, PORT + 1), certificates=("lua.example", "client.example"))]
