@@ -113,7 +113,9 @@ impl Exchange {
             is_tunnel: begin.body == BodyIs::Tunnel,
             ..BodySeen::default()
         };
-        stream.headers(&mut |name, value| drop(self.head.add(name, value)));
+        stream.headers(&mut |name, value| {
+            self.head.add(name, value);
+        });
     }
 
     /// The script goes on.
@@ -204,7 +206,9 @@ impl Exchange {
                 let entry = self.head.add(name, value);
                 self.edits.push(Change::Add(entry));
             }
-            (Part::Trailers, Some(trailers)) => drop(trailers.add(name, value)),
+            (Part::Trailers, Some(trailers)) => {
+                trailers.add(name, value);
+            }
             (Part::Trailers, None) => return Err(OUT_OF_SCOPE),
         }
         Ok(())
@@ -222,7 +226,9 @@ impl Exchange {
                 let entry = self.head.replace(name, value);
                 self.edits.push(Change::Replace(entry));
             }
-            (Part::Trailers, Some(trailers)) => drop(trailers.replace(name, value)),
+            (Part::Trailers, Some(trailers)) => {
+                trailers.replace(name, value);
+            }
             (Part::Trailers, None) => return Err(OUT_OF_SCOPE),
         }
         Ok(())

@@ -394,7 +394,7 @@ fn unbase64(text: &[u8]) -> Option<Vec<u8>> {
     let mut digits: Vec<u8> =
         text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let padding = digits.iter().rev().take_while(|byte| **byte == b'=').count();
-    if padding > 2 || (padding > 0 && digits.len() % 4 != 0) {
+    if padding > 2 || (padding > 0 && !digits.len().is_multiple_of(4)) {
         return None;
     }
     digits.truncate(digits.len() - padding);
