@@ -1,6 +1,7 @@
 """The audit log of a gateway: whole, signed, sealed after a kill, and changed by nobody unseen."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -155,4 +156,41 @@ def events(world):
     return [f"{len(found)} OCSF events, valid by the schema {version}"]
 
 
-ALL = [a_gateway_records_each_use_of_a_credential]
+def what_cannot_be_recorded_is_not_done(options):
+    """While the disk of the audit log is full credentials are not used; then they are, and the gap is told."""
+    if os.geteuid() != 0:
+        return ["only root can make a disk that is full"]
+    with World(options.bin_dir, [kind for kind in all_kinds() if kind.name == "header"]) as world:
+        wait_until("the first use", lambda: world.ask("/header") == 200)
+        folder = world.state / "audit/egress"
+        world.stop("up")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", folder], check=True)
+        world.callback(subprocess.run, ["umount", "-l", folder], check=False)
+        # The scene is ended from its end: the mesh before the disk.
+        world.start_mesh()
+        wait_until("a use on the small disk", lambda: world.ask("/header") == 200)
+        expect(audit(world, "verify").returncode == 0, "the log of the small disk is not whole")
+        filling = folder / "filling"
+        with contextlib.suppress(OSError), filling.open("wb", 0) as file:
+            while True:
+                file.write(b"\0" * 4096)
+        before = len(world.received())
+        # What fits in the last page is still recorded.
+        wait_until("a refusal", lambda: world.ask("/header") == 503)
+        expect("audit_unavailable" in world.log(GATEWAY), "the access log does not say why")
+        sent = len(world.received())
+        for _ in range(5):
+            expect(world.ask("/header") == 503, "a use that cannot be recorded was not refused")
+        expect(len(world.received()) == sent, "the API was asked all the same")
+        filling.unlink()
+        wait_until("a use after the disk has room", lambda: world.ask("/header") == 200)
+        log = folder / "gateway.jsonl"
+        gap = wait_until("the gap to be told", lambda: [line for line in lines(log) if line["kind"] == "gap"])
+        done = audit(world, "verify")
+        expect(done.returncode == 0, done.stdout + done.stderr)
+        recorded = len([one for one in uses(log) if one["verdict"] == "injected"])
+        return [f"{sent - before} uses until the disk was full, then refused; {gap[0]['lost']} told as lost, "
+                f"{recorded} uses recorded, the log is whole"]
+
+
+ALL = [a_gateway_records_each_use_of_a_credential, what_cannot_be_recorded_is_not_done]

@@ -141,11 +141,12 @@ impl Writer {
         if self.file.is_none() {
             self.open();
         }
-        let lost = self.shared.lost.swap(0, Ordering::Relaxed);
-        if lost > 0 && self.file.is_some() {
-            self.append(self.clock.now(), Entry::Gap(Gap { lost }));
-        } else {
-            self.shared.lost.fetch_add(lost, Ordering::Relaxed);
+        // Once it can be written again: one line for the whole gap.
+        if self.file.is_some() && self.out.is_empty() {
+            let lost = self.shared.lost.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                self.append(self.clock.now(), Entry::Gap(Gap { lost }));
+            }
         }
         let lines = self.chain.as_ref().map_or(0, Chain::since_checkpoint);
         let is_old = self
