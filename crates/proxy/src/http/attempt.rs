@@ -98,16 +98,11 @@ pub(super) async fn attempt<'c>(
         }
     };
     trace.local = link.local();
-    if plan.matched.virtual_host.request_attempt_count {
-        number(u64::from(trace.attempts), &mut desk.text);
-        desk.request.fields.set_trusted(Known::XEnvoyAttemptCount, &desk.text);
-    }
+    count(plan, desk, trace.attempts);
     // Last of all: nothing changes the request from here on.
     if let Err(reply) = credentials::seal(site, desk, plan, trace, &mut course.promise) {
         link.give_back(site, plan, &pick);
-        if let Some(host) = &pick.host {
-            site.worker.lines.of(host).release();
-        }
+        release(site, &pick);
         return Ok(Finish::Reply(reply));
     }
     let closes = client.must_close(site, desk);
@@ -121,10 +116,23 @@ pub(super) async fn attempt<'c>(
     if let Ok(Finish::Complete { .. }) = &driven {
         link.give_back(site, plan, &pick);
     }
+    release(site, &pick);
+    driven
+}
+
+/// Tells the endpoint which try this is, where the host asks for that.
+fn count(plan: &Plan<'_>, desk: &mut Desk, attempts: u32) {
+    if plan.matched.virtual_host.request_attempt_count {
+        number(u64::from(attempts), &mut desk.text);
+        desk.request.fields.set_trusted(Known::XEnvoyAttemptCount, &desk.text);
+    }
+}
+
+/// Lets the next request have the endpoint's place.
+fn release(site: Site<'_>, pick: &Pick) {
     if let Some(host) = &pick.host {
         site.worker.lines.of(host).release();
     }
-    driven
 }
 
 /// Chooses the endpoint of a try: the one that a script has named, else one of the cluster's, and one
