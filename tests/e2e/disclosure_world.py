@@ -32,7 +32,7 @@ class Kind:
 
 
 # The kinds that gateways carry out from end to end.
-CARRIED_OUT = ("header", "echo", "bearer", "basic", "query", "cookie", "hmac", "message", "aws", "jwt")
+CARRIED_OUT = ("header", "echo", "bearer", "basic", "query", "cookie", "hmac", "message", "aws", "jwt", "oauth")
 
 
 def kinds():
