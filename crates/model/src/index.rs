@@ -188,12 +188,8 @@ impl Index {
             .unwrap_or_else(|| {
                 Arc::new(by_namespace(all(Kind::AuthorizationPolicy), authorization_policy))
             }),
-            credentials: kept(before, &[Kind::Credential], |index| &index.credentials)
-                .unwrap_or_else(|| Arc::new(in_order(all(Kind::Credential), credential))),
-            credential_grants: kept(before, &[Kind::CredentialGrant], |i| &i.credential_grants)
-                .unwrap_or_else(|| {
-                    Arc::new(in_order(all(Kind::CredentialGrant), credential_grant))
-                }),
+            credentials: credentials(before, &all),
+            credential_grants: credential_grants(before, &all),
             telemetries: kept(before, &[Kind::Telemetry], |index| &index.telemetries)
                 .unwrap_or_else(|| Arc::new(by_namespace(all(Kind::Telemetry), telemetry))),
             proxy_configs: kept(before, &[Kind::ProxyConfig], |index| &index.proxy_configs)
@@ -240,6 +236,22 @@ const PLATFORM_KINDS: [Kind; 3] = [Kind::EndpointSlice, Kind::Node, Kind::Pod];
 /// The kinds that scopes are made of.
 const SCOPE_KINDS: [Kind; 4] =
     [Kind::Service, Kind::ServiceEntry, Kind::Sidecar, Kind::VirtualService];
+
+fn credentials<'r>(
+    before: Option<&Before<'_>>,
+    all: &impl Fn(Kind) -> Vec<&'r Arc<Resource>>,
+) -> Arc<Vec<Owned<Credential>>> {
+    kept(before, &[Kind::Credential], |index| &index.credentials)
+        .unwrap_or_else(|| Arc::new(in_order(all(Kind::Credential), credential)))
+}
+
+fn credential_grants<'r>(
+    before: Option<&Before<'_>>,
+    all: &impl Fn(Kind) -> Vec<&'r Arc<Resource>>,
+) -> Arc<Vec<Owned<CredentialGrant>>> {
+    kept(before, &[Kind::CredentialGrant], |index| &index.credential_grants)
+        .unwrap_or_else(|| Arc::new(in_order(all(Kind::CredentialGrant), credential_grant)))
+}
 
 fn kept<'a, T: 'a>(
     before: Option<&Before<'a>>,

@@ -13,7 +13,7 @@ pub enum CredentialsInput {
     /// Our own filter chooses among these, in order.
     Own(Vec<CredentialInput>),
     /// A real Envoy adds this one, to what its routes have let through.
-    Envoy(EnvoyCredential),
+    Envoy(Box<EnvoyCredential>),
 }
 
 /// A credential that Envoy can add: a field.

@@ -90,7 +90,7 @@ pub(super) fn one(
             chain.has_guards |= guarded_tables.contains(routes);
         }
     }
-    Ok(CredentialsInput::Envoy(EnvoyCredential { credential, header, prefix }))
+    Ok(CredentialsInput::Envoy(Box::new(EnvoyCredential { credential, header, prefix })))
 }
 
 /// The grants as an ALLOW policy.
