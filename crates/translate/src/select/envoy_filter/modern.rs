@@ -13,6 +13,8 @@ const URL_PREFIX: &str = "type.googleapis.com/";
 
 /// The type of Envoy's Lua filter.
 const LUA: &str = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua";
+/// What a route says of it, with a script of its own perhaps.
+const LUA_PER_ROUTE: &str = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute";
 
 /// Messages that hold another one as a plain map, under the name of its type.
 const TYPED_STRUCTS: [&str; 2] =
@@ -153,7 +155,8 @@ pub(super) fn modernise(value: &mut Value, prelude: Option<&str>, met: &mut Met)
                 fields.insert("@type".to_owned(), Value::String(new));
             }
             fields.values_mut().for_each(|field| modernise(field, prelude, met));
-            if fields.get("@type").and_then(Value::as_str) == Some(LUA) {
+            let url = fields.get("@type").and_then(Value::as_str);
+            if url == Some(LUA) || url == Some(LUA_PER_ROUTE) {
                 met.scripts += script(fields, prelude);
             }
         }
@@ -203,25 +206,30 @@ fn script(fields: &mut Map<String, Value>, prelude: Option<&str>) -> usize {
             fields.insert("default_source_code".to_owned(), json!({ "inline_string": code }));
         }
     }
-    let source = ["default_source_code", "defaultSourceCode"]
-        .into_iter()
-        .find(|name| fields.contains_key(*name))
-        .and_then(|name| fields.get_mut(name))
-        .and_then(Value::as_object_mut);
-    let Some(source) = source else { return 0 };
-    let code = ["inline_string", "inlineString"]
-        .into_iter()
-        .find(|name| source.contains_key(*name))
-        .and_then(|name| source.get_mut(name));
-    match code {
-        Some(Value::String(code)) => {
+    let own = ["default_source_code", "defaultSourceCode", "source_code", "sourceCode"];
+    let mut found = 0;
+    for name in own {
+        found += fields.get_mut(name).map_or(0, |one| begin(one, prelude));
+    }
+    for name in ["source_codes", "sourceCodes"] {
+        if let Some(Value::Object(named)) = fields.get_mut(name) {
+            found += named.values_mut().map(|one| begin(one, prelude)).sum::<usize>();
+        }
+    }
+    found
+}
+
+/// Puts the prelude in front of one source, if it is inline. Returns how many that were.
+fn begin(source: &mut Value, prelude: Option<&str>) -> usize {
+    for name in ["inline_string", "inlineString"] {
+        if let Some(Value::String(code)) = source.get_mut(name) {
             if let Some(prelude) = prelude {
                 code.insert_str(0, prelude);
             }
-            1
+            return 1;
         }
-        _ => 0,
     }
+    0
 }
 
 #[cfg(test)]
@@ -232,6 +240,21 @@ mod tests {
         let mut met = Met::default();
         modernise(&mut value, prelude, &mut met);
         (value, met)
+    }
+
+    #[test]
+    fn every_inline_script_begins_with_the_prelude() {
+        let filter = json!({"@type": LUA, "sourceCodes": {
+            "a": {"inlineString": "a()"}, "b": {"filename": "/b.lua"}, "c": {"inline_string": "c()"},
+        }});
+        let (value, met) = modern(filter, Some("key = 1 "));
+        assert_eq!(value["sourceCodes"]["a"]["inlineString"], "key = 1 a()");
+        assert_eq!(value["sourceCodes"]["c"]["inline_string"], "key = 1 c()");
+        assert_eq!(met.scripts, 2);
+        let route = json!({"@type": LUA_PER_ROUTE, "source_code": {"inline_string": "d()"}});
+        let (value, met) = modern(route, Some("key = 1 "));
+        assert_eq!(value["source_code"]["inline_string"], "key = 1 d()");
+        assert_eq!(met.scripts, 1);
     }
 
     #[test]
