@@ -177,7 +177,7 @@ def what_cannot_be_recorded_is_not_done(options):
         before = len(world.received())
         # What fits in the last page is still recorded.
         wait_until("a refusal", lambda: world.ask("/header") == 503)
-        expect("audit_unavailable" in world.log(GATEWAY), "the access log does not say why")
+        wait_until("the access log to say why", lambda: "audit_unavailable" in world.log(GATEWAY))
         sent = len(world.received())
         for _ in range(5):
             expect(world.ask("/header") == 503, "a use that cannot be recorded was not refused")
