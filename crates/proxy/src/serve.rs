@@ -79,10 +79,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let config = worker.config();
     let Some(listener) = config.runtime.listeners.get(&listener_name) else { return };
     let chosen = inspection.with_facts(|facts| listener.chain(facts).map(|(c, _)| Arc::clone(c)));
-    let mut facts = facts(&worker, listener, &inspection, (start, start_time));
-    if let Way::Inner { peer, own_uris } = way {
-        (facts.is_inner, facts.peer, facts.own_uris) = (true, peer, own_uris);
-    }
+    let facts = facts(&worker, listener, &inspection, (start, start_time)).by(way);
     let Ok(chain) = chosen else {
         worker.stats().inc(Counter::NoFilterChain);
         tcp::log_unmatched(&worker, listener, &config.listener_logs(listener), &facts);
@@ -154,6 +151,16 @@ async fn inspect(
     }
     let name = Arc::clone(&next.name);
     Ok(Some((inspection, name)))
+}
+
+impl ConnectionFacts {
+    /// With what another listener has found out.
+    fn by(self, way: Way) -> Self {
+        match way {
+            Way::Direct | Way::Captured => self,
+            Way::Inner { peer, own_uris } => Self { is_inner: true, peer, own_uris, ..self },
+        }
+    }
 }
 
 fn facts(

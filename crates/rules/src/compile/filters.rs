@@ -73,30 +73,7 @@ fn setting(at: &At<'_>, any: &Any, may_wrap: bool) -> Option<FilterSetting> {
                 Some(any) => setting(&at.field("config"), any, false),
             }
         }
-        "envoy.extensions.filters.http.lua.v3.LuaPerRoute" => {
-            let lua = at.unpack::<LuaPerRoute>(any)?;
-            fields!(at, &lua => LuaPerRoute {
-                use { r#override, filter_context, package_paths }
-                accept {}
-                // Native libraries would run outside of every bound.
-                refuse { package_cpaths }
-            });
-            let script = match r#override {
-                Some(Override::Disabled(true)) => return Some(FilterSetting::Disabled),
-                Some(Override::Disabled(false)) => {
-                    at.field("disabled").fault("is not true");
-                    return None;
-                }
-                Some(Override::Name(name)) => LuaScript::Named(name.as_str().into()),
-                Some(Override::SourceCode(source)) => LuaScript::Own {
-                    source: messages::source(&at.field("source_code"), source)?,
-                    package_paths: package_paths.iter().map(|path| path.as_str().into()).collect(),
-                },
-                None => LuaScript::Default,
-            };
-            let context = filter_context.as_ref().map(|fields| Arc::new(values::fields(fields)));
-            Some(FilterSetting::Lua(Arc::new(LuaRoute { script, context })))
-        }
+        "envoy.extensions.filters.http.lua.v3.LuaPerRoute" => lua_of_route(at, any),
         "envoy.extensions.filters.http.cors.v3.CorsPolicy" => {
             let policy = at.unpack::<CorsPerRoute>(any)?;
             Some(FilterSetting::Cors(cors(at, &older(policy))?))
@@ -131,6 +108,32 @@ fn setting(at: &At<'_>, any: &Any, may_wrap: bool) -> Option<FilterSetting> {
             None
         }
     }
+}
+
+/// What a route says of a script.
+fn lua_of_route(at: &At<'_>, any: &Any) -> Option<FilterSetting> {
+    let lua = at.unpack::<LuaPerRoute>(any)?;
+    fields!(at, &lua => LuaPerRoute {
+        use { r#override, filter_context, package_paths }
+        accept {}
+        // Native libraries would run outside of every bound.
+        refuse { package_cpaths }
+    });
+    let script = match r#override {
+        Some(Override::Disabled(true)) => return Some(FilterSetting::Disabled),
+        Some(Override::Disabled(false)) => {
+            at.field("disabled").fault("is not true");
+            return None;
+        }
+        Some(Override::Name(name)) => LuaScript::Named(name.as_str().into()),
+        Some(Override::SourceCode(source)) => LuaScript::Own {
+            source: messages::source(&at.field("source_code"), source)?,
+            package_paths: package_paths.iter().map(|path| path.as_str().into()).collect(),
+        },
+        None => LuaScript::Default,
+    };
+    let context = filter_context.as_ref().map(|fields| Arc::new(values::fields(fields)));
+    Some(FilterSetting::Lua(Arc::new(LuaRoute { script, context })))
 }
 
 pub(super) fn cors(at: &At<'_>, policy: &PbCors) -> Option<Arc<CorsPolicy>> {

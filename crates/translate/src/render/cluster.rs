@@ -86,15 +86,12 @@ pub(crate) fn cluster(input: &ClusterInput, mesh: &MeshInputs) -> Cluster {
                 }));
             return cluster;
         }
-        Discovery::Internal(listener) => {
+        Discovery::Internal(_) | Discovery::BlackHole => {
             cluster.circuit_breakers = None;
             cluster.lb_config = None;
-            cluster.load_assignment = Some(endpoints::internal(&input.name, listener));
-            DiscoveryType::Static
-        }
-        Discovery::BlackHole => {
-            cluster.circuit_breakers = None;
-            cluster.lb_config = None;
+            if let Discovery::Internal(listener) = &input.discovery {
+                cluster.load_assignment = Some(endpoints::internal(&input.name, listener));
+            }
             DiscoveryType::Static
         }
     };

@@ -192,7 +192,7 @@ pub(crate) fn listener(input: &ListenerInput, mesh: &MeshInputs) -> Listener {
         additional_addresses: wrap::additional(&input.additional, input.port),
         listener_specifier: input
             .is_internal
-            .then(|| ListenerSpecifier::InternalListener(InternalListenerConfig {})),
+            .then_some(ListenerSpecifier::InternalListener(InternalListenerConfig {})),
         bind_to_port: if input.is_bound || input.is_internal { None } else { wrap::boolean(false) },
         filter_chains: chains,
         default_filter_chain: input.fallback.as_ref().map(|policy| fallback(policy, mesh)).or(rest),
