@@ -1,12 +1,13 @@
-//! The arguments of every verb.
+//! The command line: every verb, and the arguments of those that have no file for them.
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use crate::{
+    arguments::{PlaneArguments, ReadingOptions, StateOption, WorkloadArgument, assignment},
+    output::Format,
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use sluis_resources::Options;
-
-use crate::output::Format;
 
 /// The command line of Sluis, the service mesh that controls what leaves.
 #[derive(Debug, Parser)]
@@ -46,7 +47,7 @@ pub(crate) enum Verb {
     /// Check this machine and the mesh that runs on it: what is missing, old, out of sync or open
     Check(crate::verbs::check::CheckOptions),
     /// Check YAML files without running anything
-    Validate(ValidateOptions),
+    Validate(crate::verbs::validate::ValidateOptions),
     /// Show what users wrote, with its status: Gateway API conditions, and what is refused
     Get(GetOptions),
     /// Show how the mesh is, and everything that is refused
@@ -75,72 +76,6 @@ pub(crate) enum Verb {
         /// The shell.
         shell: Shell,
     },
-}
-
-/// Where the running `sluis up` is found.
-#[derive(Args, Clone, Debug, Default)]
-pub(crate) struct StateOption {
-    /// Where `sluis up` keeps its state [default: $XDG_STATE_HOME/sluis or ~/.local/state/sluis]
-    #[arg(long, visible_alias = "state", env = "SLUIS_STATE_DIR", value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
-}
-
-/// How strictly files are read.
-#[derive(Args, Clone, Copy, Debug, Default)]
-pub(crate) struct ReadingOptions {
-    /// A field that does not exist is an error; this is the default
-    #[arg(long, overrides_with = "lenient")]
-    pub strict: bool,
-
-    /// A field that does not exist is a warning, and is left out, as in a cluster
-    #[arg(long)]
-    pub lenient: bool,
-}
-
-impl ReadingOptions {
-    /// The same, for the parser.
-    pub(crate) fn options(self) -> Options {
-        if self.lenient && !self.strict { Options::LENIENT } else { Options::default() }
-    }
-}
-
-/// Which workload is meant.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct WorkloadArgument {
-    /// The workload: NAMESPACE/NAME, NAME.NAMESPACE, or NAME with -n
-    pub workload: String,
-
-    /// The namespace of a workload named without one
-    #[arg(short, long, default_value = "default")]
-    pub namespace: String,
-}
-
-/// What every control plane is started with.
-#[derive(Args, Debug)]
-pub(crate) struct PlaneArguments {
-    /// A file or folder of YAML; may be given several times
-    #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
-    pub files: Vec<PathBuf>,
-
-    #[command(flatten)]
-    pub reading: ReadingOptions,
-
-    #[command(flatten)]
-    pub state: StateOption,
-
-    /// Also serve xDS without TLS, to programs of this machine: any loopback ADDRESS; Istio's port
-    /// for it is 15010 [default: off]
-    #[arg(long, value_name = "ADDRESS")]
-    pub plaintext_xds: Option<SocketAddr>,
-
-    /// How long a workload's certificate lives; it is renewed around half life
-    #[arg(long, default_value = "24h", value_parser = humantime::parse_duration, value_name = "DURATION")]
-    pub certificate_life: std::time::Duration,
-
-    /// Your own certificate authority, as Istio's `cacerts`: ca-cert.pem, ca-key.pem, root-cert.pem,
-    /// cert-chain.pem [default: the Secret istio-system/cacerts in the YAML, else one made here]
-    #[arg(long, value_name = "DIR")]
-    pub ca_dir: Option<PathBuf>,
 }
 
 /// `sluis up`.
@@ -220,31 +155,12 @@ pub(crate) struct ExecOptions {
 
     /// Set a variable; may be given several times. Others see it in the list of processes: pass on
     /// secrets with --keep-env
-    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = crate::verbs::exec::assignment)]
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = assignment)]
     pub env: Vec<(String, String)>,
 
     /// The command and its arguments
     #[arg(last = true, required = true)]
     pub command: Vec<String>,
-}
-
-/// `sluis validate`.
-#[derive(Args, Debug)]
-pub(crate) struct ValidateOptions {
-    /// A file or folder of YAML; may be given several times
-    #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
-    pub files: Vec<PathBuf>,
-
-    #[command(flatten)]
-    pub reading: ReadingOptions,
-
-    /// Print what old kinds and old apiVersions say today, instead of the faults
-    #[arg(long)]
-    pub modernize: bool,
-
-    /// How to print the faults
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Format,
 }
 
 /// `sluis get`.

@@ -35,7 +35,7 @@ use sluis_ca::{Authority, Desk};
 use sluis_control::{Client, Control, Exposition};
 use tokio::net::TcpListener;
 
-use crate::plane::Custody;
+use crate::custody::Custody;
 
 /// What the debug port tells of.
 pub(crate) struct Debug {

@@ -9,8 +9,10 @@
 //! well, doubtful, wrong; `exec` the command's own.
 
 mod api;
+mod arguments;
 mod bootstrap;
 mod cli;
+mod custody;
 mod debug;
 mod grants;
 mod objects;

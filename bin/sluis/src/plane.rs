@@ -7,7 +7,6 @@
 //!
 //! Start at [`Plane::open`], then [`Plane::run`].
 
-mod custody;
 mod files;
 mod mesh;
 mod show;
@@ -35,17 +34,17 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+use crate::custody::Custody;
 use crate::{
     api,
+    arguments::PlaneArguments,
     bootstrap::CONTROL_PLANE_NAME,
-    cli::PlaneArguments,
     debug::{self, Debug},
     output,
     state::{StateDir, write_private},
     supervise::Statuses,
     workload::Workload,
 };
-pub(crate) use custody::{Custody, CustodyReport, RotationPlan};
 use files::Files;
 use mesh::Mesh;
 

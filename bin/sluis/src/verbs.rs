@@ -23,7 +23,7 @@ pub(crate) mod validate;
 use anyhow::{Result, bail};
 use sluis_nouns::{ObjectName, is_dns_name};
 
-use crate::cli::WorkloadArgument;
+use crate::arguments::WorkloadArgument;
 
 /// The workload meant: `NAMESPACE/NAME`, istioctl's `NAME.NAMESPACE`, or `NAME` with `-n`.
 ///

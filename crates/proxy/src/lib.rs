@@ -8,6 +8,7 @@
 //! Start at [`run()`]; then [`worker::Worker`] (what a thread owns) and [`conn::Downstream`] (a
 //! connection).
 
+mod accepted;
 pub mod access_log;
 pub mod audit;
 pub mod bootstrap;

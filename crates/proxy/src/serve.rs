@@ -4,7 +4,7 @@
 //! Out:   a served connection; a log line and a counter for one that is turned away.
 //! Never: serves a connection by a configuration older than the choice of its chain.
 
-use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use sluis_rules::{Address, FilterChain, Listener, Metadata, Network};
@@ -14,6 +14,7 @@ use tokio_rustls::TlsStream;
 use tracing::debug;
 
 use crate::{
+    accepted::{Accepted, Serving, Way},
     config::Config,
     conn::{ConnectionFacts, Downstream, Io, Prefixed, Socket},
     guards, http,
@@ -26,32 +27,9 @@ use crate::{
 /// Longest TLS handshake where the chain has no time of its own: as long as a person would wait.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// A connection that a listener has accepted.
-#[derive(Debug)]
-pub(crate) struct Accepted {
-    pub(crate) socket: Socket,
-    /// Our end and the client's; `None` for a Unix socket.
-    pub(crate) ends: Option<(SocketAddr, SocketAddr)>,
-    /// The listener's name.
-    pub(crate) listener: Arc<str>,
-    /// How it came.
-    pub(crate) way: Way,
-}
-
-/// How a connection came to its listener.
-#[derive(Debug)]
-pub(crate) enum Way {
-    /// By the listener's own socket.
-    Direct,
-    /// From a jail, where everything is redirected.
-    Captured,
-    /// From another listener of this proxy, which knows who the client is.
-    Inner {
-        /// By its certificate.
-        peer: Option<PeerIdentity>,
-        /// The URI names of the certificate that the client was shown.
-        own_uris: Vec<String>,
-    },
+/// The same as [`serve`], for a chain that leads into another listener.
+fn inner(worker: Rc<Worker>, accepted: Accepted) -> Serving {
+    Box::pin(serve(worker, accepted))
 }
 
 /// Serves a connection until it ends, or until its time after a drain is up.
@@ -114,7 +92,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         let downstream = Downstream { io, prefix, facts: Arc::new(facts), gate: gate.clone() };
         match &chain.network {
             Network::Tcp(proxy) => {
-                tcp::serve(downstream, Arc::clone(proxy), logs, worker.clone()).await;
+                tcp::serve(downstream, Arc::clone(proxy), logs, (worker.clone(), inner)).await;
             }
             Network::Http(manager) => {
                 http::serve(downstream, Arc::clone(manager), worker.clone()).await;

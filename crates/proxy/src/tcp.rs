@@ -15,6 +15,7 @@ use tracing::debug;
 
 use self::pump::{End, Moved, pump};
 use crate::{
+    accepted::{Serve, Serving},
     access_log::{Flag, Flags, Logs, Record},
     config::Backend,
     conn::{ConnectionFacts, Downstream},
@@ -59,11 +60,11 @@ pub(crate) async fn serve(
     downstream: Downstream,
     proxy: Arc<TcpProxy>,
     logs: Arc<Logs>,
-    worker: Rc<Worker>,
+    (worker, inner): (Rc<Worker>, Serve),
 ) {
     worker.stats().inc(Counter::TcpTotal);
     let mut facts = Arc::clone(&downstream.facts);
-    let outcome = forward(downstream, &proxy, &worker).await;
+    let outcome = forward(downstream, &proxy, (&worker, inner)).await;
     if let Some(asked) = &outcome.asked {
         Arc::make_mut(&mut facts).sni = Some(Arc::from(asked.as_str()));
     }
@@ -123,7 +124,11 @@ pub(crate) fn log_refused(
     write_log(worker, logs, facts, &Outcome { cluster, handshake_failure, ..Outcome::default() });
 }
 
-async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worker>) -> Outcome {
+async fn forward(
+    mut downstream: Downstream,
+    proxy: &TcpProxy,
+    (worker, inner): (&Rc<Worker>, Serve),
+) -> Outcome {
     let mut outcome = Outcome::default();
     let name = proxy.target.pick(worker.random().next());
     outcome.cluster = Some(Arc::clone(name));
@@ -135,7 +140,7 @@ async fn forward(mut downstream: Downstream, proxy: &TcpProxy, worker: &Rc<Worke
     outcome.stat_name = Some(Arc::clone(&backend.stat_name));
     let gate = downstream.gate.clone();
     let connected = tokio::select! {
-        connected = connect(worker, &backend, proxy, &mut downstream, &mut outcome) => connected,
+        connected = connect((worker, inner), &backend, proxy, &mut downstream, &mut outcome) => connected,
         () = gate.closed() => None,
     };
     let Some((Upstream { io: mut upstream, local, pick, _held }, work)) = connected else {
@@ -225,16 +230,16 @@ fn holds_inner_name(proxy: &TcpProxy, facts: &ConnectionFacts, backend: &Backend
 
 /// Connects, as often as the proxy may try.
 async fn connect(
-    worker: &Rc<Worker>,
+    (worker, serve): (&Rc<Worker>, Serve),
     backend: &Arc<Backend>,
     proxy: &TcpProxy,
     downstream: &mut Downstream,
     outcome: &mut Outcome,
-) -> Option<(Upstream, Option<inner::Work>)> {
+) -> Option<(Upstream, Option<Serving>)> {
     let facts = Arc::clone(&downstream.facts);
     if let Some(listener) = inner::listener_of(backend) {
         outcome.attempts = 1;
-        return match inner::enter(worker, backend, listener, &facts) {
+        return match inner::enter((worker, serve), backend, listener, &facts) {
             Ok((upstream, work)) => Some((upstream, Some(work))),
             Err(error) => {
                 debug!(cluster = %backend.name, %listener, remote = %facts.remote, %error, "no way in");

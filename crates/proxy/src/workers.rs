@@ -19,10 +19,11 @@ use tokio::{
 use tracing::{error, warn};
 
 use crate::{
+    accepted::{Accepted, Way},
     bound::Bound,
     config::Config,
     log_sink::LogSender,
-    serve::{Accepted, Way, serve},
+    serve::serve,
     sockets::Listening,
     stats::{Counter, Shard},
     worker::Worker,

@@ -22,9 +22,9 @@ use tokio::net::UnixListener;
 
 use super::{JailPlan, RotateOrder};
 use crate::{
+    custody::{Custody, CustodyReport, RotationPlan},
     grants::{Asked, CredentialRow, Verdict},
     objects::ObjectReport,
-    plane::{Custody, CustodyReport, RotationPlan},
     status::Report,
     tls_check::TlsRow,
 };

@@ -22,7 +22,7 @@ use sluis_translate::Role;
 use sluis_xds::Peer;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::custody::Custody;
+use crate::custody::Custody;
 use crate::{
     api::{Answers, Denial, JailPlan, RotateOrder, kind_named},
     bootstrap::{self, ControlPlane, Engine, WORKLOAD_API_SOCKET},

@@ -17,7 +17,7 @@ use serde_json::Value;
 use sluis_audit::{Entry, Line, ocsf};
 
 use crate::{
-    cli::StateOption,
+    arguments::StateOption,
     output::{self, Format},
     state::StateDir,
 };

@@ -14,7 +14,8 @@ use sluis_tls::{TlsAnswer, ask_plain, ask_tls};
 use super::validate::{self, EXIT_FAULTS};
 use crate::{
     api,
-    cli::{AuthnOptions, AuthnVerb, TlsCheckOptions, WorkloadArgument},
+    arguments::WorkloadArgument,
+    cli::{AuthnOptions, AuthnVerb, TlsCheckOptions},
     output::{self, Format, Table},
     state::StateDir,
     tls_check::{self, OK, Probe, TlsRow},

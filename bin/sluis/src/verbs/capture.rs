@@ -16,7 +16,7 @@ use sluis_capture::filter::{self, Backend, Place, Rules, Written};
 use sluis_nouns::ObjectName;
 use sluis_resources::{Options, Spec};
 
-use crate::{cli::WorkloadArgument, output, verbs::workload_name};
+use crate::{arguments::WorkloadArgument, output, verbs::workload_name};
 
 /// `sluis capture`.
 #[derive(Args, Debug)]

@@ -17,7 +17,7 @@ use clap::Args;
 
 use crate::{
     api,
-    cli::StateOption,
+    arguments::StateOption,
     output::{self, Format},
     state::StateDir,
     status::Report,

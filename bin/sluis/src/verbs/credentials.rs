@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 use super::grants::{self, DescribeOptions, ListOptions, TestOptions};
 use crate::{
     api,
-    cli::{StateOption, WorkloadArgument},
+    arguments::{StateOption, WorkloadArgument},
+    custody::{CustodyReport, RotationPlan},
     output::{self, Format, Table},
-    plane::{CustodyReport, RotationPlan},
     state::{StateDir, write_private},
 };
 

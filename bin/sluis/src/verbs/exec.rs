@@ -28,8 +28,6 @@ use crate::{
 use environment::{Change, Wishes};
 use trust::File;
 
-pub(crate) use environment::assignment;
-
 /// Runs the command; returns only for the explicit proxy, or when the jail cannot be started.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use sluis_nouns::ObjectName;
 use super::validate::{self, EXIT_FAULTS};
 use crate::{
     api,
-    cli::{ReadingOptions, WorkloadArgument},
+    arguments::{ReadingOptions, WorkloadArgument},
     grants::{self, Asked, CredentialRow, Verdict},
     output::{self, Format, Table},
     state::StateDir,

@@ -23,7 +23,7 @@ use sluis_capture::{
 
 use crate::{
     api::{self, JailPlan},
-    cli::{StateOption, WorkloadArgument},
+    arguments::{StateOption, WorkloadArgument},
     output::{self, Format, Table},
     state::StateDir,
     verbs::workload_name,

@@ -10,8 +10,10 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::{
-    api, bootstrap,
-    cli::{BootstrapOptions, ProxyOptions, ProxyVerb, WorkloadArgument},
+    api,
+    arguments::WorkloadArgument,
+    bootstrap,
+    cli::{BootstrapOptions, ProxyOptions, ProxyVerb},
     output::{self, Format},
     state::StateDir,
     verbs::workload_name,

@@ -9,6 +9,7 @@ mod proxies;
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
+use clap::Args;
 use serde_json::json;
 use sluis_control::Control;
 use sluis_model::Batch;
@@ -16,12 +17,31 @@ use sluis_nouns::TrustDomain;
 use sluis_resources::Fault;
 
 use crate::{
-    cli::{ReadingOptions, ValidateOptions},
+    arguments::ReadingOptions,
     objects::condition_faults,
     output::{self, Format},
     status::FaultReport,
     workload,
 };
+
+/// `sluis validate`.
+#[derive(Args, Debug)]
+pub(crate) struct ValidateOptions {
+    /// A file or folder of YAML; may be given several times
+    #[arg(short = 'f', long = "filename", required = true, value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub reading: ReadingOptions,
+
+    /// Print what old kinds and old apiVersions say today, instead of the faults
+    #[arg(long)]
+    pub modernize: bool,
+
+    /// How to print the faults
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
 
 /// `EX_DATAERR` of sysexits.
 pub(crate) const EXIT_FAULTS: u8 = 65;

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, io::Write as _, str};
 
-use sluis_http1::{Authority, FieldError, Known, RequestHead};
+use sluis_http1::{Authority, FieldError, Known, RequestHead, is_dns_name};
 use sluis_rules::{HostRewrite, PathMatch, PathRedirect, PathRewrite, Redirect, Route};
 
 use super::decide::Plan;
@@ -141,6 +141,13 @@ fn redirected<'p>(redirect: &Redirect, route: &Route, target: &'p [u8]) -> Cow<'
 /// The port of the request's host, where it names one.
 pub(super) fn host_port(head: &RequestHead) -> Option<u16> {
     Authority::parse(head.authority()).ok()?.port
+}
+
+/// The host that a request names, as a certificate would: a name in lower case, not an address.
+pub(super) fn dns_host(request: &RequestHead) -> Option<String> {
+    let host = host_name(request)?.trim_end_matches('.');
+    let is_ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+    (!is_ip && is_dns_name(host.as_bytes())).then(|| host.to_ascii_lowercase())
 }
 
 /// The request's host without its port, lower-case letters or not; `None` when there is none.

@@ -7,21 +7,18 @@
 //! Who the client has proven to be goes with it. That is what the mesh's TLS around an application's
 //! own is for: the outer says which workload it is, the inner keeps the application's bytes its own.
 
-use std::{io, pin::Pin, rc::Rc, sync::Arc};
+use std::{io, rc::Rc, sync::Arc};
 
 use sluis_rules::{Address, EndpointAddress};
 use tokio::net::UnixStream;
 
 use crate::{
+    accepted::{Accepted, Serve, Serving, Way},
     config::Backend,
     conn::{ConnectionFacts, Io, Socket},
-    serve::{self, Accepted, Way},
     upstream::{Pick, Upstream},
     worker::Worker,
 };
-
-/// The other listener's work.
-pub(super) type Work = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The listener that a cluster leads to, when it is one of this proxy.
 pub(super) fn listener_of(backend: &Backend) -> Option<&Arc<str>> {
@@ -37,11 +34,11 @@ pub(super) fn listener_of(backend: &Backend) -> Option<&Arc<str>> {
 ///
 /// When the connection has come this way already, or the kernel has no sockets left.
 pub(super) fn enter(
-    worker: &Rc<Worker>,
+    (worker, serve): (&Rc<Worker>, Serve),
     backend: &Backend,
     listener: &Arc<str>,
     facts: &ConnectionFacts,
-) -> io::Result<(Upstream, Work)> {
+) -> io::Result<(Upstream, Serving)> {
     if facts.is_inner {
         let what = "an inner connection does not lead into another";
         return Err(io::Error::new(io::ErrorKind::Unsupported, what));
@@ -52,7 +49,7 @@ pub(super) fn enter(
     let ends = facts.connect_context().downstream.map(|(remote, local)| (local, remote));
     let accepted =
         Accepted { socket: Socket::Unix(theirs), ends, listener: Arc::clone(listener), way };
-    let work = Box::pin(serve::serve(Rc::clone(worker), accepted));
+    let work = serve(Rc::clone(worker), accepted);
     let io = Io::Plain(Socket::Unix(ours));
     Ok((Upstream { io, local: None, pick, _held: None }, work))
 }

@@ -21,7 +21,7 @@ use sluis_nouns::Cidr;
 use sluis_resources::NetworkProtocol;
 
 use crate::{
-    cli::{ReadingOptions, WorkloadArgument},
+    arguments::{ReadingOptions, WorkloadArgument},
     output,
     verbs::workload_name,
 };

@@ -100,21 +100,10 @@ fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Reads `NAME=VALUE`, for `--env`.
-///
-/// # Errors
-///
-/// When there is no name, or no `=`.
-pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("write NAME=VALUE; what is set already is kept with --keep-env NAME".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arguments::assignment;
 
     #[track_caller]
     fn check(wishes: &Wishes, gone: &[&str]) {

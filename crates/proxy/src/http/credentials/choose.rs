@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use sluis_http1::{Framing, Known, Method, is_dns_name};
+use sluis_http1::{Framing, Known, Method};
 use sluis_rules::{Choice, Credentials, Denial, HostRewrite, Injection, RbacFacts, is_verified};
 use sluis_signing::{BodyNeed, Digest};
 use tracing::debug;
@@ -113,7 +113,7 @@ fn choose<'c>(
     trace: &mut Trace<'c>,
     (rules, places): (&'c Credentials, &'c [Places]),
 ) -> Result<Part<'c>, Refusal> {
-    let host = host_of(desk).ok_or(Refusal::Guarded)?;
+    let host = rewrite::dns_host(&desk.request).ok_or(Refusal::Guarded)?;
     // A CONNECT leads to whatever its client says inside; the endpoint's name is not the client's
     // request.
     let is_connect = plan.terminates || desk.request.method() == Method::Connect;
@@ -164,13 +164,6 @@ fn identity<'s>(site: Site<'s>) -> Cow<'s, str> {
     }
 }
 
-/// The host that a request names, as a certificate would: a name in lower case, not an address.
-pub(super) fn host_of(desk: &Desk) -> Option<String> {
-    let host = rewrite::host_name(&desk.request)?.trim_end_matches('.');
-    let is_ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
-    (!is_ip && is_dns_name(host.as_bytes())).then(|| host.to_ascii_lowercase())
-}
-
 /// Holds an attempt to endpoints that are who the request names.
 ///
 /// # Errors
@@ -183,7 +176,7 @@ pub(in crate::http) fn guard<'c>(
     trace: &mut Trace<'c>,
     (promise, pick): (&mut Promise<'c>, &Pick),
 ) -> Result<(), Box<Reply<'c>>> {
-    let host = host_of(desk);
+    let host = rewrite::dns_host(&desk.request);
     let is_good = |part: &Part<'c>| {
         let Part::Credential { choice, .. } = part else { return true };
         let hosts = &choice.credential.guard.hosts;

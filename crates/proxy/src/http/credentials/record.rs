@@ -5,7 +5,7 @@ use sluis_rules::{Choice, MetaFields, MetaValue};
 use super::{Promise, Refusal};
 use crate::{
     audit::{Credential, Destination, Outcome, Ticket, Use, User, Verdict, What, Who},
-    http::{decide::Plan, edge::Site, state::Desk, trace::Trace},
+    http::{decide::Plan, edge::Site, rewrite, state::Desk, trace::Trace},
     stats::Counter,
 };
 
@@ -56,7 +56,7 @@ pub(super) fn injected(
     tell(trace, "result", "injected");
     let mut used = used(site, (desk, plan), trace);
     // The guard has seen to it before.
-    used.destination.verified = super::choose::host_of(desk);
+    used.destination.verified = rewrite::dns_host(&desk.request);
     "https".clone_into(&mut used.what.scheme);
     let ticket = site.worker.peek_config().settings.audit.begin(used);
     let ticket = ticket.map_err(|_| Refusal::Unrecorded)?;
