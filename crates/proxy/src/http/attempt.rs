@@ -319,8 +319,12 @@ fn counted(
 fn key(site: Site<'_>, plan: &Plan<'_>, pick: &Pick, host: Option<&str>) -> Key {
     let backend = plan.backend;
     let told = pick.hop(backend).proxy_protocol.and(site.connection.connect_context().downstream);
-    // A connection that has told of one client is not for another.
-    let place = told.map(|(client, ours)| format!("{}|{client}|{ours}", host.unwrap_or_default()));
+    // A connection that has told of one client, or comes from its address, is not for another.
+    let place = match (told, site.connection.source) {
+        (Some((client, ours)), _) => Some(format!("{}|{client}|{ours}", host.unwrap_or_default())),
+        (None, Some((client, _))) => Some(format!("{}|{client}", host.unwrap_or_default())),
+        (None, None) => None,
+    };
     Key::new(backend.cluster(), pick.tls(backend), &pick.address, place.as_deref().or(host))
 }
 
