@@ -407,7 +407,7 @@ def cases():
     case.http1("headers that repeat", "/headers/x", headers=many)
     case.http2("headers that repeat by HTTP/2", "/headers/x", headers=[(name.lower(), value) for name, value in many])
     case.http1("metadata of a request", "/dynamic-metadata/x",
-               headers=[("Authorization", "Bearer a"), ("x-request-token", "t")])
+               headers=[("Authorization", "Basic a"), ("x-request-token", "t")])
     case.http2("trailers by HTTP/2", "/trailers/x", trailers=[("x-sum", "7")], **hello)
     ca = "{dir}/tls/ca.pem"
     mine = {"certificate": "{dir}/tls/client.example.pem", "key": "{dir}/tls/client.example.key"}
