@@ -23,7 +23,7 @@ from lab.shapes import Place, Shape, command
 
 HERE = pathlib.Path(__file__).resolve().parent
 KNOWN = HERE / "instructions.json"
-PIECES = {"request": 2000, "response": 2000, "routes-10": 2000, "routes-10000": 2000, "rules-20": 2000, "rules-1000": 2000}
+PIECES = {"request": 2000, "response": 2000, "routes-10": 2000, "routes-10000": 40000, "rules-20": 20000, "rules-1000": 20000}
 TOLERANCE = 1.03  # of pieces: a seed of a hash map moves them by less
 WHOLE_TOLERANCE = 1.05  # of the whole proxy: how often it wakes is not always the same
 REQUESTS = 1000
