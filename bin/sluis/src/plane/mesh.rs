@@ -234,6 +234,8 @@ impl Answers for Mesh {
         .map_err(|error| Denial::Failed(error.to_string()))?;
         let control = ControlPlane { address: self.address, roots: &self.authority.root_path() };
         let files = self.state.workload(name);
+        // The Envoy binds its admin socket there, and may start before we have come to this workload.
+        files.create().map_err(|error| Denial::Failed(error.to_string()))?;
         Ok(bootstrap::render(&workload, &id, &files, &control, Engine::Envoy))
     }
 
