@@ -55,8 +55,8 @@ rbac-differential: setup ## decide 100,000 random requests by random policies, b
 oracles: setup ## have botocore and http-message-signatures (PyPI, npm) judge 10,000 random signatures, and oidc-provider requests for tokens
 	@scripts/setup.sh oracles
 	$(CARGO) build -p sluis-signing --example sign_lines
-	target/oracles/bin/python tests/oracles/run.py --signer $(TARGET)/debug/examples/sign_lines --node $(abspath target/oracles/node_modules)
-	node tests/oracles/tokens.mjs $(abspath target/oracles/node_modules) $(TARGET)/debug/examples/sign_lines crates/signing/tests/keys
+	PATH=$(abspath target/oracles/node_modules/.bin):$$PATH target/oracles/bin/python tests/oracles/run.py --signer $(TARGET)/debug/examples/sign_lines --node $(abspath target/oracles/node_modules)
+	target/oracles/node_modules/.bin/node tests/oracles/tokens.mjs $(abspath target/oracles/node_modules) $(TARGET)/debug/examples/sign_lines crates/signing/tests/keys
 
 lint: ## check formatting, lints and the rules of the tree
 	$(CARGO) fmt --all --check

@@ -15,6 +15,7 @@ BOTOCORE_VERSION=1.44.5 # judges our signatures for AWS
 HMS_VERSION=3.0.0 # judges RFC 9421, as does the npm package of the same name
 HMS_NPM_VERSION=1.0.6
 OIDC_VERSION=9.13.3 # gives tokens for our requests
+NODE_VERSION=22.23.3 # runs the oracles of npm
 JOSE_VERSION=6.2.17 # verifies what carries them
 SPIFFE_VERSION=0.3.2 # py-spiffe, the Workload API's judge
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -100,10 +101,12 @@ rotation) packages spiffe 'import spiffe' "spiffe==$SPIFFE_VERSION" ;;
 oracles)
     packages oracles 'import botocore, http_message_signatures' "botocore==$BOTOCORE_VERSION" \
         "http-message-signatures==$HMS_VERSION"
-    if [ ! -d "$here/target/oracles/node_modules/oidc-provider" ]; then
-        echo "installing http-message-signatures, oidc-provider and jose (npm) into target/oracles"
+    # With a Node of their own: Debian 12 has 18, and they want 20 or newer.
+    if [ ! -x "$here/target/oracles/node_modules/.bin/node" ]; then
+        echo "installing node, http-message-signatures, oidc-provider and jose (npm) into target/oracles"
         npm install --silent --no-audit --no-fund --prefix "$here/target/oracles" \
-            "http-message-signatures@$HMS_NPM_VERSION" "oidc-provider@$OIDC_VERSION" "jose@$JOSE_VERSION"
+            "http-message-signatures@$HMS_NPM_VERSION" "oidc-provider@$OIDC_VERSION" "jose@$JOSE_VERSION" \
+            "node@$NODE_VERSION"
     fi
     ;;
 conformance) packages conformance 'import h2' "h2==$H2_VERSION" ;;
