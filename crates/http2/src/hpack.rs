@@ -1,0 +1,1 @@
+//! Field sections compressed and restored (HPACK, RFC 7541).
