@@ -7,7 +7,6 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::Path,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -25,7 +24,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
-use crate::{drain::Gate, sockets, upstream::ConnectContext};
+use crate::drain::Gate;
 
 /// A plain stream socket.
 #[derive(Debug)]
@@ -37,24 +36,6 @@ pub enum Socket {
 }
 
 impl Socket {
-    /// Dials a Unix socket.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel says.
-    pub(crate) async fn dial_unix(path: &Path) -> io::Result<Self> {
-        let stream = match sockets::abstract_name(path) {
-            Some(name) => {
-                let address = sockets::abstract_address(name)?;
-                let stream = std::os::unix::net::UnixStream::connect_addr(&address)?;
-                stream.set_nonblocking(true)?;
-                UnixStream::from_std(stream)?
-            }
-            None => UnixStream::connect(path).await?,
-        };
-        Ok(Self::Unix(stream))
-    }
-
     /// Reads what is there, without waiting and without registering interest.
     ///
     /// # Errors
@@ -354,22 +335,6 @@ pub struct Downstream {
     pub facts: Arc<ConnectionFacts>,
     /// Says when to finish: the chain went, or the process drains.
     pub gate: Gate,
-}
-
-impl ConnectionFacts {
-    /// What the choice of an endpoint, and the way to it, may depend on.
-    pub(crate) fn connect_context<'a>(&self) -> ConnectContext<'a> {
-        let socket = |address: &Address| match address {
-            Address::Socket(address) => Some(*address),
-            Address::Pipe(_) | Address::Internal(_) => None,
-        };
-        ConnectContext {
-            original_dst: self.original_dst,
-            downstream: socket(&self.remote).zip(socket(&self.local)),
-            source: self.source,
-            ..ConnectContext::default()
-        }
-    }
 }
 
 /// What is known of a downstream connection, fixed once the filter chain is chosen.

@@ -33,7 +33,6 @@ mod failure;
 mod filters;
 mod flight;
 mod forward;
-mod grpc;
 mod http1;
 mod http2;
 mod kept;
@@ -64,7 +63,6 @@ use crate::{
 };
 use client::Protocol;
 use connection::Place;
-pub(crate) use grpc::status as grpc_status;
 pub use state::WorkerState;
 
 impl Protocol {

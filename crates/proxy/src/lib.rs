@@ -20,6 +20,7 @@ mod control;
 mod credentials;
 pub mod drain;
 mod gates;
+mod grpc;
 mod guards;
 pub mod hosts;
 pub mod http;

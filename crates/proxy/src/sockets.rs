@@ -23,7 +23,7 @@ use std::{
 
 use sluis_rules as rules;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::conn::Socket;
 
@@ -142,6 +142,24 @@ pub(crate) fn listen_unix(path: &Path, mode: u32) -> io::Result<StdUnixListener>
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// Dials a Unix socket.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub(crate) async fn dial_unix(path: &Path) -> io::Result<Socket> {
+    let stream = match abstract_name(path) {
+        Some(name) => {
+            let address = abstract_address(name)?;
+            let stream = StdUnixStream::connect_addr(&address)?;
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)?
+        }
+        None => UnixStream::connect(path).await?,
+    };
+    Ok(Socket::Unix(stream))
 }
 
 /// The name in the abstract namespace, for a path that starts with `@`.

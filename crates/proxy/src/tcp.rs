@@ -286,7 +286,7 @@ async fn connect(
 
 /// What the choice of an endpoint may depend on.
 fn context<'p>(proxy: &'p TcpProxy, facts: &'p ConnectionFacts) -> ConnectContext<'p> {
-    let own = facts.connect_context();
+    let own = ConnectContext::of(facts);
     let target = proxy.sni_port.zip(facts.sni.as_deref());
     ConnectContext {
         // As Envoy hashes it: the address as a text, without its port.
@@ -307,7 +307,7 @@ fn write_log(worker: &Worker, logs: &Logs, facts: &ConnectionFacts, outcome: &Ou
         return;
     }
     logs.write(
-        worker,
+        worker.logs(),
         &Record {
             duration: worker.now().saturating_duration_since(facts.start),
             flags: outcome.flags,

@@ -27,7 +27,7 @@ pub use self::dynamic::Target;
 pub(crate) use self::lines::{Held, Lines};
 use crate::{
     config::Backend,
-    conn::Io,
+    conn::{ConnectionFacts, Io},
     hosts::{Host, Priority},
     names::NameError,
     stats::Counter,
@@ -66,6 +66,22 @@ pub struct ConnectContext<'a> {
     pub target: Option<Target<'a>>,
     /// The request that opens a tunnel once the connection is there.
     pub tunnel: Option<&'a Tunnel>,
+}
+
+impl ConnectContext<'_> {
+    /// What a client's connection says of it.
+    pub(crate) fn of(facts: &ConnectionFacts) -> Self {
+        let socket = |address: &Address| match address {
+            Address::Socket(address) => Some(*address),
+            Address::Pipe(_) | Address::Internal(_) => None,
+        };
+        Self {
+            original_dst: facts.original_dst,
+            downstream: socket(&facts.remote).zip(socket(&facts.local)),
+            source: facts.source,
+            ..Self::default()
+        }
+    }
 }
 
 /// A chosen endpoint: where to connect, and the endpoint it stands for.

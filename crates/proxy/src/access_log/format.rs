@@ -1,48 +1,10 @@
 //! A format string compiled to literals and operators.
 
-use std::sync::Arc;
-
-use super::{Record, operator::Operator, value::Value};
-
-/// Longest format; a longer one is a mistake.
-const FORMAT_BYTES_MAX: usize = 16 * 1024;
-
-/// Why a format string was not accepted.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FormatError {
-    /// An operator that is not known.
-    #[error("unknown operator %{name}%")]
-    Unknown {
-        /// Its name.
-        name: Arc<str>,
-    },
-    /// An operator that is known, with arguments that make no sense.
-    #[error("operator %{name}% has bad arguments: {reason}")]
-    Arguments {
-        /// Its name.
-        name: Arc<str>,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// A `%` that starts no operator.
-    #[error("malformed operator at byte {at}")]
-    Malformed {
-        /// Where.
-        at: usize,
-    },
-    /// Longer than anybody needs.
-    #[error("format is longer than {FORMAT_BYTES_MAX} bytes")]
-    TooLong,
-}
-
-/// How values are made safe for where they go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Escape {
-    /// For a line of text: controls, quotes, backslashes and non-ASCII as `\xHH`.
-    Log,
-    /// For a header value: as they are; the header block refuses what cannot be in one.
-    Raw,
-}
+use super::{
+    operator::{FORMAT_BYTES_MAX, FormatError, Operator},
+    record::Record,
+    value::{Escape, Value},
+};
 
 /// One part of a format.
 #[derive(Clone, Debug)]

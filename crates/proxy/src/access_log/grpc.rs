@@ -3,7 +3,8 @@
 use sluis_http1::Known;
 use sluis_rules::is_grpc_type;
 
-use super::{Record, value::Value};
+use super::{record::Record, value::Value};
+use crate::grpc;
 
 /// How a status is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,7 @@ pub(super) fn status<'r>(form: GrpcForm, record: &Record<'r>) -> Value<'r> {
         .or_else(|| record.response.and_then(|fields| fields.get(Known::GrpcStatus)));
     let number = match said {
         Some(said) => std::str::from_utf8(said).ok().and_then(|text| text.parse::<u64>().ok()),
-        None => Some(u64::from(crate::http::grpc_status(record.response_code))),
+        None => Some(u64::from(grpc::status(record.response_code))),
     };
     let Some(number) = number else { return Value::Absent };
     let names = usize::try_from(number).ok().and_then(|number| NAMES.get(number));

@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use sluis_rules::JsonFormat;
 
-use super::{Format, FormatError, Record, format::Part, operator::Operator, value::Value};
+use super::{
+    format::{Format, Part},
+    operator::{FormatError, Operator},
+    record::Record,
+    value::{Escape, Value},
+};
 
 /// A JSON value whose strings are compiled formats.
 #[derive(Debug)]
@@ -76,7 +81,7 @@ impl Node {
             Self::Text(format) => {
                 let mut text = Vec::new();
                 let absent: &[u8] = if omits_empty { b"" } else { b"-" };
-                format.write(record, super::Escape::Raw, absent, &mut text);
+                format.write(record, Escape::Raw, absent, &mut text);
                 string(&text, out);
             }
             Self::List(list) => {
@@ -115,7 +120,7 @@ impl Node {
 fn scalar(value: &Value<'_>, operator: &Operator, out: &mut Vec<u8>) {
     match value {
         Value::Absent => out.extend_from_slice(b"null"),
-        Value::Number(_) => value.write(super::Escape::Raw, None, out),
+        Value::Number(_) => value.write(Escape::Raw, None, out),
         Value::Bytes(bytes) => {
             let len = operator.length_max().unwrap_or(bytes.len()).min(bytes.len());
             string(&bytes[..len], out);

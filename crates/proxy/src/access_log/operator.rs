@@ -1,16 +1,47 @@
 //! The operators: what each one takes from a record.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use sluis_http1::{Fields, Known, RequestHead};
 use sluis_rules::{Address, MetaValue, fields_json};
 
 use super::{
-    FormatError, Record,
     grpc::{self, GrpcForm},
+    record::Record,
     time::TimeFormat,
     value::Value,
 };
+
+/// Longest format; a longer one is a mistake.
+pub(super) const FORMAT_BYTES_MAX: usize = 16 * 1024;
+
+/// Why a format string was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// An operator that is not known.
+    #[error("unknown operator %{name}%")]
+    Unknown {
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// An operator that is known, with arguments that make no sense.
+    #[error("operator %{name}% has bad arguments: {reason}")]
+    Arguments {
+        /// Its name.
+        name: Arc<str>,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A `%` that starts no operator.
+    #[error("malformed operator at byte {at}")]
+    Malformed {
+        /// Where.
+        at: usize,
+    },
+    /// Longer than anybody needs.
+    #[error("format is longer than {FORMAT_BYTES_MAX} bytes")]
+    TooLong,
+}
 
 /// One operator with its arguments.
 #[derive(Clone, Debug)]

@@ -3,11 +3,12 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use sluis_http1::{Limits, RequestHead, Scan};
-use sluis_rules::JsonFormat;
+use sluis_rules::{Address, JsonFormat, Metadata};
 use sluis_tls::{PeerIdentity, TlsSession};
 use tokio::time::Instant;
 
 use super::*;
+use crate::conn::ConnectionFacts;
 
 const PEER: &str = "spiffe://cluster.local/ns/a/sa/b";
 

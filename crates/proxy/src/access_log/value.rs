@@ -8,7 +8,16 @@ use std::{
 
 use smallvec::SmallVec;
 
-use super::{Escape, time::TimeFormat};
+use super::time::TimeFormat;
+
+/// How values are made safe for where they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Escape {
+    /// For a line of text: controls, quotes, backslashes and non-ASCII as `\xHH`.
+    Log,
+    /// For a header value: as they are; the header block refuses what cannot be in one.
+    Raw,
+}
 
 /// One value, without a copy where there is something to borrow.
 #[derive(Clone, Debug)]

@@ -145,7 +145,7 @@ async fn draw(
 ) -> Result<Pick, Failure> {
     let spurned = course.tries.spurned(&course.priorities);
     let context =
-        ConnectContext { hash: course.hash, spurned, ..site.connection.connect_context() };
+        ConnectContext { hash: course.hash, spurned, ..ConnectContext::of(site.connection) };
     let mut pick = match of_script(plan, desk).filter(|_| course.tried.is_empty()) {
         Some(pick) => pick?,
         None => choose(site, plan, desk, context).await?,
@@ -318,7 +318,7 @@ fn counted(
 /// Whose connections the request may use.
 fn key(site: Site<'_>, plan: &Plan<'_>, pick: &Pick, host: Option<&str>) -> Key {
     let backend = plan.backend;
-    let told = pick.hop(backend).proxy_protocol.and(site.connection.connect_context().downstream);
+    let told = pick.hop(backend).proxy_protocol.and(ConnectContext::of(site.connection).downstream);
     // A connection that has told of one client, or comes from its address, is not for another.
     let place = match (told, site.connection.source) {
         (Some((client, ours)), _) => Some(format!("{}|{client}|{ours}", host.unwrap_or_default())),
@@ -438,7 +438,7 @@ async fn dial(
     let alpn = of_filter
         .map(|alpn| if speaks_http2 { &*alpn.http2 } else { &*alpn.http1 })
         .filter(|list| !list.is_empty());
-    let context = ConnectContext { host, offers, alpn, ..site.connection.connect_context() };
+    let context = ConnectContext { host, offers, alpn, ..ConnectContext::of(site.connection) };
     let told = pick.clone();
     match site.worker.dial(backend, pick, &context, Some(held)).await {
         Ok(upstream) => {

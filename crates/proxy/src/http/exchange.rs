@@ -176,5 +176,5 @@ fn conclude(site: Site<'_>, desk: &Desk, trace: &Trace<'_>) {
         response: (trace.status != 0).then_some(&desk.response.fields),
         ..record
     };
-    site.program.logs.write(site.worker, &record);
+    site.program.logs.write(site.worker.logs(), &record);
 }

@@ -12,12 +12,12 @@ use super::{
     edge::{Site, number},
     filters::{self, Gathered},
     flight::Passing,
-    grpc,
     mutate::{self, Unmade},
     reply::Reply,
     state::Desk,
     trace::Trace,
 };
+use crate::grpc;
 
 /// Why a response head cannot be sent as it is.
 #[derive(Debug)]

@@ -6,11 +6,10 @@ use super::{
     filters,
     flight::{Deadline, Event},
     forward::bad_body,
-    grpc,
     reply::Reply,
     trace::Trace,
 };
-use crate::access_log::Flag;
+use crate::{access_log::Flag, grpc};
 
 /// How far a try had come when it ended.
 #[derive(Clone, Copy, Debug, Default)]

@@ -16,7 +16,7 @@ use crate::{
     accepted::{Accepted, Serve, Serving, Way},
     config::Backend,
     conn::{ConnectionFacts, Io, Socket},
-    upstream::{Pick, Upstream},
+    upstream::{ConnectContext, Pick, Upstream},
     worker::Worker,
 };
 
@@ -46,7 +46,7 @@ pub(super) fn enter(
     let pick = Pick::of(backend, 0).ok_or(io::ErrorKind::NotFound)?;
     let (ours, theirs) = UnixStream::pair()?;
     let way = Way::Inner { peer: facts.peer.clone(), own_uris: facts.own_uris.clone() };
-    let ends = facts.connect_context().downstream.map(|(remote, local)| (local, remote));
+    let ends = ConnectContext::of(facts).downstream.map(|(remote, local)| (local, remote));
     let accepted =
         Accepted { socket: Socket::Unix(theirs), ends, listener: Arc::clone(listener), way };
     let work = serve(Rc::clone(worker), accepted);

@@ -32,7 +32,7 @@ pub(super) async fn dial(
         (Address::Socket(address), None) => {
             connect_tcp(backend, *address, context.source, &failed).await?
         }
-        (Address::Pipe(path), _) => (Socket::dial_unix(path).await.map_err(failed)?, None),
+        (Address::Pipe(path), _) => (sockets::dial_unix(path).await.map_err(failed)?, None),
         (Address::Internal(_), _) => {
             let what = "only chains that forward bytes lead to a listener of this proxy";
             return Err(failed(io::Error::new(io::ErrorKind::Unsupported, what)));

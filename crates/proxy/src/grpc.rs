@@ -5,10 +5,10 @@ use sluis_http1::{Known, RequestHead};
 use sluis_rules::is_grpc_type;
 
 /// `DEADLINE_EXCEEDED`.
-pub(super) const DEADLINE_EXCEEDED: u32 = 4;
+pub(crate) const DEADLINE_EXCEEDED: u32 = 4;
 
 /// Whether a request is gRPC: by its content type, as Envoy tells (gRPC-Web is not).
-pub(super) fn is_request(head: &RequestHead) -> bool {
+pub(crate) fn is_request(head: &RequestHead) -> bool {
     head.fields.get(Known::ContentType).is_some_and(is_grpc_type)
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn status(http: u16) -> u32 {
 }
 
 /// A message as `grpc-message` carries it: percent-encoded.
-pub(super) fn message(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn message(text: &[u8], out: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     out.clear();
     for &byte in text {
