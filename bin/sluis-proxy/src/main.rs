@@ -7,6 +7,7 @@
 mod init;
 mod logs;
 mod process;
+mod small;
 
 use std::{
     collections::HashMap,
@@ -92,7 +93,6 @@ struct AgentArguments {
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    process::stay_small();
     let arguments = Arguments::parse();
     logs::start();
     let done = arguments.command.enter().and_then(|()| process::harden()).and_then(|descriptors| {

@@ -13,15 +13,6 @@ const DESCRIPTORS_MAX: u64 = 1 << 20;
 /// The exit status after a second signal, as a shell reports SIGTERM.
 const TERMINATED: i32 = 128 + 15;
 
-/// Keeps the heap in small pages. First of all: a huge page that is touched stays.
-///
-/// An idle sidecar uses some two megabytes of heap; in huge pages each thread's first allocation
-/// alone would take as much.
-pub(crate) fn stay_small() {
-    // Where the kernel knows no huge pages there is nothing to switch off.
-    let _unknown = rustix::thread::disable_transparent_huge_pages(true);
-}
-
 /// Closes the process to debuggers of the same user, and raises the limit on open files as far as
 /// that goes. Returns the limit.
 pub(crate) fn harden() -> Result<usize> {
