@@ -144,7 +144,9 @@ impl Streams {
     fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         self.tally.begun.set(self.tally.begun.get() + 1);
         let place = Rc::clone(&self.place);
-        self.tasks.spawn_local(stream::serve(place, request, respond, Rc::clone(&self.tally)));
+        // Boxed: the task would be moved as a whole each time its state changes.
+        let serving = stream::serve(place, request, respond, Rc::clone(&self.tally));
+        self.tasks.spawn_local(Box::pin(serving));
     }
 
     fn drain(&mut self, connection: &mut Connection<Prefixed<Io>, Bytes>) {
