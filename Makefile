@@ -10,7 +10,7 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo demo-attacks test e2e rotation rotation-credentials conformance rbac-differential oracles lint bench bench-quick golden support fuzz setup instructions
+.PHONY: help demo demo-attacks test e2e h2spec rotation rotation-credentials conformance rbac-differential oracles lint bench bench-quick golden support fuzz setup instructions
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -52,10 +52,18 @@ conformance: setup ## send one corpus of requests through sluis-proxy and throug
 rbac-differential: setup ## decide 100,000 random requests by random policies, beside real Envoy
 	RBAC_PAIRS=100000 $(CARGO) test -p sluis-proxy --test rbac -- --nocapture
 
-oracles: setup ## have botocore and http-message-signatures (PyPI, npm) judge 10,000 random signatures, and oidc-provider requests for tokens
+h2spec: setup ## have h2spec judge our HTTP/2, where Go is there to build it
+	@scripts/setup.sh h2spec
+	@[ ! -x target/h2spec/bin/h2spec ] || { \
+		$(CARGO) build -p sluis -p sluis-proxy-bin && \
+		python3 tests/http2/h2spec.py --h2spec target/h2spec/bin/h2spec --bin-dir $(TARGET)/debug; }
+
+oracles: setup ## have botocore and http-message-signatures (PyPI, npm) judge 10,000 random signatures, hpack (PyPI) our HPACK, and oidc-provider requests for tokens
 	@scripts/setup.sh oracles
 	$(CARGO) build -p sluis-signing --example sign_lines
 	PATH=$(abspath target/oracles/node_modules/.bin):$$PATH target/oracles/bin/python tests/oracles/run.py --signer $(TARGET)/debug/examples/sign_lines --node $(abspath target/oracles/node_modules)
+	$(CARGO) build -p sluis-http2 --example hpack_lines
+	target/oracles/bin/python tests/oracles/hpack_tables.py --lines $(TARGET)/debug/examples/hpack_lines
 	target/oracles/node_modules/.bin/node tests/oracles/tokens.mjs $(abspath target/oracles/node_modules) $(TARGET)/debug/examples/sign_lines crates/signing/tests/keys
 
 lint: ## check formatting, lints and the rules of the tree

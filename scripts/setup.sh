@@ -2,7 +2,7 @@
 # Installs what `make demo` and `make test` need and the machine lacks, and says so.
 # It takes one more word for what some commands need: `setup.sh bench`, `setup.sh conformance`,
 # `setup.sh judges` (the scenarios of TLS), `setup.sh clients` (those of other programs),
-# `setup.sh attacks` (make demo-attacks), `setup.sh rotation`, `setup.sh oracles`.
+# `setup.sh attacks` (make demo-attacks), `setup.sh rotation`, `setup.sh oracles`, `setup.sh h2spec`.
 # Debian packages by apt; Python packages into target. Does nothing the second time.
 set -eu
 
@@ -11,6 +11,8 @@ SSLYZE_VERSION=6.1.0 # judges our TLS
 GRPC_VERSION=1.85.1 # what an attacker speaks to the control plane with, and TLS with wrong keys
 TLSLITE_VERSION=0.8.2
 H2_VERSION=4.4.1 # the HTTP/2 of the conformance run's client and services, in target/conformance
+HPACK_VERSION=4.2.0 # judges our HPACK
+H2SPEC_VERSION=v2.2.1+incompatible # judges our HTTP/2; a module of Go
 BOTOCORE_VERSION=1.44.5 # judges our signatures for AWS
 HMS_VERSION=3.0.0 # judges RFC 9421, as does the npm package of the same name
 HMS_NPM_VERSION=1.0.6
@@ -99,14 +101,27 @@ judges) packages judges 'import sslyze' "sslyze==$SSLYZE_VERSION" ;;
 attacks) packages attacks 'import grpc, tlslite' "grpcio==$GRPC_VERSION" "tlslite-ng==$TLSLITE_VERSION" ;;
 rotation) packages spiffe 'import spiffe' "spiffe==$SPIFFE_VERSION" ;;
 oracles)
-    packages oracles 'import botocore, http_message_signatures' "botocore==$BOTOCORE_VERSION" \
-        "http-message-signatures==$HMS_VERSION"
+    packages oracles 'import botocore, http_message_signatures, hpack' "botocore==$BOTOCORE_VERSION" \
+        "http-message-signatures==$HMS_VERSION" "hpack==$HPACK_VERSION"
     # With a Node of their own: Debian 12 has 18, and they want 20 or newer.
     if [ ! -x "$here/target/oracles/node_modules/.bin/node" ]; then
         echo "installing node, http-message-signatures, oidc-provider and jose (npm) into target/oracles"
         npm install --silent --no-audit --no-fund --prefix "$here/target/oracles" \
             "http-message-signatures@$HMS_NPM_VERSION" "oidc-provider@$OIDC_VERSION" "jose@$JOSE_VERSION" \
             "node@$NODE_VERSION"
+    fi
+    ;;
+h2spec)
+    go=$(command -v go || echo /usr/local/go/bin/go)
+    if [ -x "$here/target/h2spec/bin/h2spec" ]; then
+        :
+    elif [ -x "$go" ]; then
+        echo "installing h2spec $H2SPEC_VERSION into target/h2spec"
+        GOBIN=$here/target/h2spec/bin GOPATH=$here/target/h2spec/path GOFLAGS=-modcacherw \
+            "$go" install "github.com/summerwind/h2spec/cmd/h2spec@$H2SPEC_VERSION" 2>/dev/null ||
+            echo "h2spec cannot be built here: it is left out"
+    else
+        echo "there is no Go here: h2spec is left out"
     fi
     ;;
 conformance) packages conformance 'import h2' "h2==$H2_VERSION" ;;
