@@ -36,6 +36,14 @@ impl Connection {
         if !fields.has(Known::Connection) {
             return Ok(found);
         }
+        let mut values = fields.all(Known::Connection);
+        if let (Some(value), None) = (values.next(), values.next())
+            && value.eq_ignore_ascii_case(b"keep-alive")
+        {
+            // What most say that say anything.
+            return Ok(Self { keep_alive: true, ..found });
+        }
+        drop(values);
         for option in options(fields) {
             match option {
                 _ if option.eq_ignore_ascii_case(b"close") => found.close = true,

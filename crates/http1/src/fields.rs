@@ -9,8 +9,8 @@
 
 use smallvec::SmallVec;
 
-use crate::scan::is_token_byte;
 use crate::{FIELDS_MAX, HEAD_BYTES_MAX, HeadError, Known};
+use crate::{quick::end_of_text, scan::is_token_byte};
 
 /// Bytes of the block with everything that edits put behind it.
 const BLOCK_BYTES_MAX: usize = 4 * HEAD_BYTES_MAX;
@@ -19,7 +19,7 @@ const BLOCK_BYTES_MAX: usize = 4 * HEAD_BYTES_MAX;
 const FIELDS_WITH_EDITS_MAX: usize = 4 * FIELDS_MAX;
 
 /// Marks a name that is not well known.
-const UNKNOWN: u8 = u8::MAX;
+pub(crate) const UNKNOWN: u8 = u8::MAX;
 
 /// Why an edit was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -226,6 +226,28 @@ impl Fields {
         self.present = 0;
     }
 
+    /// Takes over a field of a checked head: the places of its name and value, which are all of a
+    /// canonical line. The bytes follow by [`Fields::take_bytes`].
+    pub(crate) fn push_read(&mut self, known: u8, name: (usize, usize), value: (usize, usize)) {
+        if let Some(known) = Known::at(known) {
+            self.present |= known.bit();
+        }
+        self.fields.push(Field {
+            line: name.0 as u32,
+            name_len: (name.1 - name.0) as u32,
+            value: value.0 as u32,
+            value_end: value.1 as u32,
+            line_end: value.1 as u32 + 2,
+            known,
+            is_live: true,
+        });
+    }
+
+    /// The bytes in which those fields lie.
+    pub(crate) fn take_bytes(&mut self, block: &[u8]) {
+        self.bytes.extend_from_slice(block);
+    }
+
     /// Takes over a checked head: `names` are the places of the field names in it.
     pub(crate) fn take_block(
         &mut self,
@@ -303,6 +325,7 @@ impl Fields {
 
     fn write_line(&mut self, name: &[u8], value: &[u8]) -> Field {
         let line = self.bytes.len();
+        self.bytes.reserve(name.len() + value.len() + 4);
         self.bytes.extend_from_slice(name);
         self.bytes.extend_from_slice(b": ");
         let start = self.bytes.len();
@@ -418,7 +441,7 @@ fn is_blank(byte: u8) -> bool {
 }
 
 /// CGI and its heirs read `_` and `-` as the same, so these would be framing fields to them.
-fn imitates_framing(name: &[u8]) -> bool {
+pub(crate) fn imitates_framing(name: &[u8]) -> bool {
     let imitates = |known: &[u8]| {
         name.len() == known.len()
             && name.iter().zip(known).all(|(byte, like)| {
@@ -437,9 +460,13 @@ fn check_name(name: &[u8]) -> Result<(), FieldError> {
 
 /// RFC 9110 §5.5: CR, LF and NUL are dangerous; other controls but HTAB have no business either.
 fn check_value(value: &[u8]) -> Result<(), FieldError> {
-    if value.iter().all(|&byte| byte == b'\t' || (byte >= 0x20 && byte != 0x7f)) {
-        Ok(())
-    } else {
-        Err(FieldError::Value)
+    let mut at = 0;
+    loop {
+        at = end_of_text(value, at, b' ');
+        match value.get(at) {
+            None => return Ok(()),
+            Some(b'\t') => at += 1,
+            Some(_) => return Err(FieldError::Value),
+        }
     }
 }

@@ -108,12 +108,28 @@ const fn slot_of(name: &[u8]) -> usize {
     (len * 202 + later * 121 + middle * 218 + last * 232) % SLOTS
 }
 
+/// Whether a name is a known one but for the case of letters. In known names only lower-case letters
+/// have the bit 0x40: where it is, the other's case is folded.
+fn is_same(known: &[u8], name: &[u8]) -> bool {
+    const LETTERS: u64 = 0x4040_4040_4040_4040;
+    if known.len() != name.len() {
+        return false;
+    }
+    let (known_words, known_rest) = known.as_chunks::<8>();
+    let (words, rest) = name.as_chunks::<8>();
+    let by_words = known_words.iter().zip(words).all(|(known, word)| {
+        let (known, word) = (u64::from_le_bytes(*known), u64::from_le_bytes(*word));
+        word | ((known & LETTERS) >> 1) == known
+    });
+    let by_bytes = |(known, byte): (&u8, &u8)| byte | ((known & 0x40) >> 1) == *known;
+    by_words && known_rest.iter().zip(rest).all(by_bytes)
+}
+
 impl Known {
     /// Finds a name, in any case.
     pub fn of(name: &[u8]) -> Option<Self> {
         let index = usize::from(TABLE[slot_of(name)]).checked_sub(1)?;
-        let known = NAMES[index].as_bytes();
-        (known == name || known.eq_ignore_ascii_case(name)).then_some(ALL[index])
+        is_same(NAMES[index].as_bytes(), name).then(|| ALL[index])
     }
 
     /// The name in lower case.
@@ -145,6 +161,25 @@ mod tests {
         for &known in ALL {
             assert_eq!(Known::of(known.name().as_bytes()), Some(known));
             assert_eq!(Known::of(known.name().to_uppercase().as_bytes()), Some(known));
+        }
+    }
+
+    #[test]
+    fn names_have_no_byte_that_folding_could_mistake() {
+        for name in NAMES {
+            for (at, byte) in name.bytes().enumerate() {
+                assert!(matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'), "{name}");
+                for other in 0..=255_u8 {
+                    let mut changed = name.as_bytes().to_vec();
+                    changed[at] = other;
+                    let is_same = name.as_bytes().eq_ignore_ascii_case(&changed);
+                    assert_eq!(
+                        super::is_same(name.as_bytes(), &changed),
+                        is_same,
+                        "{name} {other}"
+                    );
+                }
+            }
         }
     }
 

@@ -19,6 +19,7 @@ mod known;
 mod limits;
 mod method;
 mod path;
+mod quick;
 mod request;
 mod response;
 mod scan;

@@ -6,7 +6,7 @@ use crate::scan::{Scan, Side};
 use crate::target::{self, PathForm, TargetOrHost};
 use crate::{
     Authority, Connection, FIELDS_MAX, FieldError, Fields, Framing, HeadError, HostError, Known,
-    Limits, Method, Upgrade, connection,
+    Limits, Method, Upgrade, connection, quick,
 };
 
 /// The two versions that this crate reads.
@@ -49,6 +49,23 @@ impl RequestHead {
         input: &[u8],
         limits: &Limits,
     ) -> Result<Option<usize>, HeadError> {
+        if scan.is_fresh()
+            && let Some(line) = quick::request(input, limits, &mut self.fields)
+        {
+            self.read_line(&input[..line.method_len], line.version);
+            self.finish(&input[line.target.clone()], line.target.start)?;
+            return Ok(Some(line.head_len));
+        }
+        self.parse_slowly(scan, input, limits)
+    }
+
+    /// The same for any head, with the reason for a refusal.
+    pub(crate) fn parse_slowly(
+        &mut self,
+        scan: &mut Scan,
+        input: &[u8],
+        limits: &Limits,
+    ) -> Result<Option<usize>, HeadError> {
         let Some(range) = scan.find(Side::Request, input, limits)? else {
             return Ok(None);
         };
@@ -75,13 +92,23 @@ impl RequestHead {
         if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
             return Err(HeadError::StartLine);
         }
-        self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
-        self.method = Method::of(method.as_bytes());
-        self.method_name = (0, method.len() as u32);
+        let version = if version == 0 { Version::Http10 } else { Version::Http11 };
+        self.read_line(method.as_bytes(), version);
         let place = |text: &[u8]| text.as_ptr() as usize - block.as_ptr() as usize;
         let names = parsed.headers.iter().map(|h| (place(h.name.as_bytes()), h.name.len()));
         self.fields.take_block(block, names)?;
-        self.read_target(target.as_bytes(), place(target.as_bytes()))?;
+        self.finish(target.as_bytes(), place(target.as_bytes()))
+    }
+
+    fn read_line(&mut self, method: &[u8], version: Version) {
+        self.version = version;
+        self.method = Method::of(method);
+        self.method_name = (0, method.len() as u32);
+    }
+
+    /// Judges what has been read.
+    fn finish(&mut self, target: &[u8], place: usize) -> Result<(), HeadError> {
+        self.read_target(target, place)?;
         self.connection = Connection::of(&self.fields)?;
         self.framing = Framing::of_request(&self.fields, self.version, self.method)?;
         Ok(())

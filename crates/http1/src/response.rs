@@ -6,7 +6,7 @@ use crate::request::of_httparse;
 use crate::scan::{Scan, Side};
 use crate::{
     Connection, FIELDS_MAX, FieldError, Fields, Framing, HeadError, Limits, Method, Upgrade,
-    Version, connection,
+    Version, connection, quick,
 };
 
 /// The head of one response, checked. Reused from response to response.
@@ -37,6 +37,25 @@ impl ResponseHead {
         limits: &Limits,
         method: Method,
     ) -> Result<Option<usize>, HeadError> {
+        if scan.is_fresh()
+            && let Some(line) = quick::response(input, limits, &mut self.fields)
+        {
+            self.read_line(line.status, line.version);
+            self.reason = (line.reason.start as u32, line.reason.end as u32);
+            self.finish(method)?;
+            return Ok(Some(line.head_len));
+        }
+        self.parse_slowly(scan, input, limits, method)
+    }
+
+    /// The same for any head, with the reason for a refusal.
+    pub(crate) fn parse_slowly(
+        &mut self,
+        scan: &mut Scan,
+        input: &[u8],
+        limits: &Limits,
+        method: Method,
+    ) -> Result<Option<usize>, HeadError> {
         let Some(range) = scan.find(Side::Response, input, limits)? else {
             return Ok(None);
         };
@@ -61,17 +80,26 @@ impl ResponseHead {
         if !(100..=599).contains(&status) {
             return Err(HeadError::Status);
         }
-        self.status = status;
-        self.has_own_reason = false;
-        self.version = if version == 0 { Version::Http10 } else { Version::Http11 };
+        self.read_line(status, if version == 0 { Version::Http10 } else { Version::Http11 });
         // `HTTP/1.1 200 ` is 13 bytes; the reason may be missing with its space.
         let line_end = memchr::memchr(b'\r', block).unwrap_or(block.len());
         self.reason = (line_end.min(13) as u32, line_end as u32);
         let place = |text: &[u8]| text.as_ptr() as usize - block.as_ptr() as usize;
         let names = parsed.headers.iter().map(|h| (place(h.name.as_bytes()), h.name.len()));
         self.fields.take_block(block, names)?;
+        self.finish(method)
+    }
+
+    fn read_line(&mut self, status: u16, version: Version) {
+        self.status = status;
+        self.has_own_reason = false;
+        self.version = version;
+    }
+
+    /// Judges what has been read.
+    fn finish(&mut self, method: Method) -> Result<(), HeadError> {
         self.connection = Connection::of(&self.fields)?;
-        self.framing = Framing::of_response(&self.fields, self.version, status, method)?;
+        self.framing = Framing::of_response(&self.fields, self.version, self.status, method)?;
         Ok(())
     }
 

@@ -29,6 +29,11 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// Whether nothing has been searched yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.seen == 0
+    }
+
     /// Returns where the head lies in `input` (empty line included) once all of it is there.
     ///
     /// The verdict depends on the bytes alone, not on how they were split into reads.
@@ -127,5 +132,21 @@ fn check_request_line(line: &[u8]) -> Result<(), HeadError> {
 
 /// `tchar` of RFC 9110 §5.6.2.
 pub(crate) fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN_BYTES[usize::from(byte)]
 }
+
+const TOKEN_BYTES: [bool; 256] = {
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
