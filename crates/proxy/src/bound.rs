@@ -13,7 +13,7 @@ use std::{
 };
 
 use sluis_rules::{Address, Listener, Runtime};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::UnixListener;
 
 use crate::sockets::{self, ListenOptions, Listening, abstract_name};
 
@@ -158,7 +158,7 @@ impl Bound {
     pub(crate) fn take(&self, worker: usize) -> Vec<io::Result<Listening>> {
         let mut slot = self.sockets[worker].lock().unwrap_or_else(PoisonError::into_inner);
         let made = slot.drain(..).map(|raw| match raw {
-            Raw::Tcp(listener) => TcpListener::from_std(listener).map(Listening::Tcp),
+            Raw::Tcp(listener) => Listening::tcp(listener),
             Raw::Unix(listener) => UnixListener::from_std(listener).map(Listening::Unix),
         });
         made.collect()

@@ -4,7 +4,13 @@
 //! Out:   each connection asks [`Gate::is_draining`] between requests, or waits for it.
 //! Never: reads a clock; the shell decides when graceful becomes now.
 
-use std::{cell::Cell, rc::Rc};
+use std::{
+    cell::Cell,
+    future::{Future as _, poll_fn},
+    pin::pin,
+    rc::Rc,
+    task::{Poll, Waker},
+};
 
 use tokio::sync::Notify;
 
@@ -71,7 +77,20 @@ impl Gate {
     async fn reached(&self, phase: Phase) {
         while self.0.phase.get() < phase {
             // One thread: nothing can change between the test and the registration.
-            self.0.changed.notified().await;
+            let mut changed = pin!(self.0.changed.notified());
+            let mut told: Option<(Waker, Phase)> = None;
+            poll_fn(|cx| {
+                let now = self.0.phase.get();
+                // Asked at every turn of a connection: who waits already need not say so again.
+                match &told {
+                    Some((by, at)) if *at == now && by.will_wake(cx.waker()) => Poll::Pending,
+                    _ => {
+                        told = Some((cx.waker().clone(), now));
+                        changed.as_mut().poll(cx)
+                    }
+                }
+            })
+            .await;
         }
     }
 }

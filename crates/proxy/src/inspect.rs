@@ -128,7 +128,7 @@ impl Inspection {
         // A connection for the listener's own port was not redirected. On a transparent socket that
         // cannot be told: the port's own chain is for it.
         if let Some(found) = sockets::original_dst(stream)
-            && (Some(found) != self.local || sockets::is_transparent(stream))
+            && (Some(found) != self.local || sockets::was_taken(stream))
         {
             self.original_dst = Some(found);
             self.local = Some(found);

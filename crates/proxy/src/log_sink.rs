@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use sluis_rules::LogSink;
 use tokio::sync::Notify;
 use tracing::warn;
@@ -108,7 +109,7 @@ fn append(files: &mut HashMap<Arc<str>, File>, path: &Arc<str>, lines: &[u8]) ->
 pub struct LogBuffers {
     sender: LogSender,
     stats: Arc<Shard>,
-    by_sink: RefCell<HashMap<LogSink, Vec<u8>>>,
+    by_sink: RefCell<HashMap<LogSink, Vec<u8>, RandomState>>,
     waiting: Notify,
 }
 
@@ -122,10 +123,10 @@ impl LogBuffers {
     /// Lets `write` append whole lines to the buffer of a file.
     pub fn append(&self, to: &LogSink, write: impl FnOnce(&mut Vec<u8>)) {
         let mut by_sink = self.by_sink.borrow_mut();
-        if !by_sink.contains_key(to) {
-            by_sink.insert(to.clone(), Vec::new());
-        }
-        let lines = by_sink.get_mut(to).expect("the buffer was just made");
+        let lines = match by_sink.get_mut(to) {
+            Some(lines) => lines,
+            None => by_sink.entry(to.clone()).or_default(),
+        };
         if lines.is_empty() {
             self.waiting.notify_one();
         }

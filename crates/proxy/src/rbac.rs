@@ -4,7 +4,7 @@
 //! Out:   whether it may pass; counters and dynamic metadata under Envoy's names.
 //! Never: lets pass what the policies do not allow.
 
-use std::sync::Arc;
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use sluis_rules::{
     Address, MetaValue, Metadata, NetworkRbac, PeerFacts, RbacFacts, RbacFilter, Verdict,
@@ -24,7 +24,7 @@ const HTTP: &str = "envoy.filters.http.rbac";
 const NETWORK: &str = "envoy.filters.network.rbac";
 
 /// A value of dynamic metadata: its namespace and key.
-pub(crate) type Told = (Arc<str>, String, MetaValue);
+pub(crate) type Told = (Arc<str>, Arc<str>, MetaValue);
 
 /// One of the filters that Envoy calls RBAC, with its counters.
 #[derive(Debug)]
@@ -32,6 +32,46 @@ pub(crate) struct Guard {
     /// Under which name it tells what it has found.
     namespace: Arc<str>,
     tallies: Tallies,
+    /// Of the filter that was used last: a route may have its own.
+    names: RefCell<Option<Rc<Names>>>,
+}
+
+/// The keys under which a filter tells what it has found, and what it tells.
+#[derive(Debug)]
+struct Names {
+    prefix: Arc<str>,
+    shadow_prefix: Arc<str>,
+    enforced: Keys,
+    shadow: Keys,
+    allowed: MetaValue,
+    denied: MetaValue,
+}
+
+#[derive(Debug)]
+struct Keys {
+    result: Arc<str>,
+    policy: Arc<str>,
+}
+
+impl Names {
+    fn of(filter: &RbacFilter) -> Self {
+        let keys = |prefix: String| Keys {
+            result: format!("{prefix}engine_result").into(),
+            policy: format!("{prefix}effective_policy_id").into(),
+        };
+        Self {
+            enforced: keys(format!("{}enforced_", filter.prefix)),
+            shadow: keys(format!("{}shadow_", filter.shadow_prefix)),
+            prefix: Arc::clone(&filter.prefix),
+            shadow_prefix: Arc::clone(&filter.shadow_prefix),
+            allowed: MetaValue::text("allowed"),
+            denied: MetaValue::text("denied"),
+        }
+    }
+
+    fn are_of(&self, filter: &RbacFilter) -> bool {
+        self.prefix == filter.prefix && self.shadow_prefix == filter.shadow_prefix
+    }
 }
 
 #[derive(Debug)]
@@ -72,12 +112,13 @@ impl Guard {
     /// The HTTP filter of a manager. As in Envoy its counters are named by it, not by routes.
     pub(crate) fn http(shard: &Shard, manager: &str, filter: &RbacFilter) -> Self {
         let tallies = Tallies::new(shard, &format!("http.{manager}.rbac."), filter);
-        Self { namespace: HTTP.into(), tallies }
+        Self { namespace: HTTP.into(), tallies, names: RefCell::default() }
     }
 
     fn network(shard: &Shard, filter: &NetworkRbac) -> Self {
         let stats = format!("{}rbac.", dotted(&filter.stat_prefix));
-        Self { namespace: NETWORK.into(), tallies: Tallies::new(shard, &stats, &filter.filter) }
+        let tallies = Tallies::new(shard, &stats, &filter.filter);
+        Self { namespace: NETWORK.into(), tallies, names: RefCell::default() }
     }
 
     /// Decides by a filter's policies. What is found is put into `told`, for the dynamic metadata.
@@ -101,13 +142,15 @@ impl Guard {
             if filter.counts_policies {
                 count(shard, &tallies.shadow_prefix, "shadow_", verdict);
             }
-            self.tell(&format!("{}shadow_", filter.shadow_prefix), verdict, told);
+            let names = self.names(filter);
+            self.tell((&names, &names.shadow), verdict, told);
         }
         let Some(rules) = &filter.rules else { return Ok(()) };
         let verdict = rules.decide(facts);
-        self.tell(&format!("{}enforced_", filter.prefix), verdict, told);
+        let names = self.names(filter);
+        self.tell((&names, &names.enforced), verdict, told);
         if let Some(logs) = verdict.logs {
-            told.push((COMMON.into(), "access_log_hint".to_owned(), MetaValue::Bool(logs)));
+            told.push((COMMON.into(), "access_log_hint".into(), MetaValue::Bool(logs)));
         }
         if filter.counts_policies {
             count(shard, &tallies.prefix, "", verdict);
@@ -120,15 +163,22 @@ impl Guard {
         Err(verdict.details())
     }
 
-    fn tell(&self, prefix: &str, verdict: Verdict<'_>, told: &mut Vec<Told>) {
-        let result = if verdict.is_allowed { "allowed" } else { "denied" };
-        let mut set = |key: &str, value: &str| {
-            let namespace = Arc::clone(&self.namespace);
-            told.push((namespace, format!("{prefix}{key}"), MetaValue::text(value)));
+    fn names(&self, filter: &RbacFilter) -> Rc<Names> {
+        let mut kept = self.names.borrow_mut();
+        match &*kept {
+            Some(names) if names.are_of(filter) => Rc::clone(names),
+            _ => Rc::clone(kept.insert(Rc::new(Names::of(filter)))),
+        }
+    }
+
+    fn tell(&self, (names, keys): (&Names, &Keys), verdict: Verdict<'_>, told: &mut Vec<Told>) {
+        let result = if verdict.is_allowed { &names.allowed } else { &names.denied };
+        let mut set = |key: &Arc<str>, value: MetaValue| {
+            told.push((Arc::clone(&self.namespace), Arc::clone(key), value));
         };
-        set("engine_result", result);
+        set(&keys.result, result.clone());
         if let Some(policy) = verdict.policy {
-            set("effective_policy_id", policy);
+            set(&keys.policy, MetaValue::Text(Arc::clone(policy)));
         }
     }
 }
@@ -143,7 +193,7 @@ fn count(shard: &Shard, prefix: &str, kind: &str, verdict: Verdict<'_>) {
 /// Puts what was found into the dynamic metadata.
 pub(crate) fn tell(metadata: &mut Metadata, told: Vec<Told>) {
     for (namespace, key, value) in told {
-        metadata.set(&namespace, &key, value);
+        metadata.put(&namespace, key, value);
     }
 }
 

@@ -33,13 +33,28 @@ const BACKLOG: i32 = 1024;
 /// A listening socket.
 #[derive(Debug)]
 pub(crate) enum Listening {
-    /// TCP.
-    Tcp(TcpListener),
+    /// TCP, with our end of the connections where all have the same.
+    Tcp(TcpListener, Option<SocketAddr>),
     /// Unix.
     Unix(UnixListener),
 }
 
 impl Listening {
+    /// What accepts from a socket that listens.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub(crate) fn tcp(listener: StdTcpListener) -> io::Result<Self> {
+        let local = listener.local_addr()?;
+        let raw = SockRef::from(&listener);
+        // Linux hands it on to the connections: a call less for each.
+        raw.set_tcp_nodelay(true)?;
+        // What is redirected to one address has it; what a transparent socket takes has any.
+        let is_fixed = !local.ip().is_unspecified() && !is_transparent(&raw, local.is_ipv4());
+        Ok(Self::Tcp(TcpListener::from_std(listener)?, is_fixed.then(|| canonical(local))))
+    }
+
     /// Accepts one connection, with the TCP addresses of its two ends (ours first).
     ///
     /// # Errors
@@ -51,10 +66,12 @@ impl Listening {
     /// Dropping the future loses no connection.
     pub(crate) async fn accept(&self) -> io::Result<(Socket, Option<(SocketAddr, SocketAddr)>)> {
         match self {
-            Self::Tcp(listener) => {
+            Self::Tcp(listener, local) => {
                 let (stream, remote) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                let local = canonical(stream.local_addr()?);
+                let local = match local {
+                    Some(local) => *local,
+                    None => canonical(stream.local_addr()?),
+                };
                 Ok((Socket::Tcp(stream), Some((local, canonical(remote)))))
             }
             Self::Unix(listener) => {
@@ -204,13 +221,16 @@ pub(crate) fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
     if let Some(found) = found.ok().and_then(|found| found.as_socket()) {
         return Some(canonical(found));
     }
-    is_transparent(stream).then(|| canonical(local))
+    is_transparent(&socket, local.is_ipv4()).then(|| canonical(local))
 }
 
 /// Whether a connection was taken in by a transparent socket.
-pub(crate) fn is_transparent(stream: &TcpStream) -> bool {
-    let socket = SockRef::from(stream);
+pub(crate) fn was_taken(stream: &TcpStream) -> bool {
     let is_ipv4 = stream.local_addr().is_ok_and(|local| local.is_ipv4());
+    is_transparent(&SockRef::from(stream), is_ipv4)
+}
+
+fn is_transparent(socket: &SockRef<'_>, is_ipv4: bool) -> bool {
     let found = if is_ipv4 { socket.ip_transparent_v4() } else { socket.ip_transparent_v6() };
     found.unwrap_or(false)
 }
@@ -258,6 +278,23 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         drop(listen_unix(path, 0o600).unwrap());
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn accepted_connections_wait_for_nothing_and_know_their_ends() {
+        for (at, dialled) in
+            [("127.0.0.1:0", "127.0.0.1"), ("0.0.0.0:0", "127.0.0.2"), ("[::]:0", "127.0.0.3")]
+        {
+            let raw = listen_tcp(at.parse().unwrap(), ListenOptions::default()).unwrap();
+            let port = raw.local_addr().unwrap().port();
+            let listening = Listening::tcp(raw).unwrap();
+            let target = SocketAddr::new(dialled.parse().unwrap(), port);
+            let client = TcpStream::connect(target).await.unwrap();
+            let (socket, ends) = listening.accept().await.unwrap();
+            let Socket::Tcp(stream) = &socket else { panic!("TCP was accepted") };
+            assert!(stream.nodelay().unwrap(), "{at}");
+            assert_eq!(ends, Some((target, client.local_addr().unwrap())), "{at}");
+        }
     }
 
     #[tokio::test]

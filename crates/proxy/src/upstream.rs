@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use foldhash::fast::RandomState;
 use sluis_rules::{
     Address, Cluster, Discovery, Draw, EndpointAddress, Endpoints, Hop, Labels, Tunnel, Turns,
     UpstreamTls,
@@ -356,7 +357,7 @@ pub(crate) async fn open(
 
 /// The turns of one worker, by cluster: of which balancer they are, and where they stand.
 #[derive(Debug, Default)]
-pub(crate) struct Balance(RefCell<HashMap<usize, (u64, Turns)>>);
+pub(crate) struct Balance(RefCell<HashMap<usize, (u64, Turns), RandomState>>);
 
 impl Balance {
     /// Forgets all turns: the clusters may be others now.

@@ -10,7 +10,6 @@ use std::{
 };
 
 use tokio::{
-    net::TcpListener,
     runtime::{Builder, LocalOptions},
     sync::{mpsc, watch},
     task::{AbortHandle, JoinSet, spawn_local},
@@ -263,13 +262,10 @@ impl AcceptLoops {
         match event {
             JailEvent::Opened(jail, listeners) => {
                 for listener in listeners {
-                    match TcpListener::from_std(listener) {
-                        Ok(listener) => {
-                            let accepting = Rc::clone(&self.shared).accept(
-                                Listening::Tcp(listener),
-                                Arc::from(""),
-                                true,
-                            );
+                    match Listening::tcp(listener) {
+                        Ok(listening) => {
+                            let accepting =
+                                Rc::clone(&self.shared).accept(listening, Arc::from(""), true);
                             let task = spawn_local(accepting).abort_handle();
                             self.jails.entry(jail).or_default().push(task);
                         }
@@ -352,11 +348,12 @@ impl Shared {
             return;
         }
         let active = Active::new(Rc::clone(&self.worker));
-        connections.spawn_local(async move {
+        // Boxed: a task's future is moved when it is spawned, when it ends and when it is joined.
+        connections.spawn_local(Box::pin(async move {
             // Held until the task ends, however it ends.
             let active = active;
             serve(Rc::clone(&active.0), accepted).await;
-        });
+        }));
     }
 }
 

@@ -25,8 +25,8 @@ pub enum MetaValue {
     Text(Arc<str>),
     /// Several values.
     List(Vec<Self>),
-    /// Values by name.
-    Fields(MetaFields),
+    /// Values by name, shared: those of a token are told of each request that has it.
+    Fields(Arc<MetaFields>),
 }
 
 /// A request's dynamic metadata: what each filter says, by the filter's namespace
@@ -50,6 +50,18 @@ impl Metadata {
             None => {
                 let fields = MetaFields::from([(key.into(), value)]);
                 self.namespaces.insert(namespace.into(), fields);
+            }
+        }
+    }
+
+    /// The same, with names that are there already.
+    pub fn put(&mut self, namespace: &Arc<str>, key: Arc<str>, value: MetaValue) {
+        match self.namespaces.get_mut(namespace) {
+            Some(fields) => drop(fields.insert(key, value)),
+            None => {
+                let mut fields = MetaFields::new();
+                fields.insert(key, value);
+                self.namespaces.insert(Arc::clone(namespace), fields);
             }
         }
     }
@@ -82,6 +94,12 @@ impl MetaValue {
     #[must_use]
     pub fn text(text: &str) -> Self {
         Self::Text(text.into())
+    }
+
+    /// Values by name.
+    #[must_use]
+    pub fn fields(fields: MetaFields) -> Self {
+        Self::Fields(Arc::new(fields))
     }
 
     /// The text, if it is one.
@@ -156,7 +174,7 @@ mod tests {
     fn a_value_is_found_by_its_path_within_its_namespace() {
         let mut metadata = Metadata::default();
         let inner = MetaFields::from([("iss".into(), MetaValue::text("me"))]);
-        metadata.set("jwt", "payload", MetaValue::Fields(inner));
+        metadata.set("jwt", "payload", MetaValue::fields(inner));
         metadata.set("jwt", "n", MetaValue::Number(1.0));
         assert_eq!(metadata.get("jwt", &["payload", "iss"]), Some(&MetaValue::text("me")));
         assert_eq!(metadata.get("jwt", &["payload", "sub"]), None);

@@ -53,7 +53,7 @@ fn read(value: &Value, depth: usize, nodes: &mut usize) -> mlua::Result<MetaValu
         Value::Number(number) => MetaValue::Number(*number),
         Value::String(text) => MetaValue::text(&text.to_string_lossy()),
         Value::Table(table) => match list_len(table)? {
-            0 => MetaValue::Fields(fields(table, depth, nodes)?),
+            0 => MetaValue::fields(fields(table, depth, nodes)?),
             len => {
                 let mut list = Vec::new();
                 for index in 1..=len {

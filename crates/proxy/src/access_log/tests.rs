@@ -171,7 +171,7 @@ fn dynamic_metadata_is_logged_by_its_path() {
     let mut metadata = Metadata::default();
     let text = sluis_rules::MetaValue::text;
     let inner = sluis_rules::MetaFields::from([("iss".into(), text("me"))]);
-    metadata.set("jwt", "payload", sluis_rules::MetaValue::Fields(inner));
+    metadata.set("jwt", "payload", sluis_rules::MetaValue::fields(inner));
     let record = Record { metadata: Some(&metadata), ..Record::new(&facts) };
     let all = "%DYNAMIC_METADATA(jwt:payload:iss)% %DYNAMIC_METADATA(jwt)% %DYNAMIC_METADATA(a:b)%";
     assert_eq!(line(all, &record), r#"me {\x22payload\x22:{\x22iss\x22:\x22me\x22}} -"#);

@@ -65,8 +65,7 @@ pub(crate) struct View {
 pub(crate) fn bind(address: &Address, mode: u32) -> io::Result<Listening> {
     match address {
         Address::Socket(address) => {
-            let listener = sockets::listen_tcp(*address, ListenOptions::default())?;
-            tokio::net::TcpListener::from_std(listener).map(Listening::Tcp)
+            Listening::tcp(sockets::listen_tcp(*address, ListenOptions::default())?)
         }
         Address::Pipe(path) => {
             tokio::net::UnixListener::from_std(sockets::listen_unix(path, mode)?)

@@ -143,23 +143,29 @@ async fn draw(
     desk: &Desk,
     course: &mut Course<'_, '_>,
 ) -> Result<Pick, Failure> {
-    let spurned = course.tries.spurned(&course.priorities);
-    let context =
-        ConnectContext { hash: course.hash, spurned, ..ConnectContext::of(site.connection) };
-    let mut pick = match of_script(plan, desk).filter(|_| course.tried.is_empty()) {
+    let mut context = context(site, plan, desk);
+    context.hash = course.hash;
+    context.spurned = course.tries.spurned(&course.priorities);
+    let mut pick = match of_script(plan, desk).filter(|_| course.draws == 0) {
         Some(pick) => pick?,
-        None => choose(site, plan, desk, context).await?,
+        None => choose(site, plan, &context).await?,
     };
-    // As in Envoy: after so many draws the last one is taken, tried before or not.
-    for attempt in 1..=course.tries.host_attempts() {
-        if !course.tried.contains(&pick.address) {
-            break;
+    course.draws += 1;
+    let host_attempts = course.tries.host_attempts();
+    if host_attempts > 0 {
+        // As in Envoy: after so many draws the last one is taken, tried before or not.
+        for attempt in 1..=host_attempts {
+            if !course.tried.contains(&pick.address) {
+                break;
+            }
+            context.attempt = attempt;
+            pick = choose(site, plan, &context).await?;
         }
-        let context = ConnectContext { attempt, ..context };
-        pick = choose(site, plan, desk, context).await?;
+        course.tried.push(pick.address.clone());
     }
-    course.tried.push(pick.address.clone());
-    course.priorities.push(pick.priority());
+    if course.tries.looks_at_priorities() {
+        course.priorities.push(pick.priority());
+    }
     Ok(pick)
 }
 
@@ -186,31 +192,40 @@ fn of_script(plan: &Plan<'_>, desk: &Desk) -> Option<Result<Pick, Failure>> {
     }
 }
 
-/// Chooses an endpoint, by what the cluster wants to know of the request.
-async fn choose(
-    site: Site<'_>,
-    plan: &Plan<'_>,
-    desk: &Desk,
-    context: ConnectContext<'_>,
-) -> Result<Pick, Failure> {
+/// What the cluster wants to know of the request to choose an endpoint.
+fn context<'d>(site: Site<'d>, plan: &Plan<'d>, desk: &'d Desk) -> ConnectContext<'d> {
     let request = &desk.request;
-    let mut context = ConnectContext { labels: plan.forward.labels.as_ref(), ..context };
+    let mut context = ConnectContext::of(site.connection);
+    context.labels = plan.forward.labels.as_ref();
     if let Discovery::OriginalDst { header: Some(name), .. } = &plan.backend.discovery
         && let Some(value) = request.fields.get_name(name.as_bytes())
     {
         // As in Envoy: what is no address leads nowhere.
         context.original_dst = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
     }
-    let host = rewrite::host_name(request);
     if matches!(plan.backend.discovery, Discovery::DynamicForward(_)) {
         let facts = site.connection;
-        context.target = host.map(|host| Target {
+        context.target = rewrite::host_name(request).map(|host| Target {
             host,
             port: rewrite::host_port(request),
             sni: facts.sni.as_deref().filter(|_| facts.tls_terminated),
         });
     }
-    site.worker.choose(plan.backend, &context).await.map_err(Failure::Connect)
+    context
+}
+
+/// Chooses an endpoint.
+async fn choose(
+    site: Site<'_>,
+    plan: &Plan<'_>,
+    context: &ConnectContext<'_>,
+) -> Result<Pick, Failure> {
+    let chosen = match &plan.backend.discovery {
+        // Rare, and the only ones that wait.
+        Discovery::DynamicForward(_) => Box::pin(site.worker.choose(plan.backend, context)).await,
+        _ => site.worker.pick(plan.backend, context),
+    };
+    chosen.map_err(Failure::Connect)
 }
 
 /// Tells outlier detection how a try ended.
@@ -379,7 +394,7 @@ async fn share(
     match sessions.acquire(seat, place, &key, dial).await? {
         Acquired::Http2(lease) => Ok(Link::Http2(lease)),
         Acquired::Http1(Some(upstream)) => {
-            let pooled = Pooled { upstream, requests: 0, is_done: false };
+            let pooled = Pooled::fresh(upstream);
             Ok(Link::Http1(Line { key, pooled }))
         }
         Acquired::Http1(None) => {
@@ -418,7 +433,7 @@ async fn open_http1(
         }
     };
     let upstream = dial(site, plan, pick, (host, held)).await?;
-    let pooled = Pooled { upstream, requests: 0, is_done: false };
+    let pooled = Pooled::fresh(upstream);
     Ok(Link::Http1(Line { key, pooled }))
 }
 

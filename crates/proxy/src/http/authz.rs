@@ -231,7 +231,7 @@ fn meta(value: &Value) -> MetaValue {
         Some(ValueKind::NumberValue(number)) => MetaValue::Number(*number),
         Some(ValueKind::StringValue(text)) => MetaValue::text(text),
         Some(ValueKind::ListValue(list)) => MetaValue::List(list.values.iter().map(meta).collect()),
-        Some(ValueKind::StructValue(fields)) => MetaValue::Fields(heard(fields)),
+        Some(ValueKind::StructValue(fields)) => MetaValue::fields(heard(fields)),
     }
 }
 

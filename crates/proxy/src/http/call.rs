@@ -162,7 +162,7 @@ async fn attempt(
     if !is_http2 {
         let pooled = match worker.http.pool.take(&key, worker.now()) {
             Some(pooled) => pooled,
-            None => Pooled { upstream: dial().await?, requests: 0, is_done: false },
+            None => Pooled::fresh(dial().await?),
         };
         return over_http1(worker, backend, (pick, key, pooled), question).await;
     }
@@ -186,7 +186,7 @@ async fn attempt(
                     Some(upstream) => upstream,
                     None => self::dial(worker, backend, pick, (host, false)).await?,
                 };
-                let pooled = Pooled { upstream, requests: 0, is_done: false };
+                let pooled = Pooled::fresh(upstream);
                 return over_http1(worker, backend, (pick, key, pooled), question).await;
             }
         }
@@ -226,7 +226,7 @@ async fn over_http1(
         // A kept connection that has died: asking changes nothing, so a fresh one takes its place.
         Err(_) if pooled.requests > 0 => {
             let upstream = dial(worker, backend, pick, (question.head.uri().host(), false)).await?;
-            pooled = Pooled { upstream, requests: 0, is_done: false };
+            pooled = Pooled::fresh(upstream);
             pooled.upstream.io.write_all(&self::written(question)).await?;
             pooled.upstream.io.flush().await?;
         }

@@ -152,7 +152,8 @@ impl Connection {
         drop(prefix);
         let after = loop {
             if desk.input.is_empty() {
-                state.give_desk(desk);
+                // It is new, or `exchange` has cleared it.
+                state.give_clean_desk(desk);
                 match self.idle(draining.as_mut()).await {
                     Some(next) => desk = next,
                     None => return,
@@ -227,11 +228,11 @@ impl Connection {
         match desk.input.poll_fill(cx, &mut self.io) {
             Poll::Ready(Ok(1..)) => Poll::Ready(Some(desk)),
             Poll::Ready(Ok(0) | Err(_)) => {
-                state.give_desk(desk);
+                state.give_clean_desk(desk);
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                state.give_desk(desk);
+                state.give_clean_desk(desk);
                 Poll::Pending
             }
         }
@@ -291,7 +292,8 @@ impl Connection {
 
     /// Ends the connection.
     async fn end(mut self, after: After) {
-        if after == After::Drop {
+        // A plain socket that is closed says so itself.
+        if after == After::Drop || (after == After::Close && !self.io.is_tls()) {
             return;
         }
         let limit = self.place.program.manager.delayed_close_timeout;

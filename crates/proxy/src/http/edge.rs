@@ -220,13 +220,15 @@ fn write_ip(address: IpAddr, text: &mut Vec<u8>) {
 
 fn uuid(bits: u128, text: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    text.clear();
-    for digit in 0..32 {
-        if matches!(digit, 8 | 12 | 16 | 20) {
-            text.push(b'-');
-        }
-        text.push(HEX[(bits >> (124 - 4 * digit)) as usize & 15]);
+    // Where each byte's two digits stand, with hyphens between the groups.
+    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
+    let mut digits = [b'-'; 36];
+    for (byte, at) in bits.to_be_bytes().into_iter().zip(PLACES) {
+        digits[at] = HEX[usize::from(byte >> 4)];
+        digits[at + 1] = HEX[usize::from(byte & 15)];
     }
+    text.clear();
+    text.extend_from_slice(&digits);
 }
 
 /// Lower-case text of a short ASCII value.

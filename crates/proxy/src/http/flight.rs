@@ -278,7 +278,8 @@ impl<'f> Flight<'f> {
                 self.moved += len as u64;
                 self.has_sent = true;
                 self.endpoint_unflushed = self.endpoint.is_tls();
-                Ok(true)
+                // Room for more is used by what follows in the same step.
+                Ok(!up.is_sent() || !input.ready().is_empty() || self.endpoint_unflushed)
             }
             // It may have answered before it closed: what has come is still to be read.
             Poll::Ready(Err(_)) => {
@@ -309,7 +310,7 @@ impl<'f> Flight<'f> {
             Poll::Ready(Ok(len)) => {
                 self.moved += len as u64;
                 self.client_unflushed = self.client.is_tls();
-                Ok(true)
+                Ok(!down.is_sent() || !reply.ready().is_empty() || self.client_unflushed)
             }
             Poll::Ready(Err(_)) => Err(Event::ClientGone),
         }

@@ -44,9 +44,11 @@ pub(super) struct Course<'p, 'c> {
     pub(super) plan: &'p Plan<'c>,
     pub(super) tries: Tries<'c>,
     pub(super) deadlines: Deadlines,
-    /// The endpoints that were tried.
+    /// How many endpoints have been chosen.
+    pub(super) draws: u32,
+    /// Those that were tried, where the policy asks for others.
     pub(super) tried: Vec<Address>,
-    /// Their priorities.
+    /// The priorities of those that were tried, where the policy looks at them.
     pub(super) priorities: Vec<u32>,
     /// What chooses the endpoint, for clusters that choose by hash.
     pub(super) hash: Option<u64>,
@@ -258,6 +260,7 @@ fn begin<'p, 'c>(
         plan,
         tries,
         deadlines,
+        draws: 0,
         tried: Vec::new(),
         priorities: Vec::new(),
         hash,

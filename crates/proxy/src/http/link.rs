@@ -12,7 +12,6 @@ use crate::upstream::Pick;
 
 /// The way to an endpoint, for one request.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would cost every request of HTTP/1")]
 pub(super) enum Link {
     /// A connection, ours alone until the response has ended.
     Http1(Line),

@@ -235,7 +235,7 @@ async fn send(
                 return Err(ConnectError::Overflow { cluster, what: "connections" }.into());
             };
             let upstream = worker.dial(backend, pick.clone(), &context, Some(held)).await?;
-            Pooled { upstream, requests: 0, is_done: false }
+            Pooled::fresh(upstream)
         }
     };
     pooled.upstream.io.write_all(bytes).await?;

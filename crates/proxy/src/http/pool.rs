@@ -63,7 +63,7 @@ struct Place {
 
 #[derive(Debug)]
 struct Idle {
-    upstream: Upstream,
+    upstream: Box<Upstream>,
     since: Instant,
     requests: u32,
 }
@@ -87,11 +87,19 @@ struct Inner {
 /// A connection to an endpoint, with how it came about.
 #[derive(Debug)]
 pub(super) struct Pooled {
-    pub(super) upstream: Upstream,
+    /// Boxed: it is moved often while a request is under way.
+    pub(super) upstream: Box<Upstream>,
     /// Requests that it has carried before.
     pub(super) requests: u32,
     /// Whether it takes no more requests.
     pub(super) is_done: bool,
+}
+
+impl Pooled {
+    /// A connection that has carried nothing yet.
+    pub(super) fn fresh(upstream: Upstream) -> Self {
+        Self { upstream: Box::new(upstream), requests: 0, is_done: false }
+    }
 }
 
 impl Pool {

@@ -139,6 +139,11 @@ impl<'c> Tries<'c> {
         self.policy.map_or(0, |policy| policy.host_attempts)
     }
 
+    /// Whether the policy looks at the priorities of the endpoints that were tried.
+    pub(super) fn looks_at_priorities(&self) -> bool {
+        self.policy.is_some_and(|policy| policy.priorities_after.is_some())
+    }
+
     /// The priorities that are left out of the next choice, as bits, by those of the endpoints that
     /// were tried: as in Envoy, looked at anew after so many tries each.
     pub(super) fn spurned(&self, tried: &[u32]) -> u64 {

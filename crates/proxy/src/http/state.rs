@@ -125,9 +125,14 @@ impl WorkerState {
     }
 
     pub(super) fn give_desk(&self, mut desk: Box<Desk>) {
+        desk.next_request();
+        self.give_clean_desk(desk);
+    }
+
+    /// The same for a desk that is ready for the next request.
+    pub(super) fn give_clean_desk(&self, mut desk: Box<Desk>) {
         let mut kept = self.desks.borrow_mut();
         if kept.len() < DESKS_KEPT_MAX && !desk.input.is_large() && !desk.reply.is_large() {
-            desk.next_request();
             desk.input.clear();
             desk.scan = Scan::default();
             kept.push(desk);

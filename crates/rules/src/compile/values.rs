@@ -47,6 +47,6 @@ fn value_of(value: &Value, depth: usize) -> MetaValue {
         Some(ValueKind::ListValue(list)) => {
             MetaValue::List(list.values.iter().map(|one| value_of(one, depth + 1)).collect())
         }
-        Some(ValueKind::StructValue(said)) => MetaValue::Fields(fields_within(said, depth)),
+        Some(ValueKind::StructValue(said)) => MetaValue::fields(fields_within(said, depth)),
     }
 }

@@ -45,7 +45,7 @@ fn dynamic_metadata_is_set_and_read() {
     let list = stream.metadata.get("ns", &["list"]).unwrap();
     let MetaValue::List(list) = list else { panic!("{list:?}") };
     assert_eq!(list[..2], [MetaValue::Number(1.0), MetaValue::text("two")]);
-    assert_eq!(stream.metadata.get("ns", &["empty"]), Some(&MetaValue::Fields([].into())));
+    assert_eq!(stream.metadata.get("ns", &["empty"]), Some(&MetaValue::fields([].into())));
     assert_eq!(stream.metadata.get("ns", &["nothing"]), Some(&MetaValue::Null));
 }
 

@@ -104,7 +104,7 @@ impl Known {
             ("text".into(), MetaValue::text("a")),
             ("number".into(), MetaValue::Number(1.5)),
             ("nothing".into(), MetaValue::Null),
-            ("fields".into(), MetaValue::Fields(inner)),
+            ("fields".into(), MetaValue::fields(inner)),
         ]);
         let mut connection = Metadata::default();
         connection.set("istio_authn", "who", MetaValue::text("ada"));

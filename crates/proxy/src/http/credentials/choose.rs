@@ -176,6 +176,9 @@ pub(in crate::http) fn guard<'c>(
     trace: &mut Trace<'c>,
     (promise, pick): (&mut Promise<'c>, &Pick),
 ) -> Result<(), Box<Reply<'c>>> {
+    if promise.parts.is_empty() {
+        return Ok(());
+    }
     let host = rewrite::dns_host(&desk.request);
     let is_good = |part: &Part<'c>| {
         let Part::Credential { choice, .. } = part else { return true };

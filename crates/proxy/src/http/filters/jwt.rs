@@ -125,7 +125,7 @@ impl Jwt {
             Err(wanted) => return Err(self.unknown(wanted, matched).into()),
         };
         // As it came: what a good token takes out of the path is not told back either.
-        let realm = realm(site, &desk.request);
+        let kept = self.all.has_params().then(|| realm(site, &desk.request));
         let now = trace.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // As in Envoy, whichever provider is asked: nobody else may set these headers.
         self.all.sanitize(&mut desk.request);
@@ -139,6 +139,7 @@ impl Jwt {
                 reply.matched = matched.copied();
                 if !self.filter.strips_answers {
                     reply = reply.text(refusal.message());
+                    let realm = kept.unwrap_or_else(|| realm(site, &desk.request));
                     let error =
                         if refusal == Refusal::Missing { "" } else { ", error=\"invalid_token\"" };
                     let value = [&b"Bearer realm=\""[..], &realm, b"\"", error.as_bytes()].concat();
@@ -410,7 +411,7 @@ impl Provider {
             let code = MetaValue::Number(f64::from(refusal.code()));
             let message = MetaValue::text(refusal.message());
             let said = MetaFields::from([("code".into(), code), ("message".into(), message)]);
-            case.metadata.set(NAMESPACE, key, MetaValue::Fields(said));
+            case.metadata.set(NAMESPACE, key, MetaValue::fields(said));
         }
         Err(refusal)
     }

@@ -5,7 +5,8 @@
 //! Never: holds more than a bounded number; holds one that was refused; gives one whose keys are not
 //!        those of now. Times and audiences are looked at by the caller, every time.
 //!
-//! The map is std's with its keyed hash: who chooses tokens cannot choose collisions.
+//! Tokens are looked up by their last bytes, which are of the signature: of those that are held nobody
+//! could choose them but who signs. The map is std's with its keyed hash all the same.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,6 +24,28 @@ const TOKENS_MAX: usize = 256;
 /// Longest token that is remembered, where the configuration does not say: Envoy's figure.
 const TOKEN_BYTES_MAX: usize = 4096;
 
+/// Bytes of a token by which it is looked up: 192 bits of its signature. One with the same last bytes as
+/// another takes its place, and costs that one a signature.
+const TAIL_BYTES: usize = 32;
+
+type Tail = [u8; TAIL_BYTES];
+
+/// The last bytes of a token; a shorter one has zeros before.
+fn tail(text: &str) -> Tail {
+    let mut tail = [0; TAIL_BYTES];
+    let len = text.len().min(TAIL_BYTES);
+    tail[TAIL_BYTES - len..].copy_from_slice(&text.as_bytes()[text.len() - len..]);
+    tail
+}
+
+/// A token that is held, with the keys that have verified it.
+#[derive(Debug)]
+struct Held {
+    text: Box<str>,
+    by: Arc<KeySet>,
+    verified: Rc<Verified>,
+}
+
 /// A verified token with what filters are told of it.
 #[derive(Debug)]
 pub(super) struct Verified {
@@ -36,9 +59,9 @@ pub(super) struct Verified {
 pub(super) struct Cache {
     tokens_max: usize,
     bytes_max: usize,
-    tokens: HashMap<Rc<str>, (Arc<KeySet>, Rc<Verified>)>,
+    tokens: HashMap<Tail, Held>,
     /// The oldest first.
-    order: VecDeque<Rc<str>>,
+    order: VecDeque<Tail>,
 }
 
 impl Cache {
@@ -50,14 +73,16 @@ impl Cache {
 
     /// A token that these keys have verified.
     pub(super) fn get(&self, text: &str, keys: &Arc<KeySet>) -> Option<Rc<Verified>> {
-        let (by, verified) = self.tokens.get(text)?;
-        Arc::ptr_eq(by, keys).then(|| Rc::clone(verified))
+        let held = self.tokens.get(&tail(text)).filter(|held| *held.text == *text)?;
+        Arc::ptr_eq(&held.by, keys).then(|| Rc::clone(&held.verified))
     }
 
     /// Forgets a token.
     pub(super) fn forget(&mut self, text: &str) {
-        if self.tokens.remove(text).is_some() {
-            self.order.retain(|known| &**known != text);
+        let tail = tail(text);
+        if self.tokens.get(&tail).is_some_and(|held| *held.text == *text) {
+            self.tokens.remove(&tail);
+            self.order.retain(|known| *known != tail);
         }
     }
 
@@ -66,12 +91,12 @@ impl Cache {
         if text.len() > self.bytes_max {
             return;
         }
-        let text: Rc<str> = text.into();
-        let entry = (Arc::clone(keys), Rc::clone(verified));
-        if self.tokens.insert(Rc::clone(&text), entry).is_some() {
+        let tail = tail(text);
+        let held = Held { text: text.into(), by: Arc::clone(keys), verified: Rc::clone(verified) };
+        if self.tokens.insert(tail, held).is_some() {
             return;
         }
-        self.order.push_back(text);
+        self.order.push_back(tail);
         while self.order.len() > self.tokens_max {
             if let Some(oldest) = self.order.pop_front() {
                 self.tokens.remove(&oldest);

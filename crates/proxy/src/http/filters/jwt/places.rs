@@ -4,10 +4,11 @@
 //! Out:   the tokens, in Envoy's order; the head without one.
 //! Never: judges a token.
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, str, sync::Arc};
 
 use sluis_http1::{FieldError, Known, RequestHead};
 use sluis_rules::JwtProvider;
+use smallvec::SmallVec;
 
 /// The characters of a token: base64url (RFC 4648 §5) and dots.
 fn is_token(byte: u8) -> bool {
@@ -82,6 +83,11 @@ impl Places {
         places
     }
 
+    /// Whether tokens may stand in the path.
+    pub(super) fn has_params(&self) -> bool {
+        !self.params.is_empty()
+    }
+
     /// Removes headers that only we may set.
     pub(super) fn sanitize(&self, head: &mut RequestHead) {
         for name in &self.ours {
@@ -95,8 +101,7 @@ impl Places {
         for ((name, prefix), issuers) in &self.headers {
             for value in values(head, name).iter() {
                 let Some(token) = in_header(value, prefix.as_bytes()) else { continue };
-                let token = String::from_utf8_lossy(token).into_owned();
-                found.push(Found { token, place: Place::Header(name), issuers });
+                found.push(Found { token: text(token), place: Place::Header(name), issuers });
             }
         }
         let path = head.path();
@@ -107,8 +112,7 @@ impl Places {
         }
         for (name, issuers) in &self.cookies {
             if let Some(token) = in_cookies(head, name.as_bytes()) {
-                let token = String::from_utf8_lossy(token).into_owned();
-                found.push(Found { token, place: Place::Cookie, issuers });
+                found.push(Found { token: text(token), place: Place::Cookie, issuers });
             }
         }
         found
@@ -135,12 +139,20 @@ impl Found<'_> {
     }
 }
 
+/// A token's text: almost always it is one, which is checked at a stride.
+fn text(token: &[u8]) -> String {
+    match str::from_utf8(token) {
+        Ok(text) => text.to_owned(),
+        Err(_) => String::from_utf8_lossy(token).into_owned(),
+    }
+}
+
 /// The values of a header. As in Envoy, two of `authorization` are one with a comma, and so no token:
 /// a server behind might look at either.
-fn values<'h>(head: &'h RequestHead, name: &'h str) -> Vec<Cow<'h, [u8]>> {
-    let all: Vec<&[u8]> = head.fields.all_named(name.as_bytes()).collect();
+fn values<'h>(head: &'h RequestHead, name: &'h str) -> SmallVec<[Cow<'h, [u8]>; 1]> {
+    let all: SmallVec<[&[u8]; 1]> = head.fields.all_named(name.as_bytes()).collect();
     if name == "authorization" && all.len() > 1 {
-        return vec![all.join(&b","[..]).into()];
+        return SmallVec::from_elem(all.join(&b","[..]).into(), 1);
     }
     all.into_iter().map(Cow::Borrowed).collect()
 }
@@ -151,7 +163,9 @@ fn in_header<'v>(value: &'v [u8], prefix: &[u8]) -> Option<&'v [u8]> {
     if prefix.is_empty() {
         return Some(value);
     }
-    let behind = memchr::memmem::find(value, prefix)? + prefix.len();
+    // Most often it stands at the start, which is cheaper to see.
+    let at = if value.starts_with(prefix) { 0 } else { memchr::memmem::find(value, prefix)? };
+    let behind = at + prefix.len();
     let start = value[behind..].iter().position(|byte| is_token(*byte));
     Some(start.map_or(value, |start| &value[behind + start..]))
 }

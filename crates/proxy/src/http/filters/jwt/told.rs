@@ -18,12 +18,12 @@ pub(super) fn payload(payload: &Map<String, Value>, spaced: &[Arc<str>]) -> Meta
             }
         }
     }
-    MetaValue::Fields(fields)
+    MetaValue::fields(fields)
 }
 
 /// An object.
 pub(super) fn fields(object: &Map<String, Value>) -> MetaValue {
-    MetaValue::Fields(meta_fields(object))
+    MetaValue::fields(meta_fields(object))
 }
 
 fn meta_fields(object: &Map<String, Value>) -> MetaFields {
