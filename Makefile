@@ -10,7 +10,7 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo demo-attacks test e2e h2spec rotation rotation-credentials conformance rbac-differential oracles lint bench bench-quick golden support fuzz setup instructions
+.PHONY: help demo demo-attacks test e2e h2spec rotation rotation-credentials conformance rbac-differential oracles lint bench bench-build bench-quick bench-plot golden support fuzz setup instructions
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -88,19 +88,26 @@ golden: ## rewrite the golden files of the translation; look at the diff afterwa
 support: ## write the page of supported fields anew from the readers
 	UPDATE_SUPPORT=1 $(CARGO) test -p sluis-resources --test support --test crds
 
-bench: ## measure sluis-proxy beside Envoy, HAProxy and nginx: every scenario, some twenty minutes
+BENCH = SLUIS_BIN=$(TARGET)/release/sluis SLUIS_PROXY_BIN=$(TARGET)/release/sluis-proxy benches/run.py \
+	--open-loop $(TARGET)/release/examples/open_loop --configure $(TARGET)/release/examples/configure
+
+bench-build: setup
 	@scripts/setup.sh bench
 	$(CARGO) build --release -p sluis -p sluis-proxy-bin
-	$(CARGO) build --release -p sluis-proxy --example open_loop
-	SLUIS_BIN=$(TARGET)/release/sluis SLUIS_PROXY_BIN=$(TARGET)/release/sluis-proxy \
-		benches/run.py --calls --open-loop $(TARGET)/release/examples/open_loop
+	$(CARGO) build --release -p sluis-proxy --example open_loop --example configure
 
-bench-quick: ## the chief scenarios in under three minutes; the ratios are kept in benches/history.csv
-	@scripts/setup.sh bench
-	$(CARGO) build --release -p sluis -p sluis-proxy-bin
-	SLUIS_BIN=$(TARGET)/release/sluis SLUIS_PROXY_BIN=$(TARGET)/release/sluis-proxy benches/run.py --quick --remember
+bench: bench-build ## measure sluis-proxy beside Envoy, HAProxy and nginx: every scenario and the aims, some twenty minutes
+	$(BENCH) --calls --markdown $(TARGET)/bench.md --remember
+	@echo "the result as Markdown: $(TARGET)/bench.md"
 
-instructions: ## count the instructions of a request's work, and fail when they have grown
+bench-quick: bench-build ## the chief scenarios in under three minutes; the ratios are kept in benches/history.csv
+	$(BENCH) --quick --remember
+	benches/plot.py
+
+bench-plot: ## draw benches/history.csv: docs/performance-history.svg
+	benches/plot.py
+
+instructions: ## count the instructions of a request's work, and fail when they have grown (UPDATE=--update: write them anew)
 	@scripts/setup.sh instructions
 	$(CARGO) build -p sluis
 	$(CARGO) build --profile gate -p sluis-proxy-bin

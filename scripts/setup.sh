@@ -47,6 +47,8 @@ if [ "${1:-}" = bench ]; then
 fi
 if [ "${1:-}" = instructions ]; then
     need valgrind valgrind
+    need h2load nghttp2-client
+    need nghttpd nghttp2-server
 fi
 if [ "${1:-}" = attacks ]; then
     need ip iproute2

@@ -1,8 +1,10 @@
 """Load: wrk for HTTP/1.1, h2load for HTTP/2, our own generator at a fixed rate."""
 
+import functools
 import json
 import pathlib
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -55,13 +57,24 @@ def h2load(core, url, connections, streams, seconds, headers=(), data=None):
     return checked(result, url)
 
 
-def open_loop(core, program, url, connections, rate, seconds):
-    """Requests at a fixed rate, however slowly they are answered: latencies from when each was due."""
-    command = [program, url, str(connections), str(rate), str(seconds)]
-    done = subprocess.run(pinned(core, command), capture_output=True, text=True)
+def open_loop(core, program, url, connections, rate, seconds, headers=(), body=0, is_http2=False, may_fail=False):
+    """Requests at a fixed rate, however slowly they are answered: latencies from when each was due.
+
+    It runs before the origin, with which it shares a core, where it may: so it is not late itself."""
+    command = ["chrt", "-f", "10"] if may_run_first() else []
+    command += [program, *(["--http2"] if is_http2 else []), "--body", str(body)]
+    for header in headers:
+        command += ["--header", header]
+    done = subprocess.run(pinned(core, [*command, url, str(connections), str(rate), str(seconds)]), capture_output=True, text=True)
     if done.returncode:
         raise LoadFailed(done.stderr)
-    return checked(json.loads(done.stdout), url)
+    result = json.loads(done.stdout)
+    return result if may_fail else checked(result, url)
+
+
+@functools.cache
+def may_run_first():
+    return subprocess.run(["chrt", "-f", "10", "true"], capture_output=True).returncode == 0 if shutil.which("chrt") else False
 
 
 def handshakes(port, folder, seconds):

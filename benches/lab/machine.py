@@ -37,14 +37,25 @@ def tree(pid):
     return pids
 
 
-def cpu_seconds(pid):
-    """User and system time so far, of the process and its children."""
-    total = 0
-    for one in tree(pid):
+def cpu_seconds(pids):
+    """User and system time so far, of the processes and their children, those that have ended too."""
+    user, system = 0, 0
+    for one in [child for pid in pids for child in tree(pid)]:
         with contextlib.suppress(OSError):
             fields = pathlib.Path(f"/proc/{one}/stat").read_text().rsplit(")", 1)[1].split()
-            total += int(fields[11]) + int(fields[12])
-    return total / TICKS
+            user += int(fields[11]) + int(fields[13])
+            system += int(fields[12]) + int(fields[14])
+    return user / TICKS, system / TICKS
+
+
+def run_seconds(pids):
+    """Time on a core so far, to the nanosecond, of the threads that live (proc(5), schedstat)."""
+    total = 0
+    for one in [child for pid in pids for child in tree(pid)]:
+        for task in pathlib.Path(f"/proc/{one}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                total += int(task.read_text().split()[0])
+    return total / 1e9
 
 
 def resident_mib(pid):
@@ -82,6 +93,16 @@ def stop(process):
         process.wait()
 
 
+@contextlib.contextmanager
+def ended(*processes):
+    """Stops the processes when the block ends."""
+    try:
+        yield
+    finally:
+        for process in processes:
+            stop(process)
+
+
 def wait(process, is_ready, what, log):
     """Waits until `is_ready`; gives the seconds that took. Ends the run when the process has ended."""
     begin = time.monotonic()
@@ -95,11 +116,11 @@ def wait(process, is_ready, what, log):
 
 
 @contextlib.contextmanager
-def counted_calls(pid):
-    """Counts the system calls of a process and its children while the block runs."""
+def counted_calls(pids):
+    """Counts the system calls of processes and their children while the block runs."""
     tracers = [subprocess.Popen(["strace", "-f", "-c", "-U", "calls,name", "-p", str(one)],
                                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-               for one in tree(pid)]
+               for pid in pids for one in tree(pid)]
     for tracer in tracers:
         # It has said "attached" once it counts.
         tracer.stderr.readline()

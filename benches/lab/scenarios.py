@@ -20,6 +20,9 @@ class Scenario:
     per: str = "request"
     is_quick: bool = False
     peers: tuple = ("sluis", "envoy", "haproxy", "nginx")
+    paced: dict | None = None  # how the generator at a fixed rate asks, where latency is measured
+    counts: bool = False  # system calls too
+    once: bool = False  # one run says enough: no aim hangs on it
 
 
 def wrk(path="/", connections=64, scheme="http", **more):
@@ -46,40 +49,51 @@ def last_route(kind, count):
             "regex": f"/api/v1/items{count - 1}/x"}[kind]
 
 
+HTTP2 = {"headers": ("content-type: application/grpc", "te: trailers"), "body": 1024, "path": "/body/small",
+         "connections": 8, "is_http2": True}
+
+
 def all_of(bench):
     """Every scenario, in order."""
-    http = Shape()
+    http, grpc = Shape(), Shape(front="h2c", back="h2c")
     made = [
-        Scenario("a", "HTTP/1.1, 64 connections, 46 bytes", (http,), wrk(), is_quick=True),
-        Scenario("b", "HTTP/1.1, 1 connection", (http,), wrk(connections=1), is_quick=True),
-        Scenario("c1", "bodies of 1 KiB", (http,), wrk("/body/1k")),
-        Scenario("c2", "bodies of 64 KiB", (http,), wrk("/body/64k", 32)),
-        Scenario("d", "bodies of 1 MiB", (http,), wrk("/body/1m", 16), is_quick=True),
-        Scenario("f0", "access log", (Shape(log=True),), wrk(), peers=("sluis", "envoy", "nginx")),
-        Scenario("f", "log, 20 rules, token", (Shape(log=True, rules=20, keys=bench.keys),), wrk(token=True), is_quick=True),
-        Scenario("g1", "TLS ended", (Shape(front="tls"),), wrk(scheme="https")),
-        Scenario("g2", "TLS begun", (Shape(back="tls"),), wrk()),
-        Scenario("g3", "mutual TLS, two hops", (Shape(back="mtls"), Shape(front="mtls")), wrk(), is_quick=True),
-        Scenario("h1", "HTTP/2 to HTTP/1.1", (Shape(front="h2c"),), h2()),
-        Scenario("h2", "HTTP/2 both sides (gRPC's shape: POST, 1 KiB)", (Shape(front="h2c", back="h2c"),),
-                 h2("/body/small", data="body/1k", headers=("content-type: application/grpc", "te: trailers")), is_quick=True),
-        Scenario("h3", "HTTP/2 bodies of 1 MiB", (Shape(front="h2c", back="h2c"),), h2("/body/1m", 4, 4)),
-        Scenario("i1", "TCP, bulk (1 MiB answers)", (Shape(front="tcp", back="tcp"),), wrk("/body/1m", 16), is_quick=True),
-        Scenario("i2", "TCP, to and fro", (Shape(front="tcp", back="tcp"),), wrk()),
-        Scenario("j", "TLS passed on by server name", (Shape(front="sni", back="tls"),), wrk(scheme="https", host="localhost")),
-        Scenario("k1", "a new connection for each request", (http,), wrk(connections=16, fresh=True)),
+        Scenario("a", "HTTP/1.1, 64 connections, 46 bytes", (http,), wrk(), is_quick=True, paced={}, counts=True),
+        Scenario("b", "HTTP/1.1, 1 connection", (http,), wrk(connections=1), is_quick=True, counts=True),
+        Scenario("c1", "bodies of 1 KiB", (http,), wrk("/body/1k"), once=True),
+        Scenario("c2", "bodies of 64 KiB", (http,), wrk("/body/64k", 32), once=True),
+        Scenario("d", "bodies of 1 MiB", (http,), wrk("/body/1m", 16), is_quick=True, counts=True),
+        Scenario("f0", "access log", (Shape(log=True),), wrk(), once=True),
+        Scenario("f", "log, 20 rules, token", (Shape(log=True, rules=20, keys=bench.keys),), wrk(token=True), is_quick=True,
+                 paced={"headers": (f"Authorization: Bearer {bench.token}",)}, counts=True, peers=("sluis", "envoy")),
+        Scenario("g1", "TLS ended", (Shape(front="tls"),), wrk(scheme="https"), once=True),
+        Scenario("g2", "TLS begun", (Shape(back="tls"),), wrk(), once=True),
+        Scenario("g3", "mutual TLS, two hops", (Shape(back="mtls"), Shape(front="mtls")), wrk(), is_quick=True, paced={}, counts=True),
+        Scenario("h1", "HTTP/2 to HTTP/1.1", (Shape(front="h2c"),), h2(), once=True),
+        Scenario("h2", "HTTP/2 both sides (gRPC's shape: POST, 1 KiB)", (grpc,),
+                 h2("/body/small", data="body/1k", headers=HTTP2["headers"]), is_quick=True, paced=HTTP2, counts=True),
+        Scenario("h3", "HTTP/2 bodies of 1 MiB", (grpc,), h2("/body/1m", 4, 4), once=True),
+        Scenario("i1", "TCP, bulk (1 MiB answers)", (Shape(front="tcp", back="tcp"),), wrk("/body/1m", 16), is_quick=True, counts=True),
+        Scenario("i2", "TCP, to and fro", (Shape(front="tcp", back="tcp"),), wrk(), once=True, counts=True),
+        Scenario("j", "TLS passed on by server name", (Shape(front="sni", back="tls"),), wrk(scheme="https", host="localhost"), once=True),
+        Scenario("k1", "a new connection for each request", (http,), wrk(connections=16, fresh=True), counts=True),
         Scenario("k2", "TLS handshakes", (Shape(front="tls", answers=True),), wrk(connections=8, scheme="https", fresh=True),
-                 per="handshake", is_quick=True),
+                 per="handshake", is_quick=True, counts=True),
+        Scenario("k3", "mutual TLS handshakes", (Shape(front="mtls", answers=True),), handshakes, per="handshake"),
     ]
-    made.append(Scenario("k3", "mutual TLS handshakes", (Shape(front="mtls", answers=True),), handshakes, per="handshake"))
     for letter, title, more in (("t0", "no token", {}), ("t1", "each token verified", {"keys": bench.keys, "forgets": True}),
                                 ("t2", "verified tokens remembered", {"keys": bench.keys})):
-        made.append(Scenario(letter, title, (Shape(answers=True, **more),), wrk(connections=16, token=True), peers=("sluis", "envoy")))
+        shape = Shape(answers=True, **more)
+        made.append(Scenario(letter, title, (shape,), wrk(connections=16, token=True), peers=("sluis", "envoy"), once=True))
     for kind, counts in (("exact", (10, 10_000)), ("prefix", (10, 1000, 10_000)), ("regex", (10, REGEX_ROUTES))):
         for count in counts:
             shape = Shape(routes=(kind, count))
-            made.append(Scenario(f"l-{kind}-{count}", f"{count:,} routes, {kind}", (shape,), wrk(last_route(kind, count))))
+            made.append(Scenario(f"l-{kind}-{count}", f"{count:,} routes, {kind}", (shape,), wrk(last_route(kind, count)),
+                                 peers=("sluis", "envoy"), once=kind == "regex" or count == 1000))
     many = Shape(routes=("exact", 5000), clusters=5000)
-    made.append(Scenario("l-clusters", "5,000 clusters", (many,), wrk(last_route("exact", 5000))))
-    made.append(Scenario("m", "HMAC in Lua (SHA-256 in Lua itself)", (Shape(script=bench.script),), wrk(connections=16)))
+    made.append(Scenario("l-clusters", "5,000 clusters", (many,), wrk(last_route("exact", 5000)), peers=("sluis", "envoy"), once=True))
+    # To an origin by TLS, where alone a Credential goes.
+    made.append(Scenario("m", "HMAC in Lua, origin by TLS", (Shape(script=bench.script, back="tls"),), wrk(connections=16),
+                         peers=("sluis", "envoy")))
+    made.append(Scenario("m-native", "the same HMAC by our own signer", (Shape(signs=True, back="tls"),), wrk(connections=16),
+                         peers=("sluis",)))
     return made

@@ -14,12 +14,14 @@ import subprocess
 TYPE = "type.googleapis.com/envoy.extensions."
 CORE = "envoy.extensions.filters.http."
 NAME = "bench.local"
+DESCRIPTORS_FOR_OTHERS = 500  # than connections
+KEY = "secret-key-of-the-bench"
 ASKED = "localhost"  # what wrk puts into a hello: the name in its URL
 
 
-def connections_max():
+def connections_max(ends=2):
     """How many connections a proxy can have with the descriptors that it may open: each has two ends, and may have a pipe."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3
+    return (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - DESCRIPTORS_FOR_OTHERS) // ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Shape:
     routes: tuple = ()  # a kind (exact, prefix, regex) and how many; the last is asked for
     clusters: int = 1
     script: str = ""  # Lua
+    signs: bool = False  # our own signer, with the same key and text as the script
     answers: bool = False  # without an origin
+    version: int | None = None  # a field of every answer, to tell one configuration from the next
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +58,11 @@ class Place:
 def command(proxy, shape, place, options):
     """The command that starts `proxy` in this shape, or None."""
     if proxy in ("sluis", "envoy"):
+        if shape.signs and proxy == "envoy":
+            return None
         path = place.file("envoy").with_suffix(".yaml")
         path.write_text(json.dumps(bootstrap(shape, place)))
-        if proxy == "envoy":
-            return [options.envoy, "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "error",
-                    "--base-id", str(place.number)]
-        compiled = path.with_suffix(".pb")
-        with open(compiled, "wb") as out:
-            subprocess.run([options.sluis, "proxy", "bootstrap", "--compile", path], stdout=out, check=True)
-        return [options.sluis_proxy, "run", "--bootstrap", compiled, "--workers", "1"]
+        return start_command(proxy, path, place, options)
     if shape.rules or shape.keys or shape.script or shape.routes or shape.clusters > 1:
         return None
     text = {"nginx": nginx, "haproxy": haproxy}[proxy](shape, place)
@@ -71,6 +71,17 @@ def command(proxy, shape, place, options):
     path = place.file(proxy).with_suffix(".conf")
     path.write_text(text)
     return [options.nginx, "-p", place.folder, "-c", path] if proxy == "nginx" else [options.haproxy, "-db", "-f", path]
+
+
+def start_command(proxy, path, place, options):
+    """What starts sluis-proxy or Envoy with a bootstrap."""
+    if proxy == "envoy":
+        return [options.envoy, "-c", path, "--concurrency", "1", "--disable-hot-restart", "-l", "error",
+                "--base-id", str(place.number)]
+    compiled = path.with_suffix(".pb")
+    with open(compiled, "wb") as out:
+        subprocess.run([options.sluis, "proxy", "bootstrap", "--compile", path], stdout=out, check=True)
+    return [options.sluis_proxy, "run", "--bootstrap", compiled, "--workers", "1"]
 
 
 # -- Envoy's words
@@ -91,8 +102,9 @@ def bootstrap(shape, place):
         listener["listener_filters"] = [{
             "name": "tls", "typed_config": typed("filters.listener.tls_inspector.v3.TlsInspector")}]
     clusters = [cluster(shape, place, f"origin{n or ''}") for n in range(shape.clusters)]
+    secrets = [{"name": "key", "generic_secret": {"secrets": {"key": {"inline_string": KEY}}}}] if shape.signs else []
     return {"node": {"id": "bench", "cluster": "bench"},
-            "static_resources": {"listeners": [listener], "clusters": clusters}}
+            "static_resources": {"listeners": [listener], "clusters": clusters, "secrets": secrets}}
 
 
 def server_tls(shape, place):
@@ -131,7 +143,24 @@ def cluster(shape, place, name):
     if shape.back == "h2c":
         made["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
             "upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http2_protocol_options": {}})}
+    if shape.signs:
+        made["transport_socket"]["typed_config"].pop("sni")
+        made["typed_extension_protocol_options"] = {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
+            "upstreams.http.v3.HttpProtocolOptions", explicit_http_config={"http_protocol_options": {}},
+            upstream_http_protocol_options={"auto_sni": True, "auto_san_validation": True}, http_filters=[
+                {"name": "sluis.filters.http.credentials", "typed_config": credential()},
+                {"name": "codec", "typed_config": typed("filters.http.upstream_codec.v3.UpstreamCodec")}])}
     return made
+
+
+def credential():
+    """What the script does, as a Credential."""
+    anything = {"permissions": [{"any": True}], "principals": [{"any": True}]}
+    hmac = {"key": "key", "string_to_sign": "{method}\n{authority}\n{path_and_query}",
+            "outputs": [{"header": "x-authorization", "template": "Signature={signature:hex}"}]}
+    return {"@type": "type.googleapis.com/sluis.egress.v1alpha1.CredentialInjection", "credentials": [{
+        "name": "bench/signer", "secret": {"name": "key"}, "grants": [{"name": "bench/any", "policy": anything}],
+        "guard": {"hosts": [NAME]}, "hmac": hmac}]}
 
 
 def file_log(place):
@@ -160,11 +189,13 @@ def manager(shape, place):
         filters.append({"name": CORE + "lua", "typed_config": typed(
             "filters.http.lua.v3.Lua", default_source_code={"inline_string": shape.script})})
     filters.append({"name": CORE + "router", "typed_config": typed("filters.http.router.v3.Router")})
+    marks = {} if shape.version is None else {
+        "response_headers_to_add": [{"header": {"key": "x-version", "value": str(shape.version)}}]}
     return {"name": "http", "typed_config": typed(
         "filters.network.http_connection_manager.v3.HttpConnectionManager", stat_prefix="bench",
         codec_type="HTTP2" if shape.front == "h2c" else "AUTO", use_remote_address=True, generate_request_id=True,
         normalize_path=True, merge_slashes=True, http_filters=filters,
-        route_config={"name": "bench", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes(shape)}]},
+        route_config={"name": "bench", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes(shape), **marks}]},
         **logs)}
 
 
@@ -224,7 +255,7 @@ http {{
 NGINX_FORWARD = """
       proxy_pass {scheme}://origin; proxy_http_version 1.1; proxy_set_header Connection "";
       proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-      proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Request-Id $request_id; {client}"""
+      proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Request-Id $request_id; {client} {mark}"""
 NGINX_STREAM = """
 stream {{
   upstream origin {{ server 127.0.0.1:{next}; }}
@@ -236,7 +267,7 @@ stream {{
 
 def nginx(shape, place):
     facts = {"dir": place.folder, "proxy": f"nginx-{place.number}", "port": place.port, "next": place.next_port,
-             "modules": "", "most": connections_max(), "log": f"{place.file('access.log')}" if shape.log else "off"}
+             "modules": "", "most": connections_max(1), "log": f"{place.file('access.log')} combined buffer=64k flush=1s" if shape.log else "off"}
     if shape.front in ("tcp", "sni"):
         module = pathlib.Path("/usr/lib/nginx/modules/ngx_stream_module.so")
         if not module.exists():
@@ -259,7 +290,8 @@ def nginx(shape, place):
                   f" proxy_ssl_trusted_certificate {place.folder}/ca.pem; proxy_ssl_verify_depth 2;")
     if shape.back == "mtls":
         client += f" proxy_ssl_certificate {place.folder}/client.pem; proxy_ssl_certificate_key {place.folder}/client.key;"
-    forward = NGINX_FORWARD.format(scheme="https" if shape.back in ("tls", "mtls") else "http", client=client)
+    forward = NGINX_FORWARD.format(scheme="https" if shape.back in ("tls", "mtls") else "http", client=client,
+                                   mark="" if shape.version is None else f"add_header X-Version {shape.version};")
     listen = {"http": "", "h2": "ssl http2"}.get(shape.front, "ssl")
     location = 'return 200 "hello";' if shape.answers else forward
     return NGINX.format(**facts, body=NGINX_HTTP.format(**facts, listen=listen, tls=tls, location=location))
@@ -293,13 +325,15 @@ def haproxy(shape, place):
     rules = ["default_backend origin"]
     bind = ""
     if shape.log:
-        return None  # it logs to a socket, which another process would have to write
+        rules = ["log global", "option httplog", *rules]  # to standard output, which is a file
     if shape.front == "sni":
         rules = ["tcp-request inspect-delay 5s", "tcp-request content accept if { req.ssl_hello_type 1 }",
                  f"use_backend origin if {{ req.ssl_sni -i {ASKED} }}"]
     if not is_tcp:
         rules = ["unique-id-format %[uuid()]", "unique-id-header X-Request-Id",
                  "http-request set-header X-Forwarded-Proto http", *rules]
+    if shape.version is not None:
+        rules = [f"http-response set-header X-Version {shape.version}", *rules]
     if shape.front in ("tls", "mtls", "h2"):
         bind = f"ssl crt {place.folder}/both.pem curves X25519" + (" alpn h2" if shape.front == "h2" else "")
     if shape.front == "mtls":
@@ -316,6 +350,6 @@ def haproxy(shape, place):
     if shape.answers:
         rules = ['http-request return status 200 content-type text/plain string "hello"']
     indent = lambda lines: "\n".join("  " + line for line in lines)
-    return HAPROXY.format(log="", most=connections_max(), mode="tcp" if is_tcp else "http", defaults=indent(defaults), port=place.port,
+    return HAPROXY.format(log="  log fd@1 format raw local0" if shape.log else "", most=connections_max(4 if is_tcp else 2), mode="tcp" if is_tcp else "http", defaults=indent(defaults), port=place.port,
                           bind=bind, rules=indent(rules),
                           origin="" if shape.answers else "backend origin\n" + indent([server]))

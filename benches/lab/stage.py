@@ -11,6 +11,23 @@ from .shapes import connections_max
 
 BODIES = {"small": 46, "1k": 1 << 10, "64k": 64 << 10, "1m": 1 << 20}
 
+# For every program that uses OpenSSL, as the clients, nginx and HAProxy do: one suite and one group.
+# So that is what Envoy and sluis-proxy agree on with them, and by themselves they prefer the same.
+OPENSSL = """
+openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = ours
+[ours]
+MinProtocol = TLSv1.3
+Ciphersuites = TLS_AES_128_GCM_SHA256
+Groups = X25519
+[req]
+distinguished_name = name
+[name]
+"""
+
 ORIGIN = """
 daemon off; worker_processes 1; pid {dir}/origin.pid; error_log {dir}/origin.log warn;
 events {{ worker_connections {most}; }}
@@ -37,13 +54,15 @@ class Stage:
         self.folder, self.log = folder, folder / "origin-output.log"
         folder.chmod(0o755)
         certificates(folder)
+        (folder / "openssl.cnf").write_text(OPENSSL)
+        os.environ["OPENSSL_CONF"] = str(folder / "openssl.cnf")
         (folder / "body").mkdir()
         for name, size in BODIES.items():
             (folder / "body" / name).write_bytes(b"x" * size)
         for path in [folder / "body", *(folder / "body").iterdir()]:
             os.chmod(path, 0o755)
         self.ports = {"http": free_port(), "tls": free_port(), "h2c": free_port()}
-        (folder / "origin.conf").write_text(ORIGIN.format(dir=folder, most=connections_max(), **self.ports))
+        (folder / "origin.conf").write_text(ORIGIN.format(dir=folder, most=connections_max(1), **self.ports))
         self.processes = []
         self.begin(options, [options.nginx, "-p", folder, "-c", folder / "origin.conf"], "http")
         if options.nghttpd:
@@ -80,7 +99,7 @@ def certificates(folder):
     curve = ("-pkeyopt", "ec_paramgen_curve:P-256")
     openssl(folder, "req", "-x509", "-newkey", "ec", *curve, "-nodes", "-keyout", "ca.key", "-out", "ca.pem",
             "-days", "2", "-subj", "/CN=bench root")
-    for name, san in (("server", "DNS:bench.local"), ("client", "URI:spiffe://cluster.local/ns/bench/sa/client")):
+    for name, san in (("server", "DNS:bench.local,DNS:istiod.istio-system.svc"), ("client", "URI:spiffe://cluster.local/ns/bench/sa/client")):
         (folder / f"{name}.ext").write_text(f"subjectAltName={san}\n")
         openssl(folder, "req", "-newkey", "ec", *curve, "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
                 "-subj", f"/CN={name}")
