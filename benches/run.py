@@ -6,6 +6,7 @@ machine that slows down does so for all. See README.md for what is measured and 
 """
 
 import argparse
+import contextlib
 import csv
 import datetime
 import json
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from lab import crowd, goals, paced, report, scenarios, stage, swap
+from lab import crowd, goals, idle, paced, report, scenarios, stage, swap
 from lab.load import LoadFailed
 from lab.machine import counted_calls, cpu_seconds, ended, free_port, raise_limits, resident_mib, start, stop, wait
 from lab.shapes import KEY, Place, command
@@ -28,6 +29,7 @@ ROOT = HERE.parent
 PEERS = ("sluis", "envoy", "haproxy", "nginx")
 HISTORY = HERE / "history.csv"
 WARM_SECONDS = 1
+SETTLE_SECONDS = 0.3  # after the start, before idle memory is read: nginx's worker is not there yet
 CALLS_SECONDS = 1
 
 HMAC = """
@@ -75,8 +77,11 @@ class Bench:
         processes, port, ready = begun
         pids = [process.pid for process in processes]
         with ended(*processes):
+            if scenario.is_quick:
+                time.sleep(SETTLE_SECONDS)
             idle = sum(map(resident_mib, pids))
-            scenario.load(self, port, WARM_SECONDS)
+            with contextlib.suppress(LoadFailed):  # nothing answered within a second counts below
+                scenario.load(self, port, WARM_SECONDS)
             before, began = cpu_seconds(pids), time.monotonic()
             done = scenario.load(self, port, self.options.seconds)
             user, system = (after - before for after, before in zip(cpu_seconds(pids), before))
@@ -185,7 +190,8 @@ def measured(bench, chosen):
 
 
 def crowded(bench):
-    """Many connections with little traffic: rows by their number and the peer."""
+    """Many connections with little traffic: what they hold by kind and peer, and what a request costs by their number and peer."""
+    held = idle.run(bench.options, bench.stage, bench.folder, bench.options.peers, ("http", "tls"), tuple(crowd.counts()))
     found = {}
     for count in crowd.counts():
         for peer in bench.options.peers:
@@ -195,7 +201,7 @@ def crowded(bench):
                 print(f"e {peer} with {count} connections failed: {error}")
                 continue
             print(f"e {count:6} connections {peer:8} " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
-    return found
+    return held, found
 
 
 def swapped(bench):
@@ -217,7 +223,7 @@ def main():
     raise_limits()
     os.sched_setaffinity(0, {options.client_core})
     began = time.monotonic()
-    latencies, crowds, swaps = {}, {}, {}
+    latencies, held, crowds, swaps = {}, {}, {}, {}
     with tempfile.TemporaryDirectory(prefix="sluis-bench-") as folder:
         bench = Bench(options, pathlib.Path(folder))
         begins = tuple(options.only.split(",")) if options.only else ("",)
@@ -229,13 +235,13 @@ def main():
                 for (letter, peer), runs in latencies.items():
                     print(f"latency {letter:4} {peer:8} " + ", ".join(f"{key} {goals.middle(runs, key):.4g}" for key in runs[0]))
             if not options.quick and "e".startswith(begins):
-                crowds = crowded(bench)
+                held, crowds = crowded(bench)
             if options.open_loop and options.configure and not options.quick and "n".startswith(begins):
                 swaps = swapped(bench)
         finally:
             bench.stage.close()
     counts = json.loads((HERE / "instructions.json").read_text())
-    text = report.markdown(options, revision(), chosen, results, latencies, crowds, swaps, counts)
+    text = report.markdown(options, revision(), chosen, results, latencies, held, crowds, swaps, counts)
     print("\n" + report.table(["aim", "of Envoy's", "of HAProxy's", "of nginx's", "met"], report.goal_rows(results, latencies)))
     print(f"{time.monotonic() - began:.0f} s in all")
     if options.markdown:

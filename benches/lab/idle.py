@@ -20,7 +20,8 @@ from . import machine, stage
 from .load import LoadFailed
 from .shapes import NAME, Place, Shape, command
 
-KINDS = {"http": Shape(), "tls": Shape(front="tls"), "h2": Shape(front="h2")}
+ROOM = 10_000  # that nginx and HAProxy are told to make
+KINDS = {"http": Shape(connections=ROOM), "tls": Shape(front="tls", connections=ROOM), "h2": Shape(front="h2", connections=ROOM)}
 COUNTS = (1_000, 10_000)
 PEERS = ("sluis", "envoy", "haproxy", "nginx")
 WAIT = 10  # seconds for one answer

@@ -58,7 +58,7 @@ def goal_rows(results, paced):
     return rows
 
 
-def markdown(options, revision, chosen, results, paced, crowds, swaps, counts):
+def markdown(options, revision, chosen, results, paced, held, crowds, swaps, counts):
     """The whole result, to be put into the docs as it is."""
     out = [f"`make bench` of {datetime.date.today().isoformat()} at {revision}: {processor()}, Linux {platform.release()}, "
            f"{versions(options)}; medians of {options.runs} runs of {options.seconds} s (scenarios without an aim: one), "
@@ -97,11 +97,17 @@ def markdown(options, revision, chosen, results, paced, crowds, swaps, counts):
                  number(middle(runs, "p999"), 0), number(middle(runs, "cpu_us")), number(middle(runs, "late_p99"), 0), f"{middle(runs, 'client_busy'):.0%}"]
                 for (letter, peer), runs in paced.items()]
         out.append(table(["", "proxy", "per second", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs", "generator late, p99 µs", "its share of a core"], rows))
+    if held:
+        least, most = [key for key in next(iter(held.values())) if isinstance(key, int)]
+        out.append("### Silent connections (e): resident MiB\n")
+        rows = [[f"{kind}, {NAMES[peer]}", *(number(row[key]) for key in ("idle", least, most, "after")), number(row["bytes"] / 1024)]
+                for (kind, peer), row in held.items()]
+        out.append(table(["", "idle", f"{least:,}", f"{most:,}", "after", "KiB for each"], rows))
     if crowds:
-        out.append("### Connections with little traffic (e)\n")
-        rows = [[NAMES[peer], f"{count:,}", number(row["resident_mib"]), number(row["kib_each"]), number(row["cpu_us"])]
-                for (count, peer), row in crowds.items()]
-        out.append(table(["proxy", "connections", "resident MiB", "KiB for each", "CPU µs/request"], rows))
+        out.append("### CPU time for a request where 1,000 a second come on so many connections in turn (e)\n")
+        sizes = sorted({count for count, _ in crowds})
+        rows = [[NAMES[peer], *(number(crowds[count, peer]["cpu_us"]) if (count, peer) in crowds else "–" for count in sizes)] for peer in NAMES]
+        out.append(table(["µs", *(f"{count:,}" for count in sizes)], rows))
     if swaps:
         out += ["### Start, and changes of the configuration under load (n)\n",
                 "4,000 requests a second on 64 connections, a change every 0.4 s; failed: sent and not answered with 200.\n"]

@@ -39,6 +39,7 @@ class Shape:
     script: str = ""  # Lua
     signs: bool = False  # our own signer, with the same key and text as the script
     answers: bool = False  # without an origin
+    connections: int = 2048  # as many as nginx and HAProxy are told to make room for
     version: int | None = None  # a field of every answer, to tell one configuration from the next
 
 
@@ -267,7 +268,7 @@ stream {{
 
 def nginx(shape, place):
     facts = {"dir": place.folder, "proxy": f"nginx-{place.number}", "port": place.port, "next": place.next_port,
-             "modules": "", "most": connections_max(1), "log": f"{place.file('access.log')} combined buffer=64k flush=1s" if shape.log else "off"}
+             "modules": "", "most": min(2 * shape.connections, connections_max(1)), "log": f"{place.file('access.log')} combined buffer=64k flush=1s" if shape.log else "off"}
     if shape.front in ("tcp", "sni"):
         module = pathlib.Path("/usr/lib/nginx/modules/ngx_stream_module.so")
         if not module.exists():
@@ -350,6 +351,6 @@ def haproxy(shape, place):
     if shape.answers:
         rules = ['http-request return status 200 content-type text/plain string "hello"']
     indent = lambda lines: "\n".join("  " + line for line in lines)
-    return HAPROXY.format(log="  log fd@1 format raw local0" if shape.log else "", most=connections_max(4 if is_tcp else 2), mode="tcp" if is_tcp else "http", defaults=indent(defaults), port=place.port,
+    return HAPROXY.format(log="  log fd@1 format raw local0" if shape.log else "", most=min(shape.connections, connections_max(4 if is_tcp else 2)), mode="tcp" if is_tcp else "http", defaults=indent(defaults), port=place.port,
                           bind=bind, rules=indent(rules),
                           origin="" if shape.answers else "backend origin\n" + indent([server]))
