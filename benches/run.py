@@ -31,6 +31,7 @@ HISTORY = HERE / "history.csv"
 WARM_SECONDS = 1
 SETTLE_SECONDS = 0.3  # after the start, before idle memory is read: nginx's worker is not there yet
 CALLS_SECONDS = 1
+TLS_COUNTS = (500, 3000)  # silent connections: their handshakes take long
 
 HMAC = """
 package.preload["lib.hash"] = function() %s end
@@ -191,7 +192,8 @@ def measured(bench, chosen):
 
 def crowded(bench):
     """Many connections with little traffic: what they hold by kind and peer, and what a request costs by their number and peer."""
-    held = idle.run(bench.options, bench.stage, bench.folder, bench.options.peers, ("http", "tls"), tuple(crowd.counts()))
+    silent = lambda *rest: idle.run(bench.options, bench.stage, bench.folder, bench.options.peers, *rest)
+    held = {**silent(("http",), tuple(crowd.counts())), **silent(("tls",), TLS_COUNTS)}
     found = {}
     for count in crowd.counts():
         for peer in bench.options.peers:

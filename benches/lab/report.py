@@ -98,11 +98,13 @@ def markdown(options, revision, chosen, results, paced, held, crowds, swaps, cou
                 for (letter, peer), runs in paced.items()]
         out.append(table(["", "proxy", "per second", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs", "generator late, p99 µs", "its share of a core"], rows))
     if held:
-        least, most = [key for key in next(iter(held.values())) if isinstance(key, int)]
         out.append("### Silent connections (e): resident MiB\n")
-        rows = [[f"{kind}, {NAMES[peer]}", *(number(row[key]) for key in ("idle", least, most, "after")), number(row["bytes"] / 1024)]
-                for (kind, peer), row in held.items()]
-        out.append(table(["", "idle", f"{least:,}", f"{most:,}", "after", "KiB for each"], rows))
+        for kind in dict.fromkeys(kind for kind, _ in held):
+            of_kind = {peer: row for (one, peer), row in held.items() if one == kind}
+            sizes = [key for key in next(iter(of_kind.values())) if isinstance(key, int)]
+            rows = [[NAMES[peer], number(row["idle"]), *(number(row[size]) for size in sizes), number(row["after"]), number(row["bytes"] / 1024)]
+                    for peer, row in of_kind.items()]
+            out.append(table([kind, "idle", *(f"{size:,}" for size in sizes), "after", "KiB for each"], rows))
     if crowds:
         out.append("### CPU time for a request where 1,000 a second come on so many connections in turn (e)\n")
         sizes = sorted({count for count, _ in crowds})
