@@ -97,8 +97,9 @@ bench-build: setup
 	$(CARGO) build --release -p sluis-proxy --example open_loop --example configure
 
 bench: bench-build ## measure sluis-proxy beside Envoy, HAProxy and nginx: every scenario and the aims, some twenty minutes
-	$(BENCH) --calls --markdown $(TARGET)/bench.md --remember
-	@echo "the result as Markdown: $(TARGET)/bench.md"
+	$(BENCH) --calls --markdown $(or $(MARKDOWN),$(TARGET)/bench.md) --remember
+	benches/plot.py
+	@echo "the result as Markdown: $(or $(MARKDOWN),$(TARGET)/bench.md)"
 
 bench-quick: bench-build ## the chief scenarios in under three minutes; the ratios are kept in benches/history.csv
 	$(BENCH) --quick --remember
@@ -110,8 +111,7 @@ bench-plot: ## draw benches/history.csv: docs/performance-history.svg
 instructions: ## count the instructions of a request's work, and fail when they have grown (UPDATE=--update: write them anew)
 	@scripts/setup.sh instructions
 	$(CARGO) build -p sluis
-	$(CARGO) build --profile gate -p sluis-proxy-bin
-	$(CARGO) build --profile gate -p sluis-proxy --example instructions
+	$(CARGO) build --profile gate -p sluis-proxy-bin -p sluis-proxy --bin sluis-proxy --example instructions
 	benches/instructions.py --bin-dir $(TARGET)/gate --sluis $(TARGET)/debug/sluis $(UPDATE)
 
 fuzz: ## fuzz the HTTP/1.1 codec, the readers of manifests and of signing requests for a minute each (needs nightly and cargo-fuzz)

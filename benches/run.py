@@ -31,6 +31,7 @@ HISTORY = HERE / "history.csv"
 WARM_SECONDS = 1
 SETTLE_SECONDS = 0.3  # after the start, before idle memory is read: nginx's worker is not there yet
 CALLS_SECONDS = 1
+MARKS = "<!-- bench: begin -->", "<!-- bench: end -->"
 TLS_COUNTS = (500, 3000)  # silent connections: their handshakes take long
 
 HMAC = """
@@ -135,7 +136,7 @@ def arguments():
     parser.add_argument("--seconds", type=int, default=2, help="of each measurement [%(default)s]")
     parser.add_argument("--calls", action="store_true", help="count system calls too (strace)")
     parser.add_argument("--remember", action="store_true", help="append the ratios to history.csv")
-    parser.add_argument("--markdown", type=pathlib.Path, help="write the result here as Markdown")
+    parser.add_argument("--markdown", type=pathlib.Path, help="write the result here as Markdown; in a page with marks, between them")
     parser.add_argument("--all-runs", action="store_true", help="as many runs of scenarios without an aim, too")
     parser.add_argument("--json", type=pathlib.Path, help="write every run here")
     parser.add_argument("--proxy-core", type=int, default=0)
@@ -220,6 +221,15 @@ def swapped(bench):
     return found
 
 
+def write(path, text):
+    """The result as a file of its own, or between the marks of a page."""
+    page = path.read_text() if path.exists() else ""
+    if all(mark in page for mark in MARKS):
+        before, rest = page.split(MARKS[0], 1)
+        text = before + MARKS[0] + "\n\n" + text + "\n" + MARKS[1] + rest.split(MARKS[1], 1)[1]
+    path.write_text(text)
+
+
 def main():
     options = arguments()
     raise_limits()
@@ -247,7 +257,7 @@ def main():
     print("\n" + report.table(["aim", "of Envoy's", "of HAProxy's", "of nginx's", "met"], report.goal_rows(results, latencies)))
     print(f"{time.monotonic() - began:.0f} s in all")
     if options.markdown:
-        options.markdown.write_text(text)
+        write(options.markdown, text)
     if options.remember:
         remember(options, chosen, results)
     if options.json:
