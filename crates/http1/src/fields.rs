@@ -9,7 +9,7 @@
 
 use smallvec::SmallVec;
 
-use crate::{FIELDS_MAX, HEAD_BYTES_MAX, HeadError, Known};
+use crate::{FIELDS_MAX, HEAD_BYTES_MAX, HeadError, Known, Names};
 use crate::{quick::end_of_text, scan::is_token_byte};
 
 /// Bytes of the block with everything that edits put behind it.
@@ -57,11 +57,19 @@ pub struct Fields {
 
 impl Fields {
     /// Whether a well-known field is there.
+    #[inline]
     pub fn has(&self, known: Known) -> bool {
         self.present & known.bit() != 0
     }
 
+    /// Whether one of several well-known fields is there.
+    #[inline]
+    pub fn has_any(&self, names: Names) -> bool {
+        self.present & names.0 != 0
+    }
+
     /// The first value of a well-known field.
+    #[inline]
     pub fn get(&self, known: Known) -> Option<&[u8]> {
         if !self.has(known) {
             return None;
@@ -137,10 +145,14 @@ impl Fields {
     }
 
     /// Removes all values of a well-known field.
+    #[inline]
     pub fn remove(&mut self, known: Known) {
-        if !self.has(known) {
-            return;
+        if self.has(known) {
+            self.remove_present(known);
         }
+    }
+
+    fn remove_present(&mut self, known: Known) {
         for field in &mut self.fields {
             if field.known == known as u8 {
                 field.is_live = false;

@@ -31,6 +31,7 @@ known! {
     Expect = "expect",
     Forwarded = "forwarded",
     GrpcStatus = "grpc-status",
+    GrpcTimeout = "grpc-timeout",
     Host = "host",
     Http2Settings = "http2-settings",
     IfModifiedSince = "if-modified-since",
@@ -58,13 +59,28 @@ known! {
     Via = "via",
     XEnvoyAttemptCount = "x-envoy-attempt-count",
     XEnvoyDecoratorOperation = "x-envoy-decorator-operation",
+    XEnvoyDownstreamServiceCluster = "x-envoy-downstream-service-cluster",
+    XEnvoyDownstreamServiceNode = "x-envoy-downstream-service-node",
     XEnvoyExpectedRqTimeoutMs = "x-envoy-expected-rq-timeout-ms",
     XEnvoyExternalAddress = "x-envoy-external-address",
+    XEnvoyForceTrace = "x-envoy-force-trace",
+    XEnvoyHedgeOnPerTryTimeout = "x-envoy-hedge-on-per-try-timeout",
     XEnvoyInternal = "x-envoy-internal",
+    XEnvoyIpTags = "x-envoy-ip-tags",
+    XEnvoyMaxRetries = "x-envoy-max-retries",
     XEnvoyOriginalHost = "x-envoy-original-host",
     XEnvoyOriginalPath = "x-envoy-original-path",
+    XEnvoyOriginalUrl = "x-envoy-original-url",
     XEnvoyPeerMetadata = "x-envoy-peer-metadata",
     XEnvoyPeerMetadataId = "x-envoy-peer-metadata-id",
+    XEnvoyRetriableHeaderNames = "x-envoy-retriable-header-names",
+    XEnvoyRetriableStatusCodes = "x-envoy-retriable-status-codes",
+    XEnvoyRetryGrpcOn = "x-envoy-retry-grpc-on",
+    XEnvoyRetryOn = "x-envoy-retry-on",
+    XEnvoyUpstreamAltStatName = "x-envoy-upstream-alt-stat-name",
+    XEnvoyUpstreamRqPerTryTimeoutMs = "x-envoy-upstream-rq-per-try-timeout-ms",
+    XEnvoyUpstreamRqTimeoutAltResponse = "x-envoy-upstream-rq-timeout-alt-response",
+    XEnvoyUpstreamRqTimeoutMs = "x-envoy-upstream-rq-timeout-ms",
     XEnvoyUpstreamServiceTime = "x-envoy-upstream-service-time",
     XForwardedClientCert = "x-forwarded-client-cert",
     XForwardedFor = "x-forwarded-for",
@@ -73,6 +89,22 @@ known! {
     XForwardedProto = "x-forwarded-proto",
     XRealIp = "x-real-ip",
     XRequestId = "x-request-id",
+}
+
+/// Several names, to be looked for at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Names(pub(crate) u128);
+
+impl Names {
+    /// These names.
+    pub const fn of(names: &[Known]) -> Self {
+        let (mut set, mut at) = (0, 0);
+        while at < names.len() {
+            set |= 1 << (names[at] as u8);
+            at += 1;
+        }
+        Self(set)
+    }
 }
 
 /// Slots of the hash table.
@@ -105,7 +137,7 @@ const fn slot_of(name: &[u8]) -> usize {
     let middle = (name[len / 2] | 0x20) as usize;
     let later = (name[len * 3 / 4] | 0x20) as usize;
     let last = (name[len - 1] | 0x20) as usize;
-    (len * 202 + later * 121 + middle * 218 + last * 232) % SLOTS
+    (len * 173 + later * 168 + middle * 58 + last * 178) % SLOTS
 }
 
 /// Whether a name is a known one but for the case of letters. In known names only lower-case letters
@@ -127,21 +159,25 @@ fn is_same(known: &[u8], name: &[u8]) -> bool {
 
 impl Known {
     /// Finds a name, in any case.
+    #[inline]
     pub fn of(name: &[u8]) -> Option<Self> {
         let index = usize::from(TABLE[slot_of(name)]).checked_sub(1)?;
         is_same(NAMES[index].as_bytes(), name).then(|| ALL[index])
     }
 
     /// The name in lower case.
+    #[inline]
     pub fn name(self) -> &'static str {
         NAMES[self as usize]
     }
 
     /// Its bit in a presence set.
+    #[inline]
     pub(crate) fn bit(self) -> u128 {
         1 << (self as u8)
     }
 
+    #[inline]
     pub(crate) fn at(index: u8) -> Option<Self> {
         ALL.get(index as usize).copied()
     }

@@ -33,7 +33,7 @@ pub use convert::{Ends, Pseudo};
 pub use error::{FramingError, HeadError, HostError, TargetError};
 pub use fields::{FieldError, Fields};
 pub use framing::Framing;
-pub use known::Known;
+pub use known::{Known, Names};
 pub use limits::{
     CHUNK_EXTENSIONS_BYTES_MAX, CHUNK_LINE_BYTES_MAX, FIELDS_MAX, HEAD_BYTES_MAX, Limits,
     START_LINE_BYTES_MAX, TRAILER_BYTES_MAX, TRAILERS_MAX,

@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use foldhash::fast::RandomState;
 use sluis_rules::{FilterChain, Listener, Runtime};
 
 use crate::drain::Gate;
@@ -24,7 +25,7 @@ struct Entry {
 /// Gates by their chain's place in memory, which the entry keeps alive.
 #[derive(Debug, Default)]
 pub(crate) struct Gates {
-    entries: RefCell<HashMap<usize, Entry>>,
+    entries: RefCell<HashMap<usize, Entry, RandomState>>,
     /// The process drains: connections that choose their chain only now are to finish too.
     is_draining: Cell<bool>,
 }

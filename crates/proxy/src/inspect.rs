@@ -80,6 +80,9 @@ impl Inspection {
 
     /// Runs the filters of one listener, within its time.
     pub(crate) async fn run(&mut self, listener: &Listener) -> Result<(), InspectError> {
+        if listener.filters.is_empty() && !listener.use_original_dst {
+            return Ok(());
+        }
         let Some(limit) = listener.filters_timeout else { return self.filter(listener).await };
         // Filters that need no bytes never wait: no timer for them.
         match tokio::time::timeout(limit, self.filter(listener)).await {

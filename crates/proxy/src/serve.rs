@@ -4,10 +4,17 @@
 //! Out:   a served connection; a log line and a counter for one that is turned away.
 //! Never: serves a connection by a configuration older than the choice of its chain.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{
+    future::{Future as _, poll_fn},
+    pin::pin,
+    rc::Rc,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::BytesMut;
-use sluis_rules::{Address, FilterChain, Listener, Metadata, Network};
+use sluis_rules::{Address, DownstreamTls, FilterChain, Listener, Metadata, Network};
 use sluis_tls::{PeerIdentity, TlsSession, peer_identity};
 use tokio::time::Instant;
 use tokio_rustls::TlsStream;
@@ -57,21 +64,31 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let config = worker.config();
     let Some(listener) = config.runtime.listeners.get(&listener_name) else { return };
     let chosen = inspection.with_facts(|facts| listener.chain(facts).map(|(c, _)| Arc::clone(c)));
-    let facts = facts(&worker, listener, &inspection, (start, start_time)).by(way);
+    let mut facts = facts(&worker, listener, &inspection, (start, start_time));
+    facts.came_by(way);
     let Ok(chain) = chosen else {
         worker.stats().inc(Counter::NoFilterChain);
         tcp::log_unmatched(&worker, listener, &config.listener_logs(listener), &facts);
         return;
     };
     let gate = worker.gates.of(listener, &chain);
-    let facts = ConnectionFacts { chain: Arc::clone(&chain.name), ..facts };
+    facts.chain = Arc::clone(&chain.name);
     let Inspection { socket, ahead, .. } = inspection;
     let logs = match &chain.network {
         Network::Tcp(proxy) => config.tcp_logs(proxy),
         Network::Http(_) => Arc::default(),
     };
-    let work = async {
-        let terminated = terminate(&worker, &config, &chain, socket, ahead, facts).await;
+    // Pinned where they are: what serves a connection is large, and moved otherwise.
+    let mut closed = pin!(gate.closed());
+    let mut work = pin!(async {
+        let terminated = match &chain.tls {
+            None => Ok((Io::Plain(socket), ahead, facts)),
+            // Large, and gone after the handshake.
+            Some(settings) => {
+                let chain = (&*chain, settings);
+                Box::pin(terminate(&worker, &config, chain, socket, ahead, facts)).await
+            }
+        };
         // A connection that lives long must not keep an old configuration alive.
         drop(config);
         let (io, prefix, mut facts) = match terminated {
@@ -92,19 +109,23 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         let downstream = Downstream { io, prefix, facts: Arc::new(facts), gate: gate.clone() };
         match &chain.network {
             Network::Tcp(proxy) => {
-                tcp::serve(downstream, Arc::clone(proxy), logs, (worker.clone(), inner)).await;
+                let proxy = Arc::clone(proxy);
+                // HTTP connections should not carry the size of this one.
+                Box::pin(tcp::serve(downstream, proxy, logs, (worker.clone(), inner))).await;
             }
             Network::Http(manager) => {
                 http::serve(downstream, Arc::clone(manager), worker.clone()).await;
             }
         }
-    };
-    tokio::select! {
+    });
+    poll_fn(|cx| {
         // First, so that a filter which hears of the end itself can still write its log.
-        biased;
-        () = work => {}
-        () = gate.closed() => worker.stats().inc(Counter::DownstreamCxDrained),
-    }
+        if work.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        closed.as_mut().poll(cx).map(|()| worker.stats().inc(Counter::DownstreamCxDrained))
+    })
+    .await;
 }
 
 /// Runs the filters of the accepting listener and of the one that it hands over to.
@@ -133,10 +154,9 @@ async fn inspect(
 
 impl ConnectionFacts {
     /// With what another listener has found out.
-    fn by(self, way: Way) -> Self {
-        match way {
-            Way::Direct | Way::Captured => self,
-            Way::Inner { peer, own_uris } => Self { is_inner: true, peer, own_uris, ..self },
+    fn came_by(&mut self, way: Way) {
+        if let Way::Inner { peer, own_uris } = way {
+            (self.is_inner, self.peer, self.own_uris) = (true, peer, own_uris);
         }
     }
 }
@@ -151,7 +171,7 @@ fn facts(
     ConnectionFacts {
         id: worker.next_connection_id(),
         listener: Arc::clone(&listener.name),
-        chain: "".into(),
+        chain: Arc::default(),
         local: seen.local.map_or_else(|| listener.address.clone(), Address::Socket),
         remote: seen.remote.map_or_else(unix, Address::Socket),
         direct_remote: seen.direct_remote.map_or_else(unix, Address::Socket),
@@ -178,16 +198,15 @@ struct Refused {
     reason: String,
 }
 
-/// Takes the client through the handshake when the chain asks for TLS; else the connection is closed.
+/// Takes the client through the handshake that the chain asks for; else the connection is closed.
 async fn terminate(
     worker: &Worker,
     config: &Config,
-    chain: &FilterChain,
+    (chain, settings): (&FilterChain, &Arc<DownstreamTls>),
     socket: Socket,
     ahead: BytesMut,
     facts: ConnectionFacts,
 ) -> Result<(Io, BytesMut, ConnectionFacts), Refused> {
-    let Some(settings) = &chain.tls else { return Ok((Io::Plain(socket), ahead, facts)) };
     let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE_WAIT_MAX);
     let failed = |facts: ConnectionFacts, error: &dyn std::fmt::Display| {
         worker.stats().inc(Counter::TlsErrors);

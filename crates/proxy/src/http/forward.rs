@@ -248,7 +248,7 @@ fn begin<'p, 'c>(
         idle: nonzero(plan.forward.idle_timeout.or(manager.stream_idle_timeout)),
         ..Deadlines::default()
     };
-    let asks = desk.request.fields.iter().any(|(name, _)| retry::is_asking(name));
+    let asks = retry::asks(&desk.request.fields);
     let tries = Tries::new(plan.retry, &site.facts(&desk.request), asks);
     if asks {
         Tries::clean(&mut desk.request.fields);

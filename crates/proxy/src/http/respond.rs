@@ -88,7 +88,8 @@ pub(super) fn dress(
     if !site.program.hides_envoy {
         // As in Envoy: an endpoint that answers before it has the whole request has no time.
         if let Some(sent) = trace.request_end.filter(|_| !plan.is_upgrade) {
-            let waited = Instant::now().saturating_duration_since(sent).as_millis();
+            let now = trace.response_start.unwrap_or_else(Instant::now);
+            let waited = now.saturating_duration_since(sent).as_millis();
             number(u64::try_from(waited).unwrap_or(u64::MAX), &mut desk.text);
             desk.response.fields.set_trusted(Known::XEnvoyUpstreamServiceTime, &desk.text);
         }
@@ -265,8 +266,8 @@ fn finish(site: Site<'_>, desk: &mut Desk, trace: &mut Trace<'_>) {
     if let Some(via) = &manager.via {
         fields.append_trusted(Known::Via, via.as_bytes());
     }
-    let asks_trace = || desk.request.fields.get_name(b"x-envoy-force-trace").is_some();
-    if (manager.request_id_in_response || asks_trace())
+    let asks_trace = desk.request.fields.has(Known::XEnvoyForceTrace);
+    if (manager.request_id_in_response || asks_trace)
         && let Some(id) = desk.request.fields.get(Known::XRequestId)
     {
         fields.set_trusted(Known::XRequestId, id);

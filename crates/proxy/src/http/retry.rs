@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, time::Duration};
 
-use sluis_http1::Fields;
+use sluis_http1::{Fields, Known, Names};
 use sluis_rules::{HeaderValues, RequestFacts, ResetFormat, RetryNames, RetryOn, RetryPolicy};
 
 use super::failure::Failure;
@@ -41,13 +41,13 @@ const BASE: Duration = Duration::from_millis(25);
 const BASE_MAX: Duration = Duration::from_millis(250);
 
 /// What a client inside the mesh may ask for. From others these fields have been removed.
-const ASKED: [&[u8]; 6] = [
-    b"x-envoy-retry-on",
-    b"x-envoy-retry-grpc-on",
-    b"x-envoy-max-retries",
-    b"x-envoy-retriable-status-codes",
-    b"x-envoy-retriable-header-names",
-    b"x-envoy-upstream-rq-per-try-timeout-ms",
+const ASKED: [Known; 6] = [
+    Known::XEnvoyRetryOn,
+    Known::XEnvoyRetryGrpcOn,
+    Known::XEnvoyMaxRetries,
+    Known::XEnvoyRetriableStatusCodes,
+    Known::XEnvoyRetriableHeaderNames,
+    Known::XEnvoyUpstreamRqPerTryTimeoutMs,
 ];
 
 impl<'c> Tries<'c> {
@@ -62,11 +62,12 @@ impl<'c> Tries<'c> {
             policy.request_headers.is_empty()
                 || policy.request_headers.iter().any(|header| header.matches(request))
         });
+        if !asks {
+            return Self::of_policy(policy);
+        }
         let text = |name: &str| {
             let mut values = HeaderValues::new();
-            if asks {
-                request.header(name, &mut values);
-            }
+            request.header(name, &mut values);
             values.first().and_then(|value| std::str::from_utf8(value).ok().map(str::to_owned))
         };
         let read = |name, names| {
@@ -83,12 +84,26 @@ impl<'c> Tries<'c> {
         let codes = text("x-envoy-retriable-status-codes").unwrap_or_default();
         let own = number("x-envoy-upstream-rq-per-try-timeout-ms").map(Duration::from_millis);
         Self {
-            policy,
             on,
             statuses: codes.split(',').filter_map(|code| code.trim().parse().ok()).collect(),
             per_try_timeout: own
                 .or_else(|| policy.and_then(|policy| policy.per_try_timeout))
                 .filter(|limit| !limit.is_zero()),
+            left: if on.is_empty() { 0 } else { left },
+            ..Self::of_policy(policy)
+        }
+    }
+
+    /// Those of a request that asks for nothing.
+    fn of_policy(policy: Option<&'c RetryPolicy>) -> Self {
+        let on = policy.map(|policy| policy.on).unwrap_or_default();
+        let per_try_timeout = policy.and_then(|policy| policy.per_try_timeout);
+        let left = policy.map_or(1, |policy| policy.retries);
+        Self {
+            policy,
+            on,
+            statuses: Vec::new(),
+            per_try_timeout: per_try_timeout.filter(|limit| !limit.is_zero()),
             left: if on.is_empty() { 0 } else { left },
             stale_left: 1,
             made: 0,
@@ -101,7 +116,7 @@ impl<'c> Tries<'c> {
     /// Removes from a request what only we read.
     pub(super) fn clean(fields: &mut Fields) {
         for name in ASKED {
-            fields.remove_name(name);
+            fields.remove(name);
         }
     }
 
@@ -272,9 +287,10 @@ impl<'c> Tries<'c> {
     }
 }
 
-/// Whether a request's field may change how it is tried again.
-pub(super) fn is_asking(name: &[u8]) -> bool {
-    ASKED.iter().any(|asked| asked.eq_ignore_ascii_case(name))
+/// Whether a request has fields that change how it is tried again.
+pub(super) fn asks(fields: &Fields) -> bool {
+    const NAMES: Names = Names::of(&ASKED);
+    fields.has_any(NAMES)
 }
 
 /// Whether the conditions name this kind of failure. As in Envoy a failed connection counts as a

@@ -10,6 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use foldhash::fast::RandomState;
 use sluis_http1::{Body, RequestHead, ResponseHead, Scan};
 use sluis_rules::HttpManager;
 use tracing::warn;
@@ -111,9 +112,9 @@ pub struct WorkerState {
     pub(super) copies: Copies,
     pub(super) sessions: Sessions,
     /// By the manager's place in memory, which the program keeps alive.
-    programs: RefCell<HashMap<usize, Rc<Program>>>,
+    programs: RefCell<HashMap<usize, Rc<Program>, RandomState>>,
     /// By the format's place in memory, which the entry keeps alive.
-    formats: RefCell<HashMap<usize, KeptFormat>>,
+    formats: RefCell<HashMap<usize, KeptFormat, RandomState>>,
     config: RefCell<Option<Rc<Shared>>>,
     /// The second of the last `date` header, and its text.
     date: Cell<(u64, [u8; 29])>,

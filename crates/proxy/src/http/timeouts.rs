@@ -11,7 +11,6 @@ use sluis_rules::{Forward, GrpcTimeout, is_grpc_type};
 
 use super::{decide::Plan, edge::number, program::Program};
 
-const ASKED: &[u8] = b"x-envoy-upstream-rq-timeout-ms";
 const GRPC_TIMEOUT: &[u8] = b"grpc-timeout";
 
 /// Most digits of a `grpc-timeout`, as gRPC has it.
@@ -28,10 +27,8 @@ pub(super) fn of_request(
         .respects_expected_timeout
         .then(|| millis(fields.get(Known::XEnvoyExpectedRqTimeoutMs)?))
         .flatten();
-    let asked = expected.or_else(|| millis(fields.get_name(ASKED)?));
-    if fields.get_name(ASKED).is_some() {
-        fields.remove_name(ASKED);
-    }
+    let asked = expected.or_else(|| millis(fields.get(Known::XEnvoyUpstreamRqTimeoutMs)?));
+    fields.remove(Known::XEnvoyUpstreamRqTimeoutMs);
     let time = match (asked, forward.grpc_timeout) {
         (Some(asked), _) => Some(asked),
         (None, Some(rule)) if !rule.is_of_stream && is_grpc(fields) => grpc(fields, rule),

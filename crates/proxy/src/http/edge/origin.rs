@@ -5,36 +5,36 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sluis_http1::{Fields, Known, RequestHead};
+use sluis_http1::{Fields, Known, Names, RequestHead};
 use sluis_rules::HttpManager;
 
 use super::{Site, address, ip, number, write_ip};
 
 /// Fields that steer the router: believed from inside only.
-const STEERING: [&[u8]; 14] = [
-    b"x-envoy-retriable-status-codes",
-    b"x-envoy-retriable-header-names",
-    b"x-envoy-retry-on",
-    b"x-envoy-retry-grpc-on",
-    b"x-envoy-max-retries",
-    b"x-envoy-upstream-alt-stat-name",
-    b"x-envoy-upstream-rq-timeout-ms",
-    b"x-envoy-upstream-rq-per-try-timeout-ms",
-    b"x-envoy-upstream-rq-timeout-alt-response",
-    b"x-envoy-expected-rq-timeout-ms",
-    b"x-envoy-force-trace",
-    b"x-envoy-ip-tags",
-    b"x-envoy-original-url",
-    b"x-envoy-hedge-on-per-try-timeout",
+const STEERING: [Known; 14] = [
+    Known::XEnvoyRetriableStatusCodes,
+    Known::XEnvoyRetriableHeaderNames,
+    Known::XEnvoyRetryOn,
+    Known::XEnvoyRetryGrpcOn,
+    Known::XEnvoyMaxRetries,
+    Known::XEnvoyUpstreamAltStatName,
+    Known::XEnvoyUpstreamRqTimeoutMs,
+    Known::XEnvoyUpstreamRqPerTryTimeoutMs,
+    Known::XEnvoyUpstreamRqTimeoutAltResponse,
+    Known::XEnvoyExpectedRqTimeoutMs,
+    Known::XEnvoyForceTrace,
+    Known::XEnvoyIpTags,
+    Known::XEnvoyOriginalUrl,
+    Known::XEnvoyHedgeOnPerTryTimeout,
 ];
 
 /// Fields that only the mesh sets: not believed from outside of it.
-const OF_THE_MESH: [&[u8]; 5] = [
-    b"x-envoy-decorator-operation",
-    b"x-envoy-downstream-service-cluster",
-    b"x-envoy-downstream-service-node",
-    b"x-envoy-original-path",
-    b"x-envoy-original-host",
+const OF_THE_MESH: [Known; 5] = [
+    Known::XEnvoyDecoratorOperation,
+    Known::XEnvoyDownstreamServiceCluster,
+    Known::XEnvoyDownstreamServiceNode,
+    Known::XEnvoyOriginalPath,
+    Known::XEnvoyOriginalHost,
 ];
 
 /// What was found out of a request's way here.
@@ -86,14 +86,13 @@ fn is_internal(manager: &HttpManager, ip: IpAddr) -> bool {
 }
 
 fn remove_steering(fields: &mut Fields, is_edge: bool) {
-    let goes = |name: &[u8]| {
-        let among = |list: &[&[u8]]| list.iter().any(|known| known.eq_ignore_ascii_case(name));
-        name.len() > 8
-            && name[..8].eq_ignore_ascii_case(b"x-envoy-")
-            && (among(&STEERING) || (is_edge && among(&OF_THE_MESH)))
-    };
-    if fields.iter().any(|(name, _)| goes(name)) {
-        fields.remove_where(|name, _| goes(name));
+    const STEERS: Names = Names::of(&STEERING);
+    const TELLS: Names = Names::of(&OF_THE_MESH);
+    if fields.has_any(STEERS) {
+        STEERING.into_iter().for_each(|known| fields.remove(known));
+    }
+    if is_edge && fields.has_any(TELLS) {
+        OF_THE_MESH.into_iter().for_each(|known| fields.remove(known));
     }
 }
 
