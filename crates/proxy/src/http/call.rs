@@ -87,12 +87,6 @@ impl From<Fault> for CallError {
     }
 }
 
-impl From<h2::Error> for CallError {
-    fn from(error: h2::Error) -> Self {
-        Self::Stream(error.into())
-    }
-}
-
 /// Asks a service, in the HTTP version of its cluster; gRPC needs HTTP/2.
 pub(super) async fn ask(
     worker: &Worker,

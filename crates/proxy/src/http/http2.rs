@@ -2,7 +2,7 @@
 //!
 //! In:    connections that speak it; requests and responses in the form of `sluis_http1`.
 //! Out:   each stream as a client of the shared exchange; pooled sessions as links to endpoints.
-//! Never: decides about a request. Frames, windows and header compression are the `h2` crate's.
+//! Never: decides about a request. Frames, windows and header compression are `sluis_http2`'s.
 //!
 //! ```text
 //!   connection ──stream──▶ Stream ──▶ exchange (shared) ──▶ relay ──▶ session ──▶ endpoint
@@ -17,9 +17,11 @@ mod ping;
 pub(super) mod sessions;
 mod stream;
 mod websocket;
+mod wire;
 
 use std::time::Duration;
 
+use sluis_http2::Options;
 use sluis_rules::Http2Options;
 
 /// Bytes that one stream may be ahead where the configuration says nothing. Envoy's default is
@@ -32,18 +34,20 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// Streams that one connection may have open; Envoy's default.
 const STREAMS_MAX: u32 = 1024;
 
-/// Bytes that wait to be written per stream; more is not taken from the other side.
-const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
-
-/// Bytes of data that one piece may reserve room for.
-const PIECE_BYTES_MAX: usize = 64 * 1024;
-
 /// Longest wait for the preface and settings of a peer.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// The two windows: of a stream and of the connection.
-fn windows(options: &Http2Options) -> (u32, u32) {
-    let stream = options.stream_window.unwrap_or(STREAM_WINDOW);
-    let connection = options.connection_window.unwrap_or(CONNECTION_WINDOW.max(stream));
-    (stream, connection)
+/// What a peer is told; how many streams, and whether it may change protocols, is the caller's.
+fn options(settings: &Http2Options, head_bytes_max: usize) -> Options {
+    let stream_window = settings.stream_window.unwrap_or(STREAM_WINDOW);
+    let connection_window =
+        settings.connection_window.unwrap_or(CONNECTION_WINDOW.max(stream_window));
+    Options {
+        streams_max: STREAMS_MAX,
+        stream_window,
+        connection_window,
+        // The settings know 32 bits.
+        list_bytes_max: u32::try_from(head_bytes_max).unwrap_or(u32::MAX),
+        connect_protocol: false,
+    }
 }

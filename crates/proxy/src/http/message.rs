@@ -7,8 +7,9 @@
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use h2::Reason;
 use http::HeaderMap;
+/// Why a side is of no more use.
+pub(super) use sluis_http2::Fault;
 
 use super::state::Desk;
 
@@ -19,33 +20,6 @@ pub(super) enum Piece {
     Data(Bytes, bool),
     /// The end, with trailers or without.
     End(Option<HeaderMap>),
-}
-
-/// Why a side is of no more use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// The connection has ended.
-    Gone,
-    /// The other end has reset the stream.
-    Reset(Reason),
-    /// The other end has refused the stream: nobody has acted on it (RFC 9113 §8.7).
-    Refused,
-    /// What came was malformed.
-    Malformed,
-}
-
-impl From<h2::Error> for Fault {
-    fn from(error: h2::Error) -> Self {
-        match error.reason() {
-            Some(Reason::REFUSED_STREAM) if error.is_remote() => Self::Refused,
-            // Streams above the last one that a GOAWAY names have not been acted on.
-            Some(Reason::NO_ERROR) if error.is_remote() && error.is_go_away() => Self::Refused,
-            Some(_) if error.is_go_away() && error.is_remote() => Self::Gone,
-            Some(reason) if error.is_remote() => Self::Reset(reason),
-            Some(_) => Self::Malformed,
-            None => Self::Gone,
-        }
-    }
 }
 
 /// Where a body comes from.

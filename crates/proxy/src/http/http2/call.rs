@@ -2,9 +2,10 @@
 
 use std::future::poll_fn;
 
-use http::{HeaderMap, Request, Uri, Version, uri::Scheme};
+use http::{HeaderMap, uri::Scheme};
+use sluis_http2::{Parts, hpack::Indexing};
 
-use super::{sessions::Lease, stream};
+use super::{heads, sessions::Lease};
 use crate::http::{
     call::{Answer, CallError, Question},
     message::Piece,
@@ -16,34 +17,39 @@ pub(in crate::http) async fn ask(
     question: &Question,
     is_tls: bool,
 ) -> Result<Answer, CallError> {
-    let mut parts = question.head.uri().clone().into_parts();
-    parts.scheme = Some(if is_tls { Scheme::HTTPS } else { Scheme::HTTP });
-    let mut request = Request::new(());
-    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| CallError::Malformed)?;
-    *request.method_mut() = question.head.method().clone();
-    *request.version_mut() = Version::HTTP_2;
-    request.headers_mut().clone_from(question.head.headers());
-    let mut left = question.body.clone();
-    let (response, mut send) = lease.open(request, left.is_empty()).await?;
-    while !left.is_empty() {
-        let room = poll_fn(|cx| stream::poll_room(&mut send, cx, left.len())).await?;
-        let part = left.split_to(room.min(left.len()));
-        send.send_data(part, left.is_empty())?;
-    }
-    let (head, mut recv) = response.await?.into_parts();
+    let uri = question.head.uri();
+    let authority = uri.authority().ok_or(CallError::Malformed)?.as_str();
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let scheme = if is_tls { Scheme::HTTPS } else { Scheme::HTTP };
+    let method = question.head.method();
+    let stream = lease.open(*method == http::Method::HEAD, question.body.is_empty(), |out| {
+        out.add(b":method", method.as_str().as_bytes(), Indexing::Usual);
+        out.add(b":scheme", scheme.as_str().as_bytes(), Indexing::Usual);
+        out.add(b":authority", authority.as_bytes(), Indexing::Usual);
+        out.add(b":path", path.as_bytes(), Indexing::Usual);
+        heads::write_map(question.head.headers(), out);
+    })?;
+    stream.send(question.body.clone()).await?;
+    let head = loop {
+        let head = poll_fn(|cx| stream.poll_head(cx)).await?;
+        if head.status >= 200 {
+            break head;
+        }
+    };
+    let parts = Parts::of(&head.section).map_err(|_| CallError::Malformed)?;
     let mut answer = Answer {
-        status: head.status.as_u16(),
-        headers: head.headers,
+        status: head.status,
+        headers: heads::map(parts.fields(&head.section)).map_err(|_| CallError::Malformed)?,
         body: Vec::new(),
         trailers: HeaderMap::new(),
     };
-    if recv.is_end_stream() {
+    if head.ends {
         return Ok(answer);
     }
     loop {
-        match poll_fn(|cx| stream::poll_piece(&mut recv, cx)).await? {
+        match poll_fn(|cx| stream.poll_piece(cx)).await? {
             Piece::Data(data, is_last) => {
-                stream::pass(&mut recv, data.len());
+                stream.passed(data.len());
                 answer.body.extend_from_slice(&data);
                 if answer.body.len() > question.answer_max {
                     return Err(CallError::TooLong);

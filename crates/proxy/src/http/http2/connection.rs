@@ -12,23 +12,18 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use h2::{
-    Reason, RecvStream,
-    server::{Builder, Connection, SendResponse},
-};
-use http::Request;
+use sluis_http2::{Accepted, Connection, Reason, Role};
 use tokio::{
+    io::AsyncWriteExt as _,
     task::JoinSet,
     time::{Instant, timeout},
 };
 use tracing::debug;
 
 use super::{
-    HANDSHAKE_WAIT_MAX, SEND_BUFFER_BYTES_MAX, STREAMS_MAX, ping,
-    sessions::header_list_bytes,
+    HANDSHAKE_WAIT_MAX, STREAMS_MAX, options, ping,
     stream::{self, Tally},
-    windows,
+    wire::Wire,
 };
 use crate::{
     conn::{Io, Prefixed},
@@ -43,40 +38,34 @@ use crate::{
 /// Streams that a client may reset early before it is looked at; Envoy's bound.
 const EARLY_RESETS_MAX: u64 = 100;
 
+/// How long a farewell may take to leave.
+const FAREWELL_WAIT_MAX: Duration = Duration::from_secs(1);
+
 /// Serves a connection until it ends.
-pub(in crate::http) async fn serve(io: Prefixed<Io>, place: Rc<Place>, gate: Gate) {
+pub(in crate::http) async fn serve(mut io: Prefixed<Io>, place: Rc<Place>, gate: Gate) {
     let manager = &place.program.manager;
-    let options = &manager.http2;
-    let (stream_window, connection_window) = windows(options);
-    let mut builder = Builder::new();
-    builder
-        .initial_window_size(stream_window)
-        .initial_connection_window_size(connection_window)
-        .max_concurrent_streams(options.max_concurrent_streams.unwrap_or(STREAMS_MAX))
-        .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
-        .max_header_list_size(header_list_bytes(place.program.limits.head_bytes_max));
-    if options.allow_connect {
-        builder.enable_connect_protocol();
-    }
-    let shaken = timeout(HANDSHAKE_WAIT_MAX, builder.handshake(io)).await;
-    let Ok(Ok(mut connection)) = shaken else {
-        place.worker.stats().inc(Counter::HttpFramingErrors);
-        return;
-    };
-    let mut pings = connection.ping_pong();
-    let asking = ping::keep_asking(&mut pings, options.keepalive, place.worker.random());
-    let mut streams = Streams::new(Rc::clone(&place));
+    let settings = &manager.http2;
+    let mut own = options(settings, place.program.limits.head_bytes_max);
+    own.streams_max = settings.max_concurrent_streams.unwrap_or(STREAMS_MAX);
+    own.connect_protocol = settings.allow_connect;
+    let wire = Wire::new(Role::Server, own);
+    let asking = ping::keep_asking(&wire, settings.keepalive, place.worker.random());
+    let mut streams = Streams::new(Rc::clone(&place), Rc::clone(&wire));
     tokio::select! {
-        () = streams.run(&mut connection, &gate) => {}
+        () = streams.run(&mut io, &gate) => {}
         () = asking => {
             debug!(remote = %place.facts.remote, "no answer to a ping: connection closed");
+            return;
         }
     }
+    // Without it the peer could not tell the end from a cut (RFC 8446 §6.1).
+    let _late = timeout(FAREWELL_WAIT_MAX, io.shutdown()).await;
 }
 
 /// The streams of one connection.
 struct Streams {
     place: Rc<Place>,
+    wire: Rc<Wire>,
     tasks: JoinSet<()>,
     tally: Rc<Tally>,
     clock: Clock,
@@ -87,19 +76,18 @@ struct Streams {
 }
 
 /// What happened on the connection.
-#[expect(clippy::large_enum_variant, reason = "looked at once and taken apart")]
 enum Happened {
-    Stream(Request<RecvStream>, SendResponse<Bytes>),
     Drain,
-    Abuse,
+    Late,
     End,
 }
 
 impl Streams {
-    fn new(place: Rc<Place>) -> Self {
+    fn new(place: Rc<Place>, wire: Rc<Wire>) -> Self {
         let now = Instant::now();
         Self {
             place,
+            wire,
             tasks: JoinSet::new(),
             tally: Rc::default(),
             clock: Clock::new(now),
@@ -110,57 +98,55 @@ impl Streams {
         }
     }
 
-    async fn run(&mut self, connection: &mut Connection<Prefixed<Io>, Bytes>, gate: &Gate) {
+    async fn run(&mut self, io: &mut Prefixed<Io>, gate: &Gate) {
         let mut draining = pin!(gate.draining());
         loop {
             let happened = std::future::poll_fn(|cx| {
                 if !self.is_draining && draining.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Happened::Drain);
                 }
-                self.poll(cx, connection)
+                self.poll(cx, io)
             });
             match happened.await {
-                Happened::Stream(request, respond) => {
-                    self.begin(request, respond);
-                    let most = self.place.program.manager.http.max_requests;
-                    if most.is_some_and(|most| self.tally.begun.get() >= u64::from(most)) {
-                        self.drain(connection);
-                    }
-                }
-                Happened::Drain => self.drain(connection),
-                Happened::Abuse => {
-                    debug!(remote = %self.place.facts.remote, "streams reset too fast: connection closed");
-                    self.place.worker.stats().inc(Counter::HttpFramingErrors);
-                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                    self.is_draining = true;
+                Happened::Drain => self.drain(),
+                Happened::Late => {
+                    self.wire.with(Connection::lost);
+                    break;
                 }
                 Happened::End => break,
             }
+        }
+        let (failure, is_settled) = self.wire.see(|engine| (engine.failure(), engine.is_settled()));
+        if let Some(reason) = failure {
+            debug!(remote = %self.place.facts.remote, ?reason, "HTTP/2 connection ended");
+        }
+        if failure.is_some() || !is_settled {
+            self.place.worker.stats().inc(Counter::HttpFramingErrors);
         }
         // The last streams may still be writing their logs.
         while self.tasks.join_next().await.is_some() {}
     }
 
-    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    fn begin(&mut self, accepted: Accepted) {
         self.tally.begun.set(self.tally.begun.get() + 1);
-        let place = Rc::clone(&self.place);
+        let (place, wire) = (Rc::clone(&self.place), Rc::clone(&self.wire));
         // Boxed: the task would be moved as a whole each time its state changes.
-        let serving = stream::serve(place, request, respond, Rc::clone(&self.tally));
+        let serving = stream::serve(place, wire, accepted, Rc::clone(&self.tally));
         self.tasks.spawn_local(Box::pin(serving));
-    }
-
-    fn drain(&mut self, connection: &mut Connection<Prefixed<Io>, Bytes>) {
-        if !std::mem::replace(&mut self.is_draining, true) {
-            self.drain_from = Instant::now();
-            connection.graceful_shutdown();
+        let most = self.place.program.manager.http.max_requests;
+        if most.is_some_and(|most| self.tally.begun.get() >= u64::from(most)) {
+            self.drain();
         }
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        connection: &mut Connection<Prefixed<Io>, Bytes>,
-    ) -> Poll<Happened> {
+    fn drain(&mut self) {
+        if !std::mem::replace(&mut self.is_draining, true) {
+            self.drain_from = Instant::now();
+            self.wire.with(Connection::drain);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, io: &mut Prefixed<Io>) -> Poll<Happened> {
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
             if ended.is_err_and(|error| error.is_panic()) {
                 self.place.worker.stats().inc(Counter::DownstreamPanics);
@@ -172,32 +158,35 @@ impl Streams {
         let early = self.tally.early_resets.get();
         if early > EARLY_RESETS_MAX && early * 2 > self.tally.begun.get() {
             self.tally.early_resets.set(0);
-            return Poll::Ready(Happened::Abuse);
+            debug!(remote = %self.place.facts.remote, "streams reset too fast: connection closed");
+            self.wire.with(|engine| engine.fail(Reason::ENHANCE_YOUR_CALM));
         }
-        match connection.poll_accept(cx) {
-            Poll::Ready(Some(Ok((request, respond)))) => {
-                return Poll::Ready(Happened::Stream(request, respond));
-            }
-            Poll::Ready(Some(Err(error))) => {
-                debug!(remote = %self.place.facts.remote, %error, "HTTP/2 connection ended");
-                if error.is_library() {
-                    self.place.worker.stats().inc(Counter::HttpFramingErrors);
-                }
-                return Poll::Ready(Happened::End);
-            }
-            Poll::Ready(None) => return Poll::Ready(Happened::End),
-            Poll::Pending => {}
+        let ended = self.wire.poll_io(cx, io);
+        while let Some(accepted) = self.wire.with(Connection::accept) {
+            self.begin(accepted);
+        }
+        if ended.is_ready() {
+            return Poll::Ready(Happened::End);
         }
         let deadline = self.deadline();
         match self.clock.poll_until(cx, deadline) {
-            Poll::Ready(()) if self.is_draining => Poll::Ready(Happened::End),
+            Poll::Ready(()) if self.is_draining || !self.is_settled() => {
+                Poll::Ready(Happened::Late)
+            }
             Poll::Ready(()) => Poll::Ready(Happened::Drain),
             Poll::Pending => Poll::Pending,
         }
     }
 
+    fn is_settled(&self) -> bool {
+        self.wire.see(Connection::is_settled)
+    }
+
     /// When the connection is to take no more streams.
     fn deadline(&self) -> Option<Instant> {
+        if !self.is_settled() {
+            return Some(self.born + HANDSHAKE_WAIT_MAX);
+        }
         if self.is_draining {
             // A client that does not answer our farewell is not waited for.
             let wait = self.place.program.manager.drain_timeout;

@@ -3,9 +3,9 @@
 use std::{future::poll_fn, sync::Arc};
 
 use bytes::Bytes;
-use sluis_http1::{Body, ChunkError, HeadError, Limits, RequestHead, Scan};
+use sluis_http1::{Body, ChunkError, HeadError, Limits, Method, RequestHead, Scan};
 
-use super::{heads, stream};
+use super::heads;
 use crate::{
     config::Backend,
     http::{
@@ -39,12 +39,6 @@ impl From<Fault> for CopyError {
     }
 }
 
-impl From<h2::Error> for CopyError {
-    fn from(error: h2::Error) -> Self {
-        Self::Stream(error.into())
-    }
-}
-
 /// Sends a request, written as HTTP/1.1, over a shared connection.
 pub(in crate::http) async fn send(
     worker: &Worker,
@@ -58,23 +52,29 @@ pub(in crate::http) async fn send(
     let len = head.parse(&mut Scan::default(), bytes, &limits)?.ok_or(CopyError::Inexpressible)?;
     let mut content = Vec::new();
     Body::new(head.framing()).take_content(&bytes[len..], &mut content)?;
-    let request = heads::request(&head, scheme, false).map_err(|_| CopyError::Inexpressible)?;
+    heads::check_request(&head).map_err(|_| CopyError::Inexpressible)?;
     let place = (backend.cluster(), pick.tls(backend));
     let seat = Seat { worker, limits };
     let acquired = worker.http.sessions.acquire(seat, place, key, dial).await;
     let Acquired::Http2(lease) = acquired.map_err(CopyError::Connect)? else {
         return Err(CopyError::Inexpressible);
     };
-    let mut left = Bytes::from(content);
-    let (response, mut send) = lease.open(request, left.is_empty()).await?;
-    while !left.is_empty() {
-        let room = poll_fn(|cx| stream::poll_room(&mut send, cx, left.len())).await?;
-        let part = left.split_to(room.min(left.len()));
-        send.send_data(part, left.is_empty())?;
-    }
-    let mut recv = response.await?.into_body();
-    while let Piece::Data(data, is_last) = poll_fn(|cx| stream::poll_piece(&mut recv, cx)).await? {
-        stream::pass(&mut recv, data.len());
+    let content = Bytes::from(content);
+    let is_head = head.method() == Method::Head;
+    let stream = lease.open(is_head, content.is_empty(), |out| {
+        heads::write_request(&head, scheme, false, |_| false, out);
+    })?;
+    stream.send(content).await?;
+    let response = loop {
+        let response = poll_fn(|cx| stream.poll_head(cx)).await?;
+        if response.status >= 200 {
+            break response;
+        }
+    };
+    while !response.ends
+        && let Piece::Data(data, is_last) = poll_fn(|cx| stream.poll_piece(cx)).await?
+    {
+        stream.passed(data.len());
         if is_last {
             break;
         }

@@ -1,103 +1,125 @@
-//! Heads between the HTTP/2 codec's types and ours.
+//! Heads between HTTP/2's sections and ours.
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, Uri,
-    uri::{Authority, PathAndQuery, Scheme},
-};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sluis_http1::{
-    Ends, Fields, HeadError, Known, Limits, Method, Pseudo, RequestHead, ResponseHead,
+    Ends, Fields, HeadError, Known, Limits, Method, Pseudo, RequestHead, ResponseHead, TargetError,
+};
+use sluis_http2::{
+    HeadWriter, Parts, RequestParts,
+    hpack::{Indexing, Section},
 };
 
-/// A head that HTTP/2 cannot carry.
+/// A head that HTTP/2 cannot carry, or fields that a map cannot hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("head cannot be expressed in HTTP/2")]
 pub(super) struct Inexpressible;
 
-/// Takes a request off the wire.
-pub(super) fn read_request<B>(
-    request: &Request<B>,
+/// Longest name that is brought to lower case without another allocation.
+const NAME_BYTES: usize = 64;
+
+/// Takes a request off the wire; whether extended CONNECT has been offered.
+pub(super) fn read_request(
+    section: &Section,
     head: &mut RequestHead,
-    ends: Ends,
+    (ends, offers_connect): (Ends, bool),
     limits: &Limits,
     text: &mut Vec<u8>,
 ) -> Result<(), HeadError> {
-    let uri = request.uri();
-    let protocol = request.extensions().get::<h2::ext::Protocol>().map(h2::ext::Protocol::as_str);
-    let is_connect = request.method() == HttpMethod::CONNECT && protocol.is_none();
+    let (found, parts) = RequestParts::of(section).map_err(|_| HeadError::FieldName)?;
+    let method = found.method.ok_or(HeadError::StartLine)?;
+    let is_connect = method == b"CONNECT" && found.protocol.is_none();
+    // RFC 9113 §8.3.1.
+    if found.scheme.is_none() && !is_connect {
+        return Err(TargetError::Scheme.into());
+    }
+    // RFC 8441 §3: it must have been offered.
+    if found.protocol.is_some() && !offers_connect {
+        return Err(TargetError::Form.into());
+    }
     let pseudo = Pseudo {
-        method: request.method().as_str().as_bytes(),
-        scheme: uri.scheme_str().map(str::as_bytes),
-        authority: uri.authority().map(|authority| authority.as_str().as_bytes()),
-        // The codec's type fills in a path where CONNECT has none.
-        path: uri.path_and_query().map(|path| path.as_str().as_bytes()).filter(|_| !is_connect),
-        protocol: protocol.map(str::as_bytes),
+        method,
+        scheme: found.scheme,
+        authority: found.authority,
+        path: found.path,
+        protocol: found.protocol,
     };
-    head.convert(pseudo, pairs(request.headers()), ends, limits, text)
+    head.convert(pseudo, parts.fields(section), ends, limits, text)
 }
 
 /// Takes a response off the wire.
-pub(super) fn read_response<B>(
-    response: &Response<B>,
+pub(super) fn read_response(
+    (section, status): (&Section, u16),
     head: &mut ResponseHead,
     (ends, method): (Ends, Method),
     limits: &Limits,
     text: &mut Vec<u8>,
 ) -> Result<(), HeadError> {
-    let status = response.status().as_u16();
-    head.convert(status, pairs(response.headers()), (ends, method), limits, text)
+    let parts = Parts::of(section).map_err(|_| HeadError::FieldName)?;
+    head.convert(status, parts.fields(section), (ends, method), limits, text)
 }
 
-fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
+/// Checks that the request can go to an endpoint by HTTP/2.
+pub(super) fn check_request(head: &RequestHead) -> Result<(), Inexpressible> {
+    // HTTP/1.0 may lack it; RFC 9113 §8.3.1 wants one.
+    if head.authority().is_empty() { Err(Inexpressible) } else { Ok(()) }
 }
 
-/// The request as it goes to an endpoint. An upgrade becomes an extended CONNECT.
-pub(super) fn request(
+/// Writes the request as it goes to an endpoint. An upgrade becomes an extended CONNECT.
+pub(super) fn write_request(
     head: &RequestHead,
     scheme: &str,
     is_upgrade: bool,
-) -> Result<Request<()>, Inexpressible> {
-    let mut uri = http::uri::Parts::default();
-    let authority = Authority::try_from(head.authority()).map_err(|_| Inexpressible)?;
-    uri.authority = Some(authority);
+    is_secret: impl Fn(&[u8]) -> bool,
+    out: &mut HeadWriter<'_>,
+) {
     let is_connect = head.method() == Method::Connect;
+    let method = if is_upgrade { &b"CONNECT"[..] } else { head.method_name() };
+    out.add(b":method", method, Indexing::Usual);
     if !is_connect {
-        uri.scheme = Some(Scheme::try_from(scheme).map_err(|_| Inexpressible)?);
-        uri.path_and_query = Some(PathAndQuery::try_from(head.path()).map_err(|_| Inexpressible)?);
+        out.add(b":scheme", scheme.as_bytes(), Indexing::Usual);
     }
-    let method = match is_upgrade {
-        true => HttpMethod::CONNECT,
-        false => HttpMethod::from_bytes(head.method_name()).map_err(|_| Inexpressible)?,
-    };
-    let mut request = Request::new(());
-    *request.method_mut() = method;
-    *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Inexpressible)?;
+    out.add(b":authority", head.authority(), Indexing::Usual);
+    if !is_connect {
+        out.add(b":path", head.path(), Indexing::Usual);
+    }
     if is_upgrade {
         let protocol = head.fields.get(Known::Upgrade).unwrap_or_default();
-        let protocol = std::str::from_utf8(protocol).map_err(|_| Inexpressible)?;
-        request.extensions_mut().insert(h2::ext::Protocol::from(protocol));
+        out.add(b":protocol", protocol, Indexing::Usual);
     }
-    write_fields(&head.fields, request.headers_mut())?;
-    Ok(request)
+    write_fields(&head.fields, is_secret, out);
 }
 
-/// The response as it goes to a client. An agreed upgrade becomes success.
-pub(super) fn response(head: &ResponseHead) -> Result<Response<()>, Inexpressible> {
-    let status = if head.status() == 101 { 200 } else { head.status() };
-    let mut response = Response::new(());
-    *response.status_mut() = StatusCode::from_u16(status).map_err(|_| Inexpressible)?;
-    write_fields(&head.fields, response.headers_mut())?;
-    if head.status() == 101 {
-        // RFC 8441 §5: HTTP/2 does without.
-        response.headers_mut().remove("sec-websocket-accept");
+/// Writes the response as it goes to a client. An agreed upgrade becomes success.
+pub(super) fn write_response(head: &ResponseHead, out: &mut HeadWriter<'_>) {
+    let is_agreed = head.status() == 101;
+    write_status(if is_agreed { 200 } else { head.status() }, out);
+    if !is_agreed {
+        return write_fields(&head.fields, |_| false, out);
     }
-    Ok(response)
+    // RFC 8441 §5: HTTP/2 does without.
+    let is_proof = |name: &[u8]| name.eq_ignore_ascii_case(b"sec-websocket-accept");
+    for (name, value) in head.fields.iter().filter(|(name, _)| !is_proof(name)) {
+        write_field(name, value, false, out);
+    }
 }
 
-fn write_fields(fields: &Fields, headers: &mut HeaderMap) -> Result<(), Inexpressible> {
+/// Writes the status of a response.
+pub(super) fn write_status(status: u16, out: &mut HeadWriter<'_>) {
+    let digit = |value: u16| b'0' + (value % 10) as u8;
+    let text = [digit(status / 100), digit(status / 10), digit(status)];
+    out.add(b":status", &text, Indexing::Usual);
+}
+
+fn write_fields(fields: &Fields, is_secret: impl Fn(&[u8]) -> bool, out: &mut HeadWriter<'_>) {
     for (name, value) in fields.iter() {
+        write_field(name, value, is_secret(name), out);
+    }
+}
+
+fn write_field(name: &[u8], value: &[u8], is_secret: bool, out: &mut HeadWriter<'_>) {
+    let indexing = match Known::of(name) {
         // RFC 9113 §8.2.2.
-        if let Some(
+        Some(
             Known::Connection
             | Known::Host
             | Known::Http2Settings
@@ -105,13 +127,54 @@ fn write_fields(fields: &Fields, headers: &mut HeaderMap) -> Result<(), Inexpres
             | Known::ProxyConnection
             | Known::TransferEncoding
             | Known::Upgrade,
-        ) = Known::of(name)
-        {
-            continue;
+        ) => return,
+        // RFC 7541 §7.1.3: no table, here or behind, may keep it. Clients that share a connection
+        // could otherwise find each other's out by what compresses.
+        _ if is_secret || is_credential(name) => Indexing::Never,
+        _ => Indexing::Usual,
+    };
+    if !name.iter().any(u8::is_ascii_uppercase) {
+        return out.add(name, value, indexing);
+    }
+    // RFC 9113 §8.2.1.
+    let mut short = [0_u8; NAME_BYTES];
+    match short.get_mut(..name.len()) {
+        Some(lower) => {
+            lower.copy_from_slice(name);
+            lower.make_ascii_lowercase();
+            out.add(lower, value, indexing);
         }
+        None => out.add(&name.to_ascii_lowercase(), value, indexing),
+    }
+}
+
+fn is_credential(name: &[u8]) -> bool {
+    let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+    match name.len() {
+        6 => is(b"cookie"),
+        10 => is(b"set-cookie"),
+        13 => is(b"authorization"),
+        19 => is(b"proxy-authorization"),
+        _ => false,
+    }
+}
+
+/// Writes the fields of a map.
+pub(super) fn write_map(map: &HeaderMap, out: &mut HeadWriter<'_>) {
+    for (name, value) in map {
+        write_field(name.as_str().as_bytes(), value.as_bytes(), value.is_sensitive(), out);
+    }
+}
+
+/// The fields as a map.
+pub(super) fn map<'f>(
+    fields: impl Iterator<Item = (&'f [u8], &'f [u8])>,
+) -> Result<HeaderMap, Inexpressible> {
+    let mut map = HeaderMap::new();
+    for (name, value) in fields {
         let name = HeaderName::from_bytes(name).map_err(|_| Inexpressible)?;
         let value = HeaderValue::from_bytes(value).map_err(|_| Inexpressible)?;
-        headers.append(name, value);
+        map.append(name, value);
     }
-    Ok(())
+    Ok(map)
 }

@@ -8,22 +8,20 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    future::poll_fn,
     net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use foldhash::fast::RandomState;
-use h2::{
-    SendStream,
-    client::{self, ResponseFuture, SendRequest},
-};
-use http::Request;
 use sluis_http1::{Known, Limits, Method};
+use sluis_http2::{Connection, HeadWriter, Role};
 use sluis_rules::{Cluster, Http2Keepalive, UpstreamProtocol, UpstreamTls};
 use tokio::{
+    io::AsyncWriteExt as _,
     sync::Notify,
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
@@ -31,11 +29,16 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    HANDSHAKE_WAIT_MAX, SEND_BUFFER_BYTES_MAX, STREAMS_MAX, endpoint::Remote, heads, ping, windows,
+    HANDSHAKE_WAIT_MAX, STREAMS_MAX,
+    endpoint::Remote,
+    heads, options, ping,
+    wire::{Handle, Wire},
 };
 use crate::{
     conn::Io,
-    http::{edge::Site, failure::Failure, message::Fault, pool::Key, state::Desk},
+    http::{
+        credentials::Sealed, edge::Site, failure::Failure, message::Fault, pool::Key, state::Desk,
+    },
     random::Random,
     stats::Counter,
     upstream::Upstream,
@@ -45,8 +48,8 @@ use crate::{
 /// How often a session is looked at whether it is idle or old.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Streams before the endpoint has said how many it takes; the codec's default.
-const STREAMS_AT_FIRST: usize = 100;
+/// How long a farewell may take to leave.
+const FAREWELL_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// One worker's sessions.
 #[derive(Debug, Default)]
@@ -74,11 +77,10 @@ struct Place {
 /// One connection.
 #[derive(Debug)]
 struct Session {
-    send: SendRequest<Bytes>,
+    wire: Rc<Wire>,
     local: Option<SocketAddr>,
     streams: Cell<u32>,
     requests: Cell<u32>,
-    streams_max: u32,
     requests_max: Option<u32>,
     /// Whether it takes no more requests.
     is_done: Cell<bool>,
@@ -90,8 +92,16 @@ struct Session {
 
 impl Session {
     fn has_room(&self) -> bool {
-        let theirs = u32::try_from(self.send.current_max_send_streams()).unwrap_or(u32::MAX);
-        !self.is_done.get() && self.streams.get() < self.streams_max.min(theirs)
+        // Shares that have not begun their streams count too.
+        let streams = self.streams.get() as usize;
+        !self.is_done.get() && self.wire.see(|engine| engine.has_room_for(streams))
+    }
+}
+
+impl Drop for Session {
+    /// Nobody can begin a stream any more: those under way end in their own time.
+    fn drop(&mut self) {
+        self.wire.with(Connection::drain);
     }
 }
 
@@ -175,7 +185,7 @@ impl Sessions {
             place.speaks_http1.set(true);
             return Ok(Acquired::Http1(Some(upstream)));
         }
-        let session = self.open(seat, &place, cluster, upstream).await?;
+        let session = self.open(seat, &place, cluster, upstream);
         place.sessions.borrow_mut().push(session);
         drop(opening);
         Place::lease(&place).map(Acquired::Http2).ok_or(Failure::Reset { is_refused: true })
@@ -207,33 +217,21 @@ impl Sessions {
     }
 
     /// Speaks first, and leaves the connection to its driver.
-    async fn open(
+    fn open(
         &self,
         seat: Seat<'_>,
         place: &Rc<Place>,
         cluster: &Cluster,
         upstream: Upstream,
-    ) -> Result<Rc<Session>, Failure> {
-        let (stream, connection) = windows(&cluster.http2);
-        let mut builder = client::Builder::new();
-        builder
-            .enable_push(false)
-            .initial_window_size(stream)
-            .initial_connection_window_size(connection)
-            .initial_max_send_streams(STREAMS_AT_FIRST)
-            .max_send_buffer_size(SEND_BUFFER_BYTES_MAX)
-            .max_header_list_size(header_list_bytes(seat.limits.head_bytes_max));
+    ) -> Rc<Session> {
+        let mut own = options(&cluster.http2, seat.limits.head_bytes_max);
+        own.streams_max = cluster.http2.max_concurrent_streams.unwrap_or(STREAMS_MAX);
         let Upstream { io, local, .. } = upstream;
-        let handshake = timeout(HANDSHAKE_WAIT_MAX, builder.handshake(io)).await;
-        let Ok(Ok((send, connection))) = handshake else {
-            return Err(Failure::Closed { is_stale: false, is_unsent: true });
-        };
         let session = Rc::new(Session {
-            send,
+            wire: Wire::new(Role::Client, own),
             local,
             streams: Cell::new(0),
             requests: Cell::new(0),
-            streams_max: cluster.http2.max_concurrent_streams.unwrap_or(STREAMS_MAX),
             requests_max: cluster.http.max_requests,
             is_done: Cell::new(false),
             is_settled: Cell::new(false),
@@ -242,6 +240,7 @@ impl Sessions {
         });
         let driver = Driver {
             session: Rc::downgrade(&session),
+            wire: Rc::clone(&session.wire),
             place: Rc::downgrade(place),
             keepalive: cluster.http2.keepalive,
             idle_timeout: cluster.http.idle_timeout,
@@ -249,14 +248,9 @@ impl Sessions {
         };
         let mut drivers = self.drivers.borrow_mut();
         while drivers.try_join_next().is_some() {}
-        drivers.spawn_local(driver.run(connection));
-        Ok(session)
+        drivers.spawn_local(Box::pin(driver.run(io)));
+        session
     }
-}
-
-/// The settings know 32 bits.
-pub(super) fn header_list_bytes(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 impl Place {
@@ -307,26 +301,30 @@ impl Lease {
             Some(sealed) if sealed.is_verified() => "https",
             _ => site.scheme(head),
         };
-        let Ok(mut request) = heads::request(head, scheme, is_upgrade) else {
+        if heads::check_request(head).is_err() {
             return Ok(None);
-        };
+        }
         let upgrade = head.fields.get(Known::Upgrade).filter(|_| is_upgrade).map(<[u8]>::to_vec);
         let session = &self.session;
         if is_upgrade {
             while !session.is_settled.get() && !session.is_done.get() {
                 session.settled.notified().await;
             }
-            if !session.send.is_extended_connect_protocol_enabled() {
+            if !session.wire.see(Connection::takes_connect_protocol) {
                 return Err(Failure::Protocol);
             }
         }
-        if let Some(sealed) = sealed {
-            for (name, value) in request.headers_mut() {
-                // RFC 7541 §7.1.3: no table, here or behind, may keep it.
-                value.set_sensitive(sealed.is_sensitive(name.as_str()));
+        let is_secret = |name: &[u8]| {
+            let is_sensitive = |sealed: &Sealed, name| sealed.is_sensitive(name);
+            match (&sealed, std::str::from_utf8(name)) {
+                (Some(sealed), Ok(name)) => is_sensitive(sealed, name),
+                _ => false,
             }
-        }
-        match self.open(request, is_bodiless).await {
+        };
+        let opened = self.open(method == Method::Head, is_bodiless, |out| {
+            heads::write_request(head, scheme, is_upgrade, is_secret, out);
+        });
+        match opened {
             Ok(stream) => {
                 let limits = site.program.limits;
                 Ok(Some(Remote::new(stream, limits, method, upgrade)))
@@ -340,26 +338,27 @@ impl Lease {
     }
 
     /// Opens the stream. After a fault the session takes no more.
-    pub(super) async fn open(
+    pub(super) fn open(
         &self,
-        request: Request<()>,
+        is_head: bool,
         is_bodiless: bool,
-    ) -> Result<(ResponseFuture, SendStream<Bytes>), Fault> {
-        let mut send = self.session.send.clone();
-        let opened = match std::future::poll_fn(|cx| send.poll_ready(cx)).await {
-            Ok(()) => send.send_request(request, is_bodiless),
-            Err(error) => Err(error),
-        };
-        opened.map_err(|error| {
-            self.session.is_done.set(true);
-            error.into()
-        })
+        write: impl FnOnce(&mut HeadWriter<'_>),
+    ) -> Result<Handle, Fault> {
+        let wire = &self.session.wire;
+        match wire.with(|engine| engine.open(is_head, is_bodiless, write)) {
+            Ok(key) => Ok(Handle::new(wire, key)),
+            Err(fault) => {
+                self.session.is_done.set(true);
+                Err(fault)
+            }
+        }
     }
 }
 
 /// Reads and writes one connection until it ends.
 struct Driver {
     session: Weak<Session>,
+    wire: Rc<Wire>,
     place: Weak<Place>,
     keepalive: Option<Http2Keepalive>,
     idle_timeout: Option<Duration>,
@@ -367,37 +366,45 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(self, mut connection: client::Connection<Io, Bytes>) {
+    async fn run(self, mut io: Io) {
         let random = Random::from_os();
-        let mut pings = connection.ping_pong();
         let asking = async {
-            if let Some(pings) = &mut pings {
-                // The settings come before the answer.
-                let wait = self.keepalive.map_or(HANDSHAKE_WAIT_MAX, |settings| settings.timeout);
-                let answer = timeout(wait, pings.ping(h2::Ping::opaque())).await;
-                if answer.is_err() && self.keepalive.is_some() {
-                    return;
+            // The settings come first of all.
+            let wait = self.keepalive.map_or(HANDSHAKE_WAIT_MAX, |settings| settings.timeout);
+            let settled = async {
+                while !self.wire.see(Connection::is_settled) {
+                    self.wire.news.notified().await;
                 }
-            }
-            self.settle();
-            ping::keep_asking(&mut pings, self.keepalive, &random).await;
-        };
-        tokio::select! {
-            ended = &mut connection => {
-                if let Err(error) = ended {
-                    debug!(%error, "HTTP/2 connection to an endpoint ended");
-                }
-                self.lose();
+            };
+            if timeout(wait, settled).await.is_err() && self.keepalive.is_some() {
                 return;
             }
+            self.settle();
+            ping::keep_asking(&self.wire, self.keepalive, &random).await;
+        };
+        tokio::select! {
+            () = poll_fn(|cx| self.poll(cx, &mut io)) => return self.lose(),
             // Without an answer the streams are as dead as the connection.
-            () = asking => return self.lose(),
+            () = asking => {
+                self.wire.with(Connection::lost);
+                return self.lose();
+            }
             () = self.retire() => {}
         }
         // No new streams; those under way end in their own time.
-        if let Err(error) = connection.await {
-            debug!(%error, "HTTP/2 connection to an endpoint ended");
+        poll_fn(|cx| self.wire.poll_io(cx, &mut io)).await;
+        let _late = timeout(FAREWELL_WAIT_MAX, io.shutdown()).await;
+    }
+
+    fn poll(&self, cx: &mut Context<'_>, io: &mut Io) -> Poll<()> {
+        let ended = self.wire.poll_io(cx, io);
+        if let Some(reason) = self.wire.see(Connection::failure) {
+            debug!(?reason, "HTTP/2 connection to an endpoint ended");
         }
+        if ended.is_pending() && !self.wire.see(Connection::is_usable) {
+            self.lose();
+        }
+        ended
     }
 
     fn settle(&self) {
@@ -410,7 +417,7 @@ impl Driver {
         }
     }
 
-    /// The connection has ended.
+    /// The connection has ended, or the endpoint takes no new streams.
     fn lose(&self) {
         let Some(session) = self.session.upgrade() else { return };
         session.is_done.set(true);

@@ -4,18 +4,21 @@ use std::{
     cell::Cell,
     collections::VecDeque,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use http::{HeaderMap, Request, Response, StatusCode};
-use sluis_http1::{Ends, Framing, Known};
+use http::HeaderMap;
+use sluis_http1::{Ends, Framing, HeadError, Known};
+use sluis_http2::{Accepted, Reason};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::{PIECE_BYTES_MAX, heads, websocket};
+use super::{
+    heads, websocket,
+    wire::{Handle, Wire},
+};
 use crate::{
     access_log::Flag,
     http::{
@@ -32,13 +35,12 @@ use crate::{
         forward::Course,
         http1::{client::endpoint_is_free, endpoint::PlainEndpoint},
         link::Link,
-        message::{ClientSide, Fault, Piece, Sink, Source, clean},
+        message::{ClientSide, Fault, Piece, Sink, Source},
         relay::of_client,
         reply::Reply,
         state::Desk,
         trace::Trace,
     },
-    worker::BUFFER_BYTES,
 };
 
 /// How long a client may take to accept an answer of ours.
@@ -57,27 +59,26 @@ pub(super) struct Tally {
 }
 
 /// Serves one request.
-pub(super) async fn serve(
-    place: Rc<Place>,
-    request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
-    tally: Rc<Tally>,
-) {
+pub(super) async fn serve(place: Rc<Place>, wire: Rc<Wire>, accepted: Accepted, tally: Rc<Tally>) {
     let start = Instant::now();
-    let (parts, recv) = request.into_parts();
-    let request = Request::from_parts(parts, ());
-    let ends = if recv.is_end_stream() { Ends::Here } else { Ends::Later };
+    let Accepted { key, section, ends, is_too_large } = accepted;
+    let stream = Handle::new(&wire, key);
+    let ends = if ends { Ends::Here } else { Ends::Later };
     let worker = Rc::clone(&place.worker);
     let mut desk = worker.http.take_desk();
     let limits = place.program.limits;
-    let read = {
-        let Desk { request: head, text, .. } = &mut *desk;
-        heads::read_request(&request, head, ends, &limits, text)
+    let read = match is_too_large {
+        true => Err(HeadError::TooLarge),
+        false => {
+            let Desk { request: head, text, .. } = &mut *desk;
+            let how = (ends, wire.see(sluis_http2::Connection::offers_connect_protocol));
+            heads::read_request(&section, head, how, &limits, text)
+        }
     };
-    drop(request);
+    stream.give_back(section);
     let is_bodiless = ends == Ends::Here;
     let (ahead, passed_ahead) = (VecDeque::new(), 0);
-    let side = Side { recv, respond, send: None, is_done: false, ahead, passed_ahead };
+    let side = Side { stream, has_head: false, is_done: false, ahead, passed_ahead };
     let mut stream =
         Stream { place, side, clock: Clock::new(start), is_bodiless, was_reset: false };
     match read {
@@ -129,7 +130,7 @@ impl Client for Stream {
         trace: &mut Trace<'_>,
     ) -> Result<bool, Box<Reply<'static>>> {
         trace.is_body_begun = true;
-        Ok(self.side.recv.is_end_stream())
+        Ok(self.side.stream.has_ended())
     }
 
     async fn peek_body(
@@ -147,7 +148,7 @@ impl Client for Stream {
         let mut content = Vec::new();
         while content.len() < enough {
             let deadline = Some(Instant::now() + wait);
-            let piece = std::future::poll_fn(|cx| match poll_piece(&mut side.recv, cx) {
+            let piece = std::future::poll_fn(|cx| match side.stream.poll_piece(cx) {
                 Poll::Ready(piece) => Poll::Ready(piece.map_err(|_| Unpeeked::Gone)),
                 Poll::Pending => clock.poll_until(cx, deadline).map(|()| Err(Unpeeked::Late)),
             });
@@ -157,7 +158,7 @@ impl Client for Stream {
                 is_last = *ends;
                 content.extend_from_slice(data);
                 // The client may send on: what is held is bounded by what is wanted.
-                pass(&mut side.recv, data.len());
+                side.stream.passed(data.len());
                 side.passed_ahead += data.len();
             }
             side.ahead.push_back(piece);
@@ -201,7 +202,7 @@ impl Client for Stream {
     }
 
     fn arrived(&self, _: &Desk) -> (usize, bool) {
-        (0, self.side.recv.is_end_stream())
+        (0, self.side.stream.has_ended())
     }
 
     fn whole_body(&self, desk: &Desk) -> Option<Vec<u8>> {
@@ -294,9 +295,9 @@ impl Client for Stream {
 
 /// The client's side of a relay.
 struct Side {
-    recv: RecvStream,
-    respond: SendResponse<Bytes>,
-    send: Option<SendStream<Bytes>>,
+    stream: Handle,
+    /// Whether the response's head has gone.
+    has_head: bool,
     /// Whether our half has ended.
     is_done: bool,
     /// What a filter has looked at already.
@@ -306,18 +307,10 @@ struct Side {
 }
 
 impl Side {
-    fn reset(&mut self, reason: Reason) {
-        if self.is_done {
-            return;
+    fn reset(&self, reason: Reason) {
+        if !self.is_done {
+            self.stream.reset(reason);
         }
-        match &mut self.send {
-            Some(send) => send.send_reset(reason),
-            None => self.respond.send_reset(reason),
-        }
-    }
-
-    fn send(&mut self) -> Result<&mut SendStream<Bytes>, Fault> {
-        self.send.as_mut().ok_or(Fault::Gone)
     }
 }
 
@@ -325,59 +318,14 @@ impl Source for Side {
     fn poll_piece(&mut self, cx: &mut Context<'_>, _: &mut Desk) -> Poll<Result<Piece, Fault>> {
         match self.ahead.pop_front() {
             Some(piece) => Poll::Ready(Ok(piece)),
-            None => poll_piece(&mut self.recv, cx),
+            None => self.stream.poll_piece(cx),
         }
     }
 
     fn passed(&mut self, len: usize) {
         let told = len.min(self.passed_ahead);
         self.passed_ahead -= told;
-        pass(&mut self.recv, len - told);
-    }
-}
-
-/// The next piece of a stream's body.
-pub(super) fn poll_piece(
-    recv: &mut RecvStream,
-    cx: &mut Context<'_>,
-) -> Poll<Result<Piece, Fault>> {
-    while let Some(data) = ready!(recv.poll_data(cx)) {
-        let data = data?;
-        let is_last = recv.is_end_stream();
-        if !data.is_empty() {
-            return Poll::Ready(Ok(Piece::Data(data, is_last)));
-        }
-    }
-    let mut trailers = ready!(recv.poll_trailers(cx))?;
-    if let Some(trailers) = &mut trailers {
-        clean(trailers);
-    }
-    Poll::Ready(Ok(Piece::End(trailers)))
-}
-
-/// Lets the peer send so many bytes more.
-pub(super) fn pass(recv: &mut RecvStream, len: usize) {
-    // It fails only for more than has come.
-    let _released = recv.flow_control().release_capacity(len);
-}
-
-/// Room in a stream's window and in our buffer.
-pub(super) fn poll_room(
-    send: &mut SendStream<Bytes>,
-    cx: &mut Context<'_>,
-    wanted: usize,
-) -> Poll<Result<usize, Fault>> {
-    if send.capacity() == 0 {
-        send.reserve_capacity(wanted.min(PIECE_BYTES_MAX));
-    }
-    loop {
-        match send.capacity() {
-            0 => match ready!(send.poll_capacity(cx)) {
-                Some(room) => drop(room?),
-                None => return Poll::Ready(Err(Fault::Gone)),
-            },
-            room => return Poll::Ready(Ok(room)),
-        }
+        self.stream.passed(len - told);
     }
 }
 
@@ -388,21 +336,20 @@ impl Sink for Side {
         _: &mut Desk,
         wanted: usize,
     ) -> Poll<Result<usize, Fault>> {
-        poll_room(self.send()?, cx, wanted)
+        if !self.has_head {
+            return Poll::Ready(Err(Fault::Gone));
+        }
+        self.stream.poll_room(cx, wanted)
     }
 
     fn data(&mut self, _: &mut Desk, data: Bytes, is_last: bool) -> Result<(), Fault> {
-        self.send()?.send_data(data, is_last)?;
+        self.stream.data(&data, is_last)?;
         self.is_done = is_last;
         Ok(())
     }
 
     fn end(&mut self, _: &mut Desk, trailers: Option<HeaderMap>) -> Result<(), Fault> {
-        let send = self.send()?;
-        match trailers {
-            Some(trailers) => send.send_trailers(trailers)?,
-            None => send.send_data(Bytes::new(), true)?,
-        }
+        self.stream.end(trailers.as_ref())?;
         self.is_done = true;
         Ok(())
     }
@@ -415,29 +362,20 @@ impl Sink for Side {
 
 impl ClientSide for Side {
     fn poll_gone(&mut self, cx: &mut Context<'_>, _: &mut Desk) -> Poll<Fault> {
-        let reset = match &mut self.send {
-            Some(send) => ready!(send.poll_reset(cx)),
-            None => ready!(self.respond.poll_reset(cx)),
-        };
-        Poll::Ready(match reset {
-            Ok(reason) => Fault::Reset(reason),
-            Err(error) => error.into(),
-        })
+        self.stream.poll_fault(cx)
     }
 
     fn interim(&mut self, desk: &mut Desk, status: u16, with_fields: bool) -> Result<(), Fault> {
-        let mut response = Response::new(());
         if with_fields {
             desk.response.fields.remove(Known::TransferEncoding);
-            response = heads::response(&desk.response).map_err(|_| Fault::Malformed)?;
+            return self.stream.send_head(false, |out| heads::write_response(&desk.response, out));
         }
-        *response.status_mut() = StatusCode::from_u16(status).map_err(|_| Fault::Malformed)?;
-        Ok(self.respond.send_informational(response)?)
+        self.stream.send_head(false, |out| heads::write_status(status, out))
     }
 
     fn head(&mut self, desk: &mut Desk, ends: bool) -> Result<(), Fault> {
-        let response = heads::response(&desk.response).map_err(|_| Fault::Malformed)?;
-        self.send = Some(self.respond.send_response(response, ends)?);
+        self.stream.send_head(ends, |out| heads::write_response(&desk.response, out))?;
+        self.has_head = true;
         self.is_done = ends;
         Ok(())
     }
@@ -448,5 +386,3 @@ impl ClientSide for Side {
 
     fn close_after(&mut self) {}
 }
-
-const _: () = assert!(PIECE_BYTES_MAX >= BUFFER_BYTES, "what HTTP/1 reads at once fits");
