@@ -59,5 +59,12 @@ pub(crate) const SECTIONS_KEPT_MAX: usize = 8;
 /// See [`SECTIONS_KEPT_MAX`].
 pub(crate) const SECTION_KEPT_BYTES: usize = 4096;
 
-/// Bytes of a buffer that is kept from one turn to the next while streams are open.
-pub(crate) const BUFFER_KEPT_BYTES: usize = 32 * 1024;
+/// Bytes of a buffer that is kept from one turn to the next while streams are open: as many as may
+/// wait, with the heads beside them.
+pub(crate) const BUFFER_KEPT_BYTES: usize = 160 * 1024;
+
+/// The same without open streams: what an idle connection may hold.
+pub(crate) const IDLE_BUFFER_BYTES: usize = 4096;
+
+/// Places of streams that an idle connection keeps for the next ones.
+pub(crate) const SLOTS_KEPT_MAX: usize = 16;

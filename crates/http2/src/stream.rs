@@ -4,7 +4,11 @@ use std::{collections::HashMap, collections::VecDeque, task::Waker};
 
 use foldhash::fast::RandomState;
 
-use crate::{Fault, hpack::Section, limits::BUFFER_KEPT_BYTES};
+use crate::{
+    Fault,
+    hpack::Section,
+    limits::{BUFFER_KEPT_BYTES, IDLE_BUFFER_BYTES, SLOTS_KEPT_MAX},
+};
 
 /// A stream of one connection, as its owner names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,12 +125,12 @@ impl Store {
         self.slots.get_mut(key.index as usize).filter(|stream| stream.id == key.id)
     }
 
-    /// Forgets a stream. Without any other, the memory of all is given back.
+    /// Forgets a stream. Without any other, the memory of many is given back.
     pub(crate) fn remove(&mut self, key: Key) {
         if self.by_id.remove(&key.id).is_none() {
             return;
         }
-        if self.by_id.is_empty() && self.slots.len() > 1 {
+        if self.by_id.is_empty() && self.slots.len() > SLOTS_KEPT_MAX {
             *self = Self::default();
         } else if let Some(slot) = self.slots.get_mut(key.index as usize) {
             let mut heads = std::mem::take(&mut slot.heads);
@@ -163,12 +167,11 @@ impl Output {
         if self.written == self.bytes.len() {
             self.bytes.clear();
             self.written = 0;
-            if is_idle {
+            let kept = if is_idle { IDLE_BUFFER_BYTES } else { BUFFER_KEPT_BYTES };
+            if self.bytes.capacity() > kept {
                 self.bytes = Vec::new();
-            } else if self.bytes.capacity() > BUFFER_KEPT_BYTES {
-                self.bytes.shrink_to(BUFFER_KEPT_BYTES);
             }
-        } else if self.written > BUFFER_KEPT_BYTES {
+        } else if self.written * 2 > self.bytes.len() {
             self.bytes.drain(..self.written);
             self.written = 0;
         }
