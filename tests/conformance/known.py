@@ -15,7 +15,7 @@ DIFFERENT = {
     "http2/http1 HEAD to two.test": "no transfer-encoding for a body that is never sent",
     "http2/2 with scheme https to two.test": "the scheme is that of the connection, not what a client says",
     "http2/2 bad host besides": "a Host that contradicts :authority is refused (RFC 9113 section 8.3.1)",
-    "http2/2 path '/a#b'": "the codec cuts a fragment off; it reaches no route and no endpoint",
+    "http2/2 path '/a#b'": "a fragment is no part of :path (RFC 9113 section 8.3.1)",
     "matching/path /exact#frag": STRICT,
     "forwarding/absolute form of another host": STRICT,
     "hosts/authority one.wild.test:": STRICT,

@@ -202,7 +202,7 @@ impl Handle {
 
     /// The next head of a response; its section goes back by [`Handle::give_back`].
     pub(super) fn poll_head(&self, cx: &Context<'_>) -> Poll<Result<Head, Fault>> {
-        self.wire.with(|engine| engine.poll_head(self.key, cx.waker()))
+        self.wire.engine.borrow_mut().poll_head(self.key, cx.waker())
     }
 
     pub(super) fn give_back(&self, section: sluis_http2::hpack::Section) {
