@@ -10,7 +10,7 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo demo-attacks test e2e h2spec rotation rotation-credentials conformance rbac-differential oracles lint bench bench-build bench-quick bench-plot golden support fuzz setup instructions
+.PHONY: help demo demo-attacks test e2e h2spec http2-attacks rotation rotation-credentials conformance rbac-differential oracles lint bench bench-build bench-quick bench-plot golden support fuzz setup instructions
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -57,6 +57,11 @@ h2spec: setup ## have h2spec judge our HTTP/2, where Go is there to build it
 	@[ ! -x target/h2spec/bin/h2spec ] || { \
 		$(CARGO) build -p sluis -p sluis-proxy-bin && \
 		python3 tests/http2/h2spec.py --h2spec target/h2spec/bin/h2spec --bin-dir $(TARGET)/debug; }
+
+http2-attacks: setup ## try the attacks on HTTP/2 one by one, from a client that writes frames by hand
+	@scripts/setup.sh conformance
+	$(CARGO) build -p sluis -p sluis-proxy-bin
+	target/conformance/bin/python tests/http2/attacks.py --bin-dir $(TARGET)/debug
 
 oracles: setup ## have botocore and http-message-signatures (PyPI, npm) judge 10,000 random signatures, hpack (PyPI) our HPACK, and oidc-provider requests for tokens
 	@scripts/setup.sh oracles

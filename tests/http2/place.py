@@ -1,4 +1,4 @@
-"""A gateway for HTTP/2 clients that mean no good, and an origin of HTTP/1.1 behind it.
+"""A gateway for HTTP/2 clients that mean no good; behind it an origin of HTTP/1.1, and one that means none.
 
 In:    the programs, and an empty folder.
 Out:   a `sluis-proxy` that listens without and with TLS, and what it says and holds.
@@ -12,6 +12,8 @@ import socket
 import subprocess
 import threading
 import time
+
+from origin import CASES, Evil
 
 TYPE = "type.googleapis.com/envoy.extensions."
 NAME = "http2.test"
@@ -72,7 +74,7 @@ class Place:
 
     def __init__(self, bin_dir, folder):
         self.folder, self.origin = pathlib.Path(folder), Origin()
-        self.plain, self.tls = free_port(), free_port()
+        self.plain, self.tls, self.evil = free_port(), free_port(), Evil(CASES)
         certificate(self.folder)
         written, compiled = self.folder / "envoy.json", self.folder / "envoy.pb"
         written.write_text(json.dumps(self.bootstrap()))
@@ -102,30 +104,46 @@ class Place:
                 time.sleep(0.05)
         raise SystemExit(f"the proxy does not listen:\n{self.log.read_text()}")
 
-    def resident_kib(self):
-        """What the proxy holds in memory."""
+    def memory_kib(self, what):
         status = pathlib.Path(f"/proc/{self.proxy.pid}/status").read_text()
-        return int(status.split("VmRSS:")[1].split()[0])
+        return int(status.split(f"{what}:")[1].split()[0])
+
+    def begin_peak(self):
+        """What the proxy holds in memory now, from where its peak is measured."""
+        pathlib.Path(f"/proc/{self.proxy.pid}/clear_refs").write_text("5")
+        return self.memory_kib("VmRSS")
+
+    def peak_kib(self):
+        """The most that the proxy has held since `begin_peak`."""
+        return self.memory_kib("VmHWM")
 
     def bootstrap(self):
-        endpoint = {"address": address(self.origin.server_address[1])}
-        cluster = {"name": "origin", "type": "STATIC", "connect_timeout": "2s",
-                   "load_assignment": {"cluster_name": "origin", "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]}}
         return {"node": {"id": "http2", "cluster": "http2"}, "static_resources": {
             "listeners": [listener("plain", self.plain, "HTTP2"), listener("tls", self.tls, "AUTO", self.folder)],
-            "clusters": [cluster]}}
+            "clusters": [cluster("origin", self.origin.server_address[1]), {
+                **cluster("evil", self.evil.port), "typed_extension_protocol_options": {
+                    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                        "@type": TYPE + "upstreams.http.v3.HttpProtocolOptions",
+                        "explicit_http_config": {"http2_protocol_options": {}}}}}]}}
 
 
 def address(port):
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
+def cluster(name, port):
+    endpoint = {"address": address(port)}
+    return {"name": name, "type": "STATIC", "connect_timeout": "2s",
+            "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}]}}
+
+
 def listener(name, port, codec, tls=None):
-    route = {"match": {"prefix": "/"}, "route": {"cluster": "origin", "timeout": "30s"}}
+    routes = [{"match": {"prefix": prefix}, "route": {"cluster": to, "timeout": "30s"}}
+              for prefix, to in (("/evil/", "evil"), ("/", "origin"))]
     router = {"name": "envoy.filters.http.router", "typed_config": {"@type": TYPE + "filters.http.router.v3.Router"}}
     manager = {"@type": TYPE + "filters.network.http_connection_manager.v3.HttpConnectionManager",
                "stat_prefix": name, "codec_type": codec, "use_remote_address": True, "http_filters": [router],
-               "route_config": {"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]}}
+               "route_config": {"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]}}
     chain = {"filters": [{"name": "http", "typed_config": manager}]}
     if tls:
         pair = {"certificate_chain": {"filename": f"{tls}/server.pem"}, "private_key": {"filename": f"{tls}/server.key"}}
