@@ -4,6 +4,7 @@
 import csv
 import math
 import pathlib
+import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 HISTORY = HERE / "history.csv"
@@ -63,6 +64,8 @@ def panel(peer, title, top, found):
 
 
 def main():
+    if not HISTORY.exists():
+        sys.exit("no runs yet: make bench or make bench-quick")
     found = runs()
     total = TOP + len(PEERS) * (HEIGHT + GAP) + FOOT
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{total}" font-family="sans-serif" font-size="11">',

@@ -122,4 +122,6 @@ def markdown(options, revision, chosen, results, paced, held, crowds, swaps, cou
     if counts:
         out += ["### Instructions of ours\n", "By callgrind, system calls apart (`make instructions`).\n",
                 table(["for", "instructions"], [[case, f"{count:,}"] for case, count in counts.items()])]
+    out += ["### Run after run\n", "CPU time of the chief scenarios, ours divided by each peer's (`benches/history.csv`, drawn by `make bench-plot`).\n",
+            "![CPU time, ours divided by each peer's, run after run](performance-history.svg)\n"]
     return "\n".join(out)
