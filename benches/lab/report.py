@@ -14,7 +14,7 @@ HEAD = (f"{'scenario':14} {'proxy':8} {'CPU us':>9} {'spread':>17} {'user':>7} {
 
 def line(letter, peer, runs, ours):
     """One scenario of one proxy: medians, spread, and ours divided by it."""
-    found = {key: middle(runs, key) for key in runs[0]}
+    found = {key: middle(runs, key) for key in runs[0] if key != "by_name"}
     costs = [row["cpu_us"] for row in runs]
     ratio = middle(ours, "cpu_us") / found["cpu_us"] if ours else float("nan")
     calls = f"{found['calls']:6.2f}" if "calls" in found else "     -"
