@@ -34,6 +34,7 @@ test: setup ## run every test: units, integration, and the scenario end to end
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
 	@$(MAKE) --no-print-directory oracles
+	@$(MAKE) --no-print-directory http2-attacks
 	@$(MAKE) --no-print-directory e2e
 
 e2e: setup ## run the scenario end to end, with our proxy and with real Envoy in each place
@@ -119,6 +120,6 @@ instructions: ## count the instructions of a request's work, and fail when they 
 	$(CARGO) build --profile gate -p sluis-proxy-bin -p sluis-proxy --bin sluis-proxy --example instructions
 	benches/instructions.py --bin-dir $(TARGET)/gate --sluis $(TARGET)/debug/sluis $(UPDATE)
 
-fuzz: ## fuzz the HTTP/1.1 codec, the readers of manifests and of signing requests for a minute each (needs nightly and cargo-fuzz)
-	cd fuzz && for target in request_head response_head chunked manifest signing_request; do \
+fuzz: ## fuzz the codecs of HTTP/1.1 and HTTP/2, the readers of manifests and of signing requests for a minute each (needs nightly and cargo-fuzz)
+	cd fuzz && for target in request_head response_head chunked hpack_decode http2_engine manifest signing_request; do \
 		cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
