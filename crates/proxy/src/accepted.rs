@@ -1,10 +1,10 @@
 //! A connection as its listener gets it, and who serves it.
 
-use std::{net::SocketAddr, pin::Pin, rc::Rc, sync::Arc};
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use sluis_tls::PeerIdentity;
 
-use crate::{conn::Socket, worker::Worker};
+use crate::conn::Socket;
 
 /// A connection that a listener has accepted.
 #[derive(Debug)]
@@ -38,4 +38,4 @@ pub(crate) enum Way {
 pub(crate) type Serving = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Who serves connections: chains that lead into other listeners are given it.
-pub(crate) type Serve = fn(Rc<Worker>, Accepted) -> Serving;
+pub(crate) type Serve<'a> = &'a dyn Fn(Accepted) -> Serving;

@@ -10,7 +10,12 @@ use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use sluis_rules::{NetworkGuard, TcpAuthz};
 use tracing::debug;
 
-use crate::{access_log::Flag, conn::ConnectionFacts, http::authz, rbac, worker::Worker};
+use crate::{
+    access_log::Flag,
+    conn::ConnectionFacts,
+    http::{HttpWorker, authz},
+    rbac,
+};
 
 /// Where an answer's metadata are put (as in Envoy).
 const NAMESPACE: &str = "envoy.filters.network.ext_authz";
@@ -29,7 +34,7 @@ pub(crate) struct Denied {
 ///
 /// The first one's denial.
 pub(crate) async fn admit(
-    worker: &Worker,
+    worker: &HttpWorker,
     guards: &[NetworkGuard],
     connection: &mut ConnectionFacts,
 ) -> Result<(), Denied> {
@@ -47,7 +52,7 @@ pub(crate) async fn admit(
 
 /// Asks an authorization service.
 async fn ask(
-    worker: &Worker,
+    worker: &HttpWorker,
     own: &TcpAuthz,
     connection: &mut ConnectionFacts,
 ) -> Result<(), Denied> {

@@ -59,11 +59,10 @@ use sluis_rules::{Codec, HttpManager};
 use crate::{
     conn::{Downstream, Prefixed},
     stats::Counter,
-    worker::Worker,
 };
 use client::Protocol;
 use connection::Place;
-pub use state::WorkerState;
+pub use state::HttpWorker;
 
 impl Protocol {
     fn of(downstream: &Downstream, manager: &HttpManager) -> Self {
@@ -75,7 +74,7 @@ impl Protocol {
 }
 
 /// Serves a connection until it ends.
-pub async fn serve(downstream: Downstream, manager: Arc<HttpManager>, worker: Rc<Worker>) {
+pub async fn serve(downstream: Downstream, manager: Arc<HttpManager>, worker: Rc<HttpWorker>) {
     worker.stats().inc(Counter::HttpCxTotal);
     // Without its logs and filters a manager must not serve: the connection is closed.
     let Some(program) = worker.http.program(&worker, &manager) else { return };

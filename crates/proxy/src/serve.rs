@@ -24,23 +24,23 @@ use crate::{
     accepted::{Accepted, Serving, Way},
     config::Config,
     conn::{ConnectionFacts, Downstream, Io, Prefixed, Socket},
-    guards, http,
+    guards,
+    http::{self, HttpWorker},
     inspect::{InspectError, Inspection},
     stats::Counter,
     tcp,
-    worker::Worker,
 };
 
 /// Longest TLS handshake where the chain has no time of its own: as long as a person would wait.
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The same as [`serve`], for a chain that leads into another listener.
-fn inner(worker: Rc<Worker>, accepted: Accepted) -> Serving {
-    Box::pin(serve(worker, accepted))
+fn inner(worker: &Rc<HttpWorker>, accepted: Accepted) -> Serving {
+    Box::pin(serve(Rc::clone(worker), accepted))
 }
 
 /// Serves a connection until it ends, or until its time after a drain is up.
-pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+pub(crate) async fn serve(worker: Rc<HttpWorker>, accepted: Accepted) {
     let start = Instant::now();
     let start_time = worker.wall_now();
     let Accepted { socket, ends, listener, way } = accepted;
@@ -110,8 +110,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
         match &chain.network {
             Network::Tcp(proxy) => {
                 let proxy = Arc::clone(proxy);
+                let inner = |accepted| inner(&worker, accepted);
                 // HTTP connections should not carry the size of this one.
-                Box::pin(tcp::serve(downstream, proxy, logs, (worker.clone(), inner))).await;
+                Box::pin(tcp::serve(downstream, proxy, logs, (&worker, &inner))).await;
             }
             Network::Http(manager) => {
                 http::serve(downstream, Arc::clone(manager), worker.clone()).await;
@@ -130,7 +131,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, accepted: Accepted) {
 
 /// Runs the filters of the accepting listener and of the one that it hands over to.
 async fn inspect(
-    worker: &Worker,
+    worker: &HttpWorker,
     mut inspection: Inspection,
     accepting: &str,
     way: &Way,
@@ -162,7 +163,7 @@ impl ConnectionFacts {
 }
 
 fn facts(
-    worker: &Worker,
+    worker: &HttpWorker,
     listener: &Listener,
     seen: &Inspection,
     (start, start_time): (Instant, std::time::SystemTime),
@@ -200,7 +201,7 @@ struct Refused {
 
 /// Takes the client through the handshake that the chain asks for; else the connection is closed.
 async fn terminate(
-    worker: &Worker,
+    worker: &HttpWorker,
     config: &Config,
     (chain, settings): (&FilterChain, &Arc<DownstreamTls>),
     socket: Socket,

@@ -7,7 +7,7 @@
 mod inner;
 mod pump;
 
-use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use sluis_rules::{Discovery, Listener, TcpProxy, xx64};
 use tokio::io::AsyncReadExt as _;
@@ -22,7 +22,7 @@ use crate::{
     guards::Denied,
     sniff::HelloReader,
     stats::Counter,
-    upstream::{ConnectContext, ConnectError, Pick, Target, Upstream},
+    upstream::{ConnectContext, ConnectError, Dialer, Pick, Target, Upstream},
     worker::Worker,
 };
 
@@ -60,7 +60,7 @@ pub(crate) async fn serve(
     downstream: Downstream,
     proxy: Arc<TcpProxy>,
     logs: Arc<Logs>,
-    (worker, inner): (Rc<Worker>, Serve),
+    (worker, inner): (&Dialer, Serve<'_>),
 ) {
     worker.stats().inc(Counter::TcpTotal);
     let mut facts = Arc::clone(&downstream.facts);
@@ -127,7 +127,7 @@ pub(crate) fn log_refused(
 async fn forward(
     mut downstream: Downstream,
     proxy: &TcpProxy,
-    (worker, inner): (&Rc<Worker>, Serve),
+    (worker, inner): (&Dialer, Serve<'_>),
 ) -> Outcome {
     let mut outcome = Outcome::default();
     let name = proxy.target.pick(worker.random().next());
@@ -230,7 +230,7 @@ fn holds_inner_name(proxy: &TcpProxy, facts: &ConnectionFacts, backend: &Backend
 
 /// Connects, as often as the proxy may try.
 async fn connect(
-    (worker, serve): (&Rc<Worker>, Serve),
+    (worker, serve): (&Dialer, Serve<'_>),
     backend: &Arc<Backend>,
     proxy: &TcpProxy,
     downstream: &mut Downstream,
@@ -239,7 +239,7 @@ async fn connect(
     let facts = Arc::clone(&downstream.facts);
     if let Some(listener) = inner::listener_of(backend) {
         outcome.attempts = 1;
-        return match inner::enter((worker, serve), backend, listener, &facts) {
+        return match inner::enter(serve, backend, listener, &facts) {
             Ok((upstream, work)) => Some((upstream, Some(work))),
             Err(error) => {
                 debug!(cluster = %backend.name, %listener, remote = %facts.remote, %error, "no way in");

@@ -1,8 +1,10 @@
-//! What one data-plane thread owns: configuration, counters, logs, buffers, pools.
+//! What one data-plane thread owns: configuration, counters, logs, buffers, gates.
 //!
 //! In:    the configuration that the control thread publishes.
 //! Out:   cheap handles for the connections on this thread: nothing here is shared across threads.
-//! Never: waits for another thread.
+//! Never: waits for another thread; knows what a connection is used for.
+//!
+//! [`crate::upstream::Dialer`] adds the way to endpoints, [`crate::http::HttpWorker`] what HTTP keeps.
 
 use std::{
     cell::{Cell, Ref, RefCell},
@@ -19,11 +21,9 @@ use crate::{
     audit::AuditLog,
     config::Config,
     gates::Gates,
-    http,
     log_sink::{LogBuffers, LogSender},
     random::Random,
     stats::Shard,
-    upstream::{Balance, Lines},
 };
 
 /// The size of a pooled buffer: one TLS record, and more than any usual HTTP head.
@@ -35,7 +35,7 @@ const BUFFERS_KEPT_MAX: usize = 64;
 /// The size of the worker's scratch buffer: what one read of a long transfer takes.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
-/// One data-plane thread's own things. Lives in an `Rc`; each connection's task holds one.
+/// One data-plane thread's own things.
 pub struct Worker {
     index: usize,
     config: RefCell<Arc<Config>>,
@@ -46,11 +46,7 @@ pub struct Worker {
     scratch: RefCell<Box<[u8]>>,
     active: Cell<usize>,
     next_id: Cell<u64>,
-    pub(crate) balance: Balance,
-    pub(crate) lines: Lines,
     pub(crate) gates: Gates,
-    /// What HTTP keeps per worker: upstream pools, scripts.
-    pub http: http::WorkerState,
 }
 
 impl Worker {
@@ -61,8 +57,8 @@ impl Worker {
         config: Arc<Config>,
         stats: Arc<Shard>,
         logs: LogSender,
-    ) -> Rc<Self> {
-        Rc::new(Self {
+    ) -> Self {
+        Self {
             index,
             config: RefCell::new(config),
             random: Random::from_os(),
@@ -72,11 +68,8 @@ impl Worker {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
             active: Cell::new(0),
             next_id: Cell::new(0),
-            balance: Balance::default(),
-            lines: Lines::default(),
             gates: Gates::default(),
-            http: Default::default(),
-        })
+        }
     }
 
     /// Which worker this is, from 0.
@@ -100,8 +93,6 @@ impl Worker {
     /// Takes over a newer configuration. Connections see it at their next request.
     pub(crate) fn publish(&self, config: Arc<Config>) {
         *self.config.borrow_mut() = config;
-        self.balance.forget();
-        self.lines.forget_idle();
     }
 
     /// The monotonic clock.

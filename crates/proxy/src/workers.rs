@@ -21,10 +21,12 @@ use crate::{
     accepted::{Accepted, Way},
     bound::Bound,
     config::Config,
+    http::HttpWorker,
     log_sink::LogSender,
     serve::serve,
     sockets::Listening,
     stats::{Counter, Shard},
+    upstream::Dialer,
     worker::Worker,
 };
 
@@ -167,6 +169,7 @@ impl Seed {
     async fn work(mut self) {
         let config = Arc::clone(&self.config.borrow_and_update());
         let worker = Worker::new(self.index, config, self.shard, self.logs);
+        let worker = HttpWorker::new(Dialer::new(worker));
         let logs = spawn_local(Rc::clone(worker.logs()).run());
         let mut loops = AcceptLoops::new(Rc::clone(&worker), self.connections_max);
         loops.reconcile();
@@ -208,13 +211,13 @@ struct AcceptLoops {
 
 /// What the accept loops of one worker share.
 struct Shared {
-    worker: Rc<Worker>,
+    worker: Rc<HttpWorker>,
     connections: RefCell<JoinSet<()>>,
     connections_max: usize,
 }
 
 impl AcceptLoops {
-    fn new(worker: Rc<Worker>, connections_max: usize) -> Self {
+    fn new(worker: Rc<HttpWorker>, connections_max: usize) -> Self {
         let connections = RefCell::default();
         let shared = Rc::new(Shared { worker, connections, connections_max });
         Self { shared, listeners: HashMap::new(), jails: HashMap::new() }
@@ -358,10 +361,10 @@ impl Shared {
 }
 
 /// Counts one connection while it lives.
-struct Active(Rc<Worker>);
+struct Active(Rc<HttpWorker>);
 
 impl Active {
-    fn new(worker: Rc<Worker>) -> Self {
+    fn new(worker: Rc<HttpWorker>) -> Self {
         worker.stats().inc(Counter::DownstreamCxActive);
         worker.set_connections(worker.connections() + 1);
         Self(worker)

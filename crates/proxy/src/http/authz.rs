@@ -25,8 +25,11 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, uri};
 use prost::Message as _;
 use sluis_rules::{Address, AuthzGrpc, MetaFields, MetaValue, Metadata};
 
-use super::call::{self, CallError, Question};
-use crate::{config::Config, conn::ConnectionFacts, worker::Worker};
+use super::{
+    call::{self, CallError, Question},
+    state::HttpWorker,
+};
+use crate::{config::Config, conn::ConnectionFacts};
 
 /// The method of the service.
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -59,7 +62,7 @@ impl From<CallError> for AuthzError {
 
 /// Asks a gRPC service.
 pub(crate) async fn check(
-    worker: &Worker,
+    worker: &HttpWorker,
     config: &Config,
     service: &AuthzGrpc,
     request: &CheckRequest,

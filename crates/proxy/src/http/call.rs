@@ -23,12 +23,12 @@ use super::{
     },
     message::Fault,
     pool::{Key, Pooled},
+    state::HttpWorker,
 };
 use crate::{
     config::Backend,
     hosts::Priority,
     upstream::{ConnectContext, ConnectError, Pick, Upstream},
-    worker::Worker,
 };
 
 /// How long a call may take where nobody sets a time.
@@ -89,7 +89,7 @@ impl From<Fault> for CallError {
 
 /// Asks a service, in the HTTP version of its cluster; gRPC needs HTTP/2.
 pub(super) async fn ask(
-    worker: &Worker,
+    worker: &HttpWorker,
     backend: &Arc<Backend>,
     question: &Question,
     (limit, is_grpc): (Option<Duration>, bool),
@@ -102,7 +102,7 @@ pub(super) async fn ask(
 
 /// The same by HTTP of an endpoint that fits; where the one that was chosen does not, nobody is asked.
 pub(super) async fn ask_if(
-    worker: &Worker,
+    worker: &HttpWorker,
     backend: &Arc<Backend>,
     question: &Question,
     limit: Option<Duration>,
@@ -112,7 +112,7 @@ pub(super) async fn ask_if(
 }
 
 async fn asked(
-    worker: &Worker,
+    worker: &HttpWorker,
     backend: &Arc<Backend>,
     question: &Question,
     (limit, is_grpc): (Option<Duration>, bool),
@@ -135,7 +135,7 @@ async fn asked(
 }
 
 async fn attempt(
-    worker: &Worker,
+    worker: &HttpWorker,
     backend: &Arc<Backend>,
     pick: &Pick,
     (question, is_grpc): (&Question, bool),
@@ -189,7 +189,7 @@ async fn attempt(
 }
 
 async fn dial(
-    worker: &Worker,
+    worker: &HttpWorker,
     backend: &Arc<Backend>,
     pick: &Pick,
     (host, is_http2): (Option<&str>, bool),
@@ -205,7 +205,7 @@ async fn dial(
 
 /// Asks by HTTP/1.1, on a connection that is kept afterwards where that is safe.
 async fn over_http1(
-    worker: &Worker,
+    worker: &HttpWorker,
     backend: &Arc<Backend>,
     (pick, key, mut pooled): (&Pick, Key, Pooled),
     question: &Question,

@@ -38,14 +38,13 @@ use super::{
     program::Program,
     reply::Reply,
     respond,
-    state::Desk,
+    state::{Desk, HttpWorker},
     trace::Trace,
 };
 use crate::{
     access_log::Flag,
     conn::{ConnectionFacts, Downstream, Io, Prefixed},
     drain::Gate,
-    worker::Worker,
 };
 
 /// Longest wait for the rest of a head where the manager says nothing: a slow head holds a desk.
@@ -89,7 +88,7 @@ impl After {
 /// What does not change while a connection lives.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) worker: Rc<Worker>,
+    pub(super) worker: Rc<HttpWorker>,
     pub(super) program: Rc<Program>,
     pub(super) facts: Arc<ConnectionFacts>,
     pub(super) protocol: Protocol,
@@ -131,7 +130,11 @@ enum NoRequest {
 }
 
 impl Connection {
-    pub(super) fn new(downstream: Downstream, program: Rc<Program>, worker: Rc<Worker>) -> Self {
+    pub(super) fn new(
+        downstream: Downstream,
+        program: Rc<Program>,
+        worker: Rc<HttpWorker>,
+    ) -> Self {
         let born = worker.now();
         let Downstream { io, prefix, facts, gate } = downstream;
         let place = Rc::new(Place { worker, program, facts, protocol: Protocol::Http1 });

@@ -18,14 +18,14 @@ use sluis_http1::{Known, Normal, RequestHead, normalize_path};
 use sluis_rules::{Address, HttpManager, StripPort};
 use tokio::time::Instant;
 
-use super::{client::Protocol, facts::Facts, program::Program};
-use crate::{conn::ConnectionFacts, worker::Worker};
+use super::{client::Protocol, facts::Facts, program::Program, state::HttpWorker};
+use crate::conn::ConnectionFacts;
 use origin::Origin;
 
 /// Where a request is judged: its worker, manager and connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Site<'s> {
-    pub(super) worker: &'s Worker,
+    pub(super) worker: &'s HttpWorker,
     pub(super) program: &'s Program,
     pub(super) connection: &'s ConnectionFacts,
     /// What the client speaks.

@@ -24,13 +24,12 @@ use super::{
     failure::Failure,
     http2::copy,
     pool::{Key, Pooled},
-    state::Desk,
+    state::{Desk, HttpWorker},
 };
 use crate::{
     config::Backend,
     stats::Counter,
     upstream::{ConnectContext, ConnectError},
-    worker::Worker,
 };
 
 /// Copies under way on one worker. With the largest body each that is 256 MiB; usual ones have none.
@@ -73,7 +72,7 @@ pub(super) fn chosen<'c>(site: Site<'_>, plan: &Plan<'c>) -> Vec<&'c Mirror> {
 /// Sends the request on the desk, whose body has been kept as a whole, to each of the mirrors.
 pub(super) fn copy(
     site: Site<'_>,
-    worker: &Rc<Worker>,
+    worker: &Rc<HttpWorker>,
     plan: &Plan<'_>,
     mirrors: &[&Mirror],
     (desk, body): (&Desk, &[u8]),
@@ -188,7 +187,7 @@ enum CopyError {
 
 /// Sends a copy over a connection that others share.
 async fn share(
-    worker: &Rc<Worker>,
+    worker: &Rc<HttpWorker>,
     backend: &Arc<Backend>,
     context: &ConnectContext<'_>,
     bytes: &[u8],
@@ -213,7 +212,7 @@ async fn share(
 }
 
 async fn send(
-    worker: &Rc<Worker>,
+    worker: &Rc<HttpWorker>,
     backend: &Arc<Backend>,
     context: &ConnectContext<'_>,
     bytes: &[u8],

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     access_log::{Format, http_date},
     config::Config,
+    upstream::Dialer,
     worker::Worker,
 };
 
@@ -104,9 +105,32 @@ impl Deref for Shared {
     }
 }
 
+/// A worker that serves HTTP. Lives in an `Rc`; each connection's task holds one.
+#[derive(Debug)]
+pub struct HttpWorker {
+    dialer: Dialer,
+    pub(super) http: WorkerState,
+}
+
+/// The worker below, with its way to endpoints.
+impl Deref for HttpWorker {
+    type Target = Dialer;
+
+    fn deref(&self) -> &Dialer {
+        &self.dialer
+    }
+}
+
+impl HttpWorker {
+    /// Makes a worker able to serve HTTP.
+    pub(crate) fn new(dialer: Dialer) -> Rc<Self> {
+        Rc::new(Self { dialer, http: WorkerState::default() })
+    }
+}
+
 /// What HTTP keeps per worker.
 #[derive(Default)]
-pub struct WorkerState {
+pub(super) struct WorkerState {
     desks: RefCell<Desks>,
     pub(super) pool: Pool,
     pub(super) copies: Copies,

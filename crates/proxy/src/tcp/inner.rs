@@ -7,7 +7,7 @@
 //! Who the client has proven to be goes with it. That is what the mesh's TLS around an application's
 //! own is for: the outer says which workload it is, the inner keeps the application's bytes its own.
 
-use std::{io, rc::Rc, sync::Arc};
+use std::{io, sync::Arc};
 
 use sluis_rules::{Address, EndpointAddress};
 use tokio::net::UnixStream;
@@ -17,7 +17,6 @@ use crate::{
     config::Backend,
     conn::{ConnectionFacts, Io, Socket},
     upstream::{ConnectContext, Pick, Upstream},
-    worker::Worker,
 };
 
 /// The listener that a cluster leads to, when it is one of this proxy.
@@ -34,7 +33,7 @@ pub(super) fn listener_of(backend: &Backend) -> Option<&Arc<str>> {
 ///
 /// When the connection has come this way already, or the kernel has no sockets left.
 pub(super) fn enter(
-    (worker, serve): (&Rc<Worker>, Serve),
+    serve: Serve<'_>,
     backend: &Backend,
     listener: &Arc<str>,
     facts: &ConnectionFacts,
@@ -49,7 +48,7 @@ pub(super) fn enter(
     let ends = ConnectContext::of(facts).downstream.map(|(remote, local)| (local, remote));
     let accepted =
         Accepted { socket: Socket::Unix(theirs), ends, listener: Arc::clone(listener), way };
-    let work = serve(Rc::clone(worker), accepted);
+    let work = serve(accepted);
     let io = Io::Plain(Socket::Unix(ours));
     Ok((Upstream { io, local: None, pick, _held: None }, work))
 }

@@ -8,26 +8,15 @@ use std::{net::SocketAddr, sync::Arc};
 
 use sluis_rules::{Address, Discovery, DynamicForward};
 
-use super::{ConnectContext, ConnectError, Pick};
-use crate::{config::Backend, names::is_private, stats::Counter, worker::Worker};
+use super::{ConnectContext, ConnectError, Dialer, Pick, Target};
+use crate::{config::Backend, names::is_private, stats::Counter};
 
-/// Where a client wants to go.
-#[derive(Clone, Copy, Debug)]
-pub struct Target<'a> {
-    /// The host, without a port.
-    pub host: &'a str,
-    /// The port, if it named one.
-    pub port: Option<u16>,
-    /// The server name of the TLS that we terminated: it must be the same host.
-    pub sni: Option<&'a str>,
-}
-
-impl Worker {
+impl Dialer {
     /// Chooses an endpoint; of a dynamic cluster by the name that the client chose.
     ///
     /// # Errors
     ///
-    /// Those of [`Worker::pick`]; [`ConnectError::Forbidden`] and [`ConnectError::Name`].
+    /// Those of [`Dialer::pick`]; [`ConnectError::Forbidden`] and [`ConnectError::Name`].
     pub(crate) async fn choose(
         &self,
         backend: &Arc<Backend>,

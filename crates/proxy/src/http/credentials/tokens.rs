@@ -25,7 +25,7 @@ use crate::{
     credentials::{Held, Tokens},
     http::{
         call::{self, CallError, Question},
-        state::Desk,
+        state::{Desk, HttpWorker},
     },
     worker::Worker,
 };
@@ -83,7 +83,7 @@ pub(super) fn subject(desk: &Desk, field: &str) -> Option<Zeroizing<String>> {
 /// # Errors
 ///
 /// [`Refusal::Unavailable`], after a warning that says why.
-pub(super) async fn token(worker: &Worker, wanted: Wanted<'_>) -> Result<Arc<Held>, Refusal> {
+pub(super) async fn token(worker: &HttpWorker, wanted: Wanted<'_>) -> Result<Arc<Held>, Refusal> {
     let config = worker.config();
     let tokens = &config.settings.tokens;
     if wanted.token.flow().subject_field().is_some() && wanted.subject.is_none() {
@@ -133,7 +133,7 @@ pub(super) async fn token(worker: &Worker, wanted: Wanted<'_>) -> Result<Arc<Hel
 }
 
 async fn fetch(
-    worker: &Worker,
+    worker: &HttpWorker,
     config: &Config,
     wanted: Wanted<'_>,
 ) -> Result<Arc<Held>, FetchError> {

@@ -13,9 +13,9 @@ use crate::{
         http2::sessions::{Acquired, Seat},
         message::{Fault, Piece},
         pool::Key,
+        state::HttpWorker,
     },
     upstream::{Pick, Upstream},
-    worker::Worker,
 };
 
 /// Why a copy was not answered in order.
@@ -41,7 +41,7 @@ impl From<Fault> for CopyError {
 
 /// Sends a request, written as HTTP/1.1, over a shared connection.
 pub(in crate::http) async fn send(
-    worker: &Worker,
+    worker: &HttpWorker,
     (backend, pick, key): (&Arc<Backend>, &Pick, &Key),
     bytes: &[u8],
     scheme: &str,
