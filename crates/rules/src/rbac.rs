@@ -9,6 +9,7 @@
 
 mod condition;
 mod facts;
+mod grouped;
 mod index;
 mod keys;
 mod lookup;
@@ -21,6 +22,7 @@ pub use facts::{PeerFacts, RbacFacts};
 pub(crate) use template::template_pattern;
 
 use condition::Holds;
+use grouped::grouped;
 use index::Index;
 
 /// One set of policies and what a match means.
@@ -79,7 +81,7 @@ impl Rbac {
         let index = Index::build(&policies);
         let policies = policies
             .into_iter()
-            .map(|policy| Policy { name: policy.name, when: policy.when.grouped() })
+            .map(|policy| Policy { name: policy.name, when: grouped(policy.when) })
             .collect();
         Self { action, policies, index }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mlua::{Error, IntoLuaMulti as _, Lua, LuaString, MultiValue, Table, Value};
 
-use crate::headers::{header_name, header_value};
+use crate::values::{header_name, header_value};
 
 /// Bytes that the body of a call may have.
 const BODY_BYTES_MAX: usize = 4 << 20;

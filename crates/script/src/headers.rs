@@ -7,6 +7,7 @@ use crate::{
     exchange::{OUT_OF_SCOPE, Part},
     handle::Handle,
     list::HeaderList,
+    values::{header_name, header_value, lower},
 };
 
 /// `handle:headers()` and `handle:trailers()`.
@@ -91,25 +92,4 @@ impl UserData for Headers {
             Ok((next, Value::Nil, Value::Nil))
         });
     }
-}
-
-fn lower(name: &LuaString) -> Vec<u8> {
-    name.as_bytes().to_ascii_lowercase()
-}
-
-/// A header's name in lower case: a token (RFC 9110 §5.6.2), or a pseudo-header.
-pub(crate) fn header_name(name: &LuaString) -> mlua::Result<Vec<u8>> {
-    let lower = lower(name);
-    let token = lower.strip_prefix(b":").unwrap_or(&lower);
-    let valid = !token.is_empty()
-        && token.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b));
-    if valid { Ok(lower) } else { Err(Error::runtime("not a header name")) }
-}
-
-/// Refuses what would end a header line: a script may take values from the client.
-pub(crate) fn header_value(value: &[u8]) -> mlua::Result<()> {
-    if value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
-        return Err(Error::runtime("a header value holds a line break or NUL"));
-    }
-    Ok(())
 }

@@ -12,7 +12,7 @@ use mlua::{
     Error, IntoLuaMulti as _, Lua, LuaString, MultiValue, UserData, UserDataMethods, Value,
 };
 
-use crate::handle::{Handle, prefix};
+use crate::handle::Handle;
 
 /// Bytes that a public key may have: RSA of 8192 bits has about 1100.
 const DER_BYTES_MAX: usize = 4096;
@@ -119,4 +119,15 @@ pub(crate) fn verify(lua: &Lua, handle: &Handle, arguments: &[Value]) -> mlua::R
         Ok(()) => (true, Value::Nil).into_lua_multi(lua),
         Err(_) => no("Failed to verify digital signature.".to_owned()),
     }
+}
+
+/// The first bytes of a text, as many as the script says.
+pub(crate) fn prefix(text: &LuaString, length: f64) -> mlua::Result<Vec<u8>> {
+    let bytes = text.as_bytes();
+    let len = if length >= 0.0 && length <= bytes.len() as f64 {
+        length as usize
+    } else {
+        return Err(Error::runtime("the length is not that of the text, or less"));
+    };
+    Ok(bytes[..len].to_vec())
 }

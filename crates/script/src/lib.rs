@@ -29,15 +29,20 @@ mod headers;
 mod info;
 mod keys;
 mod list;
+mod methods;
 mod run;
 mod sandbox;
 mod script;
 mod stream;
+mod terms;
 mod values;
+mod worker;
 
 pub use call::{Answer, Call};
-pub use run::{Begin, BodyIs, Effects, Pairs, Response, Run, RunError, Side, Step, Want};
-pub use script::{CompileError, Host, Script};
+pub use run::{Run, Step, Want};
+pub use sandbox::Host;
+pub use script::{CompileError, Script};
 pub use stream::{
     AddressOf, Edit, Facts, FieldsOf, HeaderRefused, Level, Stream, Tls, TlsList, TlsText,
 };
+pub use terms::{Begin, BodyIs, Effects, Pairs, Response, RunError, Side};

@@ -1,6 +1,6 @@
 //! A Lua state that holds only what a script may use.
 
-use std::{cell::RefCell, fs, io::Read, path::Path, rc::Rc};
+use std::{collections::HashMap, fs, io::Read, path::Path, rc::Rc, sync::Arc};
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
@@ -8,10 +8,17 @@ use aws_lc_rs::{
 };
 use mlua::{Lua, LuaOptions, LuaString, StdLib, Table};
 
-use crate::{Host, Level, exchange::Exchange, handle};
+use crate::{Level, methods, worker::Current};
 
-/// The run that is under way.
-pub(crate) type Current = Rc<RefCell<Option<Rc<RefCell<Exchange>>>>>;
+/// What a script may use of the process it runs in.
+#[derive(Clone, Debug, Default)]
+pub struct Host {
+    /// Where `require` looks: paths with a `?` for the module's name (`/etc/lua/?.lua`), in which
+    /// its dots are slashes.
+    pub package_paths: Vec<String>,
+    /// The variables that `os.getenv` knows. Values are not printed.
+    pub environment: Arc<HashMap<String, String>>,
+}
 
 /// Bytes that a module may have: several times the largest known ones.
 const MODULE_BYTES_MAX: u64 = 4 << 20;
@@ -26,7 +33,7 @@ pub(crate) fn state(host: &Host, current: &Current) -> mlua::Result<Lua> {
         | StdLib::MATH
         | StdLib::JIT;
     let lua = Lua::new_with(libraries, LuaOptions::default())?;
-    let environment = std::sync::Arc::clone(&host.environment);
+    let environment = Arc::clone(&host.environment);
     let getenv = lua.create_function(move |_, name: String| Ok(environment.get(&name).cloned()))?;
     let lines = Rc::clone(current);
     let print = lua.create_function(move |_, line: LuaString| {
@@ -57,9 +64,9 @@ pub(crate) fn state(host: &Host, current: &Current) -> mlua::Result<Lua> {
     table.set("print", print)?;
     table.set("module", module)?;
     table.set("path", host.package_paths.join(";"))?;
-    handle::waiting(&lua, &table)?;
+    methods::waiting(&lua, &table)?;
     let chunk = lua.load(include_str!("sandbox.lua")).set_name("=sandbox");
-    lua.set_named_registry_value(handle::WAITING, chunk.call::<Table>(table)?)?;
+    lua.set_named_registry_value(methods::WAITING, chunk.call::<Table>(table)?)?;
     Ok(lua)
 }
 

@@ -1,25 +1,15 @@
 //! One script, loaded for one worker.
 
-use std::{cell::RefCell, collections::HashMap, fmt, rc::Rc, sync::Arc};
+use std::{cell::RefCell, fmt, rc::Rc};
 
-use mlua::{Function, Lua};
+use mlua::Function;
 
 use crate::{
-    Begin, Run, RunError, Side, Step, Stream,
-    budget::{Budget, LOAD_INSTRUCTIONS_MAX, MEMORY_MAX},
-    exchange::Exchange,
-    sandbox::{self, Current},
+    Begin, Host, Run, RunError, Side, Step, Stream,
+    budget::{Budget, LOAD_INSTRUCTIONS_MAX},
+    sandbox,
+    worker::{Current, Worker, message},
 };
-
-/// What a script may use of the process it runs in.
-#[derive(Clone, Debug, Default)]
-pub struct Host {
-    /// Where `require` looks: paths with a `?` for the module's name (`/etc/lua/?.lua`), in which
-    /// its dots are slashes.
-    pub package_paths: Vec<String>,
-    /// The variables that `os.getenv` knows. Values are not printed.
-    pub environment: Arc<HashMap<String, String>>,
-}
 
 /// A script, ready to run. It has a Lua state of its own: its globals live from run to run, and many
 /// runs may be under way.
@@ -29,16 +19,6 @@ pub struct Script {
     on_request: Option<Function>,
     on_response: Option<Function>,
     worker: Rc<Worker>,
-}
-
-/// What the runs of a script share.
-pub(crate) struct Worker {
-    pub(crate) name: String,
-    pub(crate) budget: Budget,
-    pub(crate) current: Current,
-    /// The memory of runs that have ended.
-    pub(crate) spare: RefCell<Vec<Rc<RefCell<Exchange>>>>,
-    pub(crate) lua: Lua,
 }
 
 /// Why a script was not loaded.
@@ -127,18 +107,4 @@ impl fmt::Debug for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Script").field("name", &self.worker.name).finish_non_exhaustive()
     }
-}
-
-/// What went wrong, in one line: without the stack, which names our own functions.
-pub(crate) fn message(error: &mlua::Error) -> String {
-    let text = match error {
-        mlua::Error::CallbackError { cause, .. } => return message(cause),
-        mlua::Error::MemoryError(_) => {
-            return format!("the script uses more than {} MiB", MEMORY_MAX >> 20);
-        }
-        mlua::Error::RuntimeError(text) => text.clone(),
-        mlua::Error::SyntaxError { message, .. } => message.clone(),
-        other => other.to_string(),
-    };
-    text.split("\nstack traceback:").next().unwrap_or_default().trim().to_owned()
 }

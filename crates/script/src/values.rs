@@ -1,6 +1,6 @@
-//! Values of metadata, in Lua and out of it.
+//! Values in Lua and out of it: of metadata, and what may be a header.
 
-use mlua::{Error, Lua, Table, Value};
+use mlua::{Error, Lua, LuaString, Table, Value};
 use sluis_rules::{MetaFields, MetaValue};
 
 /// How deep a value from a script may be.
@@ -97,4 +97,25 @@ fn list_len(table: &Table) -> mlua::Result<i64> {
         }
     }
     Ok(longest)
+}
+
+pub(crate) fn lower(name: &LuaString) -> Vec<u8> {
+    name.as_bytes().to_ascii_lowercase()
+}
+
+/// A header's name in lower case: a token (RFC 9110 §5.6.2), or a pseudo-header.
+pub(crate) fn header_name(name: &LuaString) -> mlua::Result<Vec<u8>> {
+    let lower = lower(name);
+    let token = lower.strip_prefix(b":").unwrap_or(&lower);
+    let valid = !token.is_empty()
+        && token.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b));
+    if valid { Ok(lower) } else { Err(Error::runtime("not a header name")) }
+}
+
+/// Refuses what would end a header line: a script may take values from the client.
+pub(crate) fn header_value(value: &[u8]) -> mlua::Result<()> {
+    if value.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
+        return Err(Error::runtime("a header value holds a line break or NUL"));
+    }
+    Ok(())
 }

@@ -4,11 +4,11 @@
 //! Out:   yes, no, or that it cannot be said ([`Holds`]), by the logic of three values.
 //! Never: takes "cannot be said" for an answer.
 
-use std::{net::IpAddr, str, sync::Arc};
+use std::str;
 
 use super::{
     facts::RbacFacts,
-    lookup::{self, Lookup, Ranges},
+    lookup::{AddressOf, Lookup, Ranges, Subject},
 };
 use crate::{
     Cidr, HeaderMatch, HeaderValues, MetadataMatch, Pattern, StringMatcher, route::HeaderTest,
@@ -40,24 +40,6 @@ pub(crate) enum Condition {
     Lookup(Subject, Lookup),
     /// The same of addresses.
     Ranges(AddressOf, Ranges),
-}
-
-/// What a lookup looks at.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Subject {
-    Principal,
-    Path,
-    ServerName,
-    Header(Arc<str>),
-}
-
-/// Whose address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum AddressOf {
-    Destination,
-    Source,
-    DirectRemote,
-    Remote,
 }
 
 /// Whether a condition holds.
@@ -126,25 +108,6 @@ impl Condition {
             _ => false,
         }
     }
-
-    /// The same condition, with many comparisons of one subject made one lookup.
-    pub(super) fn grouped(self) -> Self {
-        match self {
-            Self::All(all) => Self::All(all.into_iter().map(Self::grouped).collect()),
-            Self::Any(any) => {
-                let mut flat = Vec::with_capacity(any.len());
-                for each in any {
-                    match each.grouped() {
-                        Self::Any(inner) => flat.extend(inner),
-                        other => flat.push(other),
-                    }
-                }
-                Self::Any(lookup::group(flat))
-            }
-            Self::Not(inner) => Self::Not(Box::new(inner.grouped())),
-            other => other,
-        }
-    }
 }
 
 fn all_of(all: &[Condition], facts: &RbacFacts<'_>) -> Holds {
@@ -204,33 +167,4 @@ fn of_header(header: &HeaderMatch, facts: &RbacFacts<'_>) -> Holds {
         return Holds::Unknown;
     }
     header.matches_values(&values).into()
-}
-
-impl Subject {
-    /// Calls for each value that the subject has.
-    pub(super) fn each<'f>(&self, facts: &RbacFacts<'f>, mut call: impl FnMut(&'f [u8])) {
-        match self {
-            Self::Principal => facts.peer.names().for_each(|name| call(name.as_bytes())),
-            Self::Path => facts.path().into_iter().for_each(|path| call(path.as_bytes())),
-            Self::ServerName => call(facts.peer.server_name.as_bytes()),
-            Self::Header(name) => {
-                let mut values = HeaderValues::new();
-                if let Some(request) = facts.request {
-                    request.any_header(name, &mut values);
-                }
-                values.into_iter().for_each(call);
-            }
-        }
-    }
-}
-
-impl AddressOf {
-    fn of(self, facts: &RbacFacts<'_>) -> Option<IpAddr> {
-        match self {
-            Self::Destination => facts.peer.local.map(|local| local.ip()),
-            Self::Source => facts.peer.source,
-            Self::DirectRemote => facts.peer.direct_remote,
-            Self::Remote => facts.peer.remote,
-        }
-    }
 }

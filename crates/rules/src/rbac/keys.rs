@@ -6,10 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    condition::{Condition, Subject},
-    lookup::compared,
-};
+use super::{condition::Condition, grouped::compared, lookup::Subject};
 use crate::{Case, Pattern, StringMatcher, Text};
 
 /// What a key is looked for in.

@@ -1,15 +1,13 @@
-//! Many comparisons with one value, made at once.
+//! Many comparisons with one value, made at once; and of what the values are.
 
 use std::{
     collections::{BTreeMap, HashSet},
     net::IpAddr,
+    sync::Arc,
 };
 
-use super::condition::{AddressOf, Condition, Subject};
-use crate::{Case, Cidr, StringMatcher, Text, address::masked, route::HeaderTest};
-
-/// From so many comparisons on a lookup is worth its memory.
-const GROUP_MIN: usize = 4;
+use super::facts::RbacFacts;
+use crate::{Case, Cidr, HeaderValues, StringMatcher, Text, address::masked};
 
 /// Texts of which a value must be one, or must start or end with one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,7 +32,7 @@ impl Lookup {
             || (!self.folded.is_empty() && self.folded.has(&value.to_ascii_lowercase()))
     }
 
-    fn add(&mut self, matcher: &StringMatcher) {
+    pub(super) fn add(&mut self, matcher: &StringMatcher) {
         let texts = |text: &Text| match text.case() {
             Case::Sensitive => false,
             Case::Ignored => true,
@@ -94,74 +92,55 @@ impl Ranges {
         lengths.iter().any(|(bits, networks)| networks.contains(&masked(ip, *bits)))
     }
 
-    fn add(&mut self, range: Cidr) {
+    pub(super) fn add(&mut self, range: Cidr) {
         let lengths = if range.network().is_ipv4() { &mut self.v4 } else { &mut self.v6 };
         lengths.entry(range.bits()).or_default().insert(range.network());
     }
 }
 
-/// Makes lookups of those conditions, of which one must hold, that look at one subject.
-pub(super) fn group(conditions: Vec<Condition>) -> Vec<Condition> {
-    let mut texts: BTreeMap<Subject, Vec<Condition>> = BTreeMap::new();
-    let mut ranges: BTreeMap<AddressOf, Vec<Condition>> = BTreeMap::new();
-    let mut rest = Vec::new();
-    for condition in conditions {
-        if let Some((subject, _)) = compared(&condition) {
-            texts.entry(subject).or_default().push(condition);
-        } else if let Some((of, _)) = ranged(&condition) {
-            ranges.entry(of).or_default().push(condition);
-        } else {
-            rest.push(condition);
-        }
-    }
-    let mut grouped = Vec::new();
-    for (subject, conditions) in texts {
-        if conditions.len() < GROUP_MIN {
-            grouped.extend(conditions);
-            continue;
-        }
-        let mut lookup = Lookup::default();
-        conditions.iter().filter_map(compared).for_each(|(_, matcher)| lookup.add(matcher));
-        grouped.push(Condition::Lookup(subject, lookup));
-    }
-    for (of, conditions) in ranges {
-        if conditions.len() < GROUP_MIN {
-            grouped.extend(conditions);
-            continue;
-        }
-        let mut all = Ranges::default();
-        conditions.iter().filter_map(ranged).for_each(|(_, range)| all.add(range));
-        grouped.push(Condition::Ranges(of, all));
-    }
-    grouped.extend(rest);
-    grouped
+/// What a lookup looks at.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    Principal,
+    Path,
+    ServerName,
+    Header(Arc<str>),
 }
 
-/// What a condition compares with a text of its own, where that can be looked up.
-pub(super) fn compared(condition: &Condition) -> Option<(Subject, &StringMatcher)> {
-    let (subject, matcher) = match condition {
-        Condition::Authenticated(Some(matcher)) => (Subject::Principal, matcher),
-        Condition::Path(matcher) => (Subject::Path, matcher),
-        Condition::ServerName(matcher) => (Subject::ServerName, matcher),
-        Condition::Header(header) if !header.invert && !header.missing_is_empty => {
-            let HeaderTest::String(matcher) = &header.test else { return None };
-            (Subject::Header(header.name.clone()), matcher)
-        }
-        _ => return None,
-    };
-    let is_simple = matches!(
-        matcher,
-        StringMatcher::Exact(_) | StringMatcher::Prefix(_) | StringMatcher::Suffix(_)
-    );
-    is_simple.then_some((subject, matcher))
+/// Whose address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum AddressOf {
+    Destination,
+    Source,
+    DirectRemote,
+    Remote,
 }
 
-fn ranged(condition: &Condition) -> Option<(AddressOf, Cidr)> {
-    Some(match condition {
-        Condition::Destination(range) => (AddressOf::Destination, *range),
-        Condition::Source(range) => (AddressOf::Source, *range),
-        Condition::DirectRemote(range) => (AddressOf::DirectRemote, *range),
-        Condition::Remote(range) => (AddressOf::Remote, *range),
-        _ => return None,
-    })
+impl Subject {
+    /// Calls for each value that the subject has.
+    pub(super) fn each<'f>(&self, facts: &RbacFacts<'f>, mut call: impl FnMut(&'f [u8])) {
+        match self {
+            Self::Principal => facts.peer.names().for_each(|name| call(name.as_bytes())),
+            Self::Path => facts.path().into_iter().for_each(|path| call(path.as_bytes())),
+            Self::ServerName => call(facts.peer.server_name.as_bytes()),
+            Self::Header(name) => {
+                let mut values = HeaderValues::new();
+                if let Some(request) = facts.request {
+                    request.any_header(name, &mut values);
+                }
+                values.into_iter().for_each(call);
+            }
+        }
+    }
+}
+
+impl AddressOf {
+    pub(super) fn of(self, facts: &RbacFacts<'_>) -> Option<IpAddr> {
+        match self {
+            Self::Destination => facts.peer.local.map(|local| local.ip()),
+            Self::Source => facts.peer.source,
+            Self::DirectRemote => facts.peer.direct_remote,
+            Self::Remote => facts.peer.remote,
+        }
+    }
 }
