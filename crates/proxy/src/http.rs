@@ -20,9 +20,11 @@ pub(crate) mod authz;
 mod buffer;
 mod call;
 mod carry;
+mod change;
 mod client;
 mod clock;
 mod connection;
+mod course;
 mod credentials;
 mod decide;
 mod direct;
@@ -37,41 +39,41 @@ mod http1;
 mod http2;
 mod kept;
 mod link;
+mod marks;
 mod message;
 mod mirror;
 mod mutate;
+mod piece;
+mod plan;
 mod pool;
 mod program;
+mod protocol;
 mod relay;
 mod reply;
 mod respond;
 mod retry;
 mod rewrite;
+mod routing;
+mod sealed;
 mod settle;
+mod site;
 mod state;
+mod text;
 mod timeouts;
 mod trace;
+mod under_way;
 
 use std::{rc::Rc, sync::Arc};
 
-use sluis_rules::{Codec, HttpManager};
+use sluis_rules::HttpManager;
 
 use crate::{
     conn::{Downstream, Prefixed},
     stats::Counter,
 };
-use client::Protocol;
-use connection::Place;
+use protocol::Protocol;
+use site::Place;
 pub use state::HttpWorker;
-
-impl Protocol {
-    fn of(downstream: &Downstream, manager: &HttpManager) -> Self {
-        match (manager.codec, downstream.io.alpn()) {
-            (Codec::Http2, _) | (Codec::Auto, Some(b"h2")) => Self::Http2,
-            _ => Self::Http1,
-        }
-    }
-}
 
 /// Serves a connection until it ends.
 pub async fn serve(downstream: Downstream, manager: Arc<HttpManager>, worker: Rc<HttpWorker>) {

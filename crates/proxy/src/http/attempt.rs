@@ -6,20 +6,23 @@ use sluis_http1::{Known, is_dns_name};
 use sluis_rules::{Discovery, Health, HostRewrite, UpstreamProtocol};
 use tokio::time::timeout_at;
 
+pub(super) use super::failure::Finish;
 use super::{
-    client::{Client, Protocol},
+    client::Client,
+    course::Course,
     credentials,
-    decide::Plan,
-    edge::{Site, number},
     failure::Failure,
-    forward::Course,
     http2::sessions::{Acquired, Seat},
     link::{Line, Link},
+    plan::Plan,
     pool::{Key, Pooled},
+    protocol::Protocol,
     reply::Reply,
     rewrite,
     settle::{RESPONSE_TIMEOUT, Seen, response_timeout, settle},
+    site::Site,
     state::Desk,
+    text::number,
     trace::Trace,
 };
 use crate::{
@@ -28,19 +31,6 @@ use crate::{
     stats::Counter,
     upstream::{ConnectContext, ConnectError, Held, Pick, Target, Upstream},
 };
-
-/// How one try ended, when not with a [`Failure`].
-pub(super) enum Finish<'c> {
-    /// The response was passed on as a whole.
-    Complete {
-        /// Whether the client was told that the connection ends.
-        closes: bool,
-    },
-    /// The connection to the client is of no more use.
-    Broken,
-    /// The client is to be told this instead.
-    Reply(Box<Reply<'c>>),
-}
 
 /// Sends the request once.
 pub(super) async fn attempt<'c>(

@@ -21,7 +21,7 @@ use super::{
         call,
         sessions::{Acquired, Seat},
     },
-    message::Fault,
+    piece::Fault,
     pool::{Key, Pooled},
     state::HttpWorker,
 };

@@ -10,20 +10,20 @@ use sluis_script::BodyIs;
 use tokio::time::Instant;
 
 use super::{
-    attempt::Finish,
     clock::Clock,
+    course::Course,
     credentials::{self, Judged},
-    direct::{INTERIM_MAX, switches},
-    edge::{Site, number},
-    failure::Failure,
+    failure::{Failure, Finish},
     flight::Event,
-    forward::Course,
-    message::{ClientSide, EndpointSide, Fault},
+    message::{ClientSide, EndpointSide},
+    piece::Fault,
     relay::{Relay, of_client},
-    reply::Reply,
-    respond::{self, Dressed, Unsent},
+    reply::{Reply, Unsent},
+    respond::{self, Dressed, INTERIM_MAX, switches},
     settle::{Seen, settle},
+    site::Site,
     state::Desk,
+    text::number,
     trace::Trace,
 };
 

@@ -11,35 +11,16 @@ use http::HeaderMap;
 use sluis_http1::{Framing, RequestHead, write_chunk, write_last_chunk};
 
 use super::{
-    attempt::Finish,
-    connection::{After, Place},
-    decide::Plan,
-    edge::Site,
-    failure::Failure,
+    course::Course,
+    failure::{Failure, Finish},
     flight::Event,
-    forward::Course,
     link::Link,
+    plan::Plan,
     reply::Reply,
+    site::{Place, Site},
     state::Desk,
     trace::Trace,
 };
-
-/// The HTTP version spoken with a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Http1,
-    Http2,
-}
-
-impl Protocol {
-    /// As access logs and scripts call it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Http1 => "HTTP/1.1",
-            Self::Http2 => "HTTP/2",
-        }
-    }
-}
 
 /// Why the beginning of a body did not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +35,34 @@ pub(super) enum Unpeeked {
 
 /// How long a client may be silent within a body where the manager says nothing.
 pub(super) const BODY_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(300);
+
+/// What a client is told that waits before it sends its body.
+pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What becomes of the connection after an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum After {
+    /// It waits for the next request.
+    Keep,
+    /// It is closed in order.
+    Close,
+    /// It is closed in order, once the client has read: it may still be sending.
+    Linger,
+    /// It is dropped.
+    Drop,
+}
+
+impl After {
+    /// After a response that was passed on as a whole.
+    pub(super) fn response(desk: &Desk, closes: bool) -> Self {
+        match (desk.request_body.is_done(), closes) {
+            (false, _) => Self::Linger,
+            (true, true) if desk.input.is_empty() => Self::Close,
+            (true, true) => Self::Linger,
+            (true, false) => Self::Keep,
+        }
+    }
+}
 
 /// Who has sent the request on the desk: an HTTP/1 connection, or one stream of HTTP/2.
 pub(super) trait Client {

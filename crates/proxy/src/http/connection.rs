@@ -21,29 +21,29 @@ use sluis_rules::Codec;
 use tokio::{io::AsyncWrite as _, time::Instant};
 
 use super::{
-    attempt::Finish,
     buffer::{BUFFER_BYTES_MAX, Outgoing},
-    client::{BODY_WAIT_MAX, Client, Protocol, Unpeeked, framed},
+    client::{BODY_WAIT_MAX, CONTINUE, Client, Unpeeked, framed},
     clock::{Clock, earlier},
-    decide::Plan,
-    direct::CONTINUE,
-    edge::Site,
+    course::Course,
     exchange::{exchange, refuse},
-    failure::Failure,
+    failure::{Failure, Finish},
     flight::{self, Event},
-    forward::{Course, bad_body},
     http1::lines::{Mode, trailers},
     http2,
     link::Link,
+    plan::Plan,
     program::Program,
-    reply::Reply,
+    protocol::Protocol,
+    reply::{Reply, bad_body},
     respond,
+    site::Site,
     state::{Desk, HttpWorker},
     trace::Trace,
 };
+pub(super) use super::{client::After, site::Place};
 use crate::{
     access_log::Flag,
-    conn::{ConnectionFacts, Downstream, Io, Prefixed},
+    conn::{Downstream, Io, Prefixed},
     drain::Gate,
 };
 
@@ -59,53 +59,6 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// How long a client may take to accept an answer of ours.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
-
-/// What becomes of the connection after an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum After {
-    /// It waits for the next request.
-    Keep,
-    /// It is closed in order.
-    Close,
-    /// It is closed in order, once the client has read: it may still be sending.
-    Linger,
-    /// It is dropped.
-    Drop,
-}
-
-impl After {
-    /// After a response that was passed on as a whole.
-    pub(super) fn response(desk: &Desk, closes: bool) -> Self {
-        match (desk.request_body.is_done(), closes) {
-            (false, _) => Self::Linger,
-            (true, true) if desk.input.is_empty() => Self::Close,
-            (true, true) => Self::Linger,
-            (true, false) => Self::Keep,
-        }
-    }
-}
-
-/// What does not change while a connection lives.
-#[derive(Debug)]
-pub(super) struct Place {
-    pub(super) worker: Rc<HttpWorker>,
-    pub(super) program: Rc<Program>,
-    pub(super) facts: Arc<ConnectionFacts>,
-    pub(super) protocol: Protocol,
-}
-
-impl Place {
-    pub(super) fn site(&self, now: Instant) -> Site<'_> {
-        Site {
-            worker: &self.worker,
-            program: &self.program,
-            connection: &self.facts,
-            protocol: self.protocol,
-            now,
-            draw: self.worker.random().next(),
-        }
-    }
-}
 
 /// One connection.
 #[derive(Debug)]

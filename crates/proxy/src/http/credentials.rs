@@ -24,9 +24,9 @@ use sluis_tls::{GenericSecret, Slot};
 pub(super) use choose::{admit, guard};
 pub(super) use echo::{Judged, judge_body, judge_head};
 pub(super) use record::{ended, redact};
-pub(super) use sealed::{Sealed, say_length, seal};
+pub(super) use sealed::{say_length, seal};
 
-use super::{decide::Plan, reply::Reply};
+use super::{plan::Plan, reply::Reply};
 use crate::{
     access_log::Flag,
     audit::{AuditUnavailable, Ticket},

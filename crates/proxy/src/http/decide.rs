@@ -4,68 +4,26 @@
 //! Out:   a [`Plan`], or a [`Reply`] that says why not.
 //! Never: waits or writes. Everything is judged by the head in its normal form.
 
-use std::{sync::Arc, time::Duration};
-
 use sluis_http1::{Framing, Known, Method, RequestHead, Upgrade, Version};
-use sluis_rules::{
-    Forward, HttpManager, Matched, Metadata, NoRoute, RetryPolicy, RouteAction, RouteTable, Target,
-    Underscores, UpstreamProtocol, WeightedCluster,
-};
+use sluis_rules::{Forward, HttpManager, Matched, RouteAction, Underscores};
 
+pub(super) use super::plan::Plan;
 use super::{
     client::Client,
-    edge::{self, Path, Site},
-    facts::Facts,
+    edge::{self, Path},
     filters,
     reply::Reply,
     rewrite,
+    routing::{Missing, cluster_of},
+    site::Site,
     state::Desk,
-    timeouts,
+    text, timeouts,
     trace::Trace,
 };
-use crate::{
-    access_log::Flag,
-    config::{Backend, Config},
-    hosts::Priority,
-};
-
-/// How one request is forwarded.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Plan<'c> {
-    pub(super) matched: Matched<'c>,
-    pub(super) forward: &'c Forward,
-    pub(super) backend: &'c Arc<Backend>,
-    pub(super) weighted: Option<&'c WeightedCluster>,
-    pub(super) retry: Option<&'c RetryPolicy>,
-    /// Whether the client asks for another protocol, and may.
-    pub(super) is_upgrade: bool,
-    /// Whether the client's CONNECT ends here: the endpoint hears nothing of HTTP.
-    pub(super) terminates: bool,
-    /// How long the response may take, once the request has been received.
-    pub(super) timeout: Option<Duration>,
-}
+use crate::{access_log::Flag, config::Config};
 
 /// How CONNECT is called among upgrades.
 const CONNECT: &str = "connect";
-
-impl Plan<'_> {
-    /// Whether the endpoint may be sent trailers.
-    pub(super) fn takes_trailers(&self) -> bool {
-        if !self.backend.credentials().is_empty() {
-            // They could name fields that only the proxy sets.
-            return false;
-        }
-        match self.backend.protocol {
-            UpstreamProtocol::Http1 | UpstreamProtocol::Downstream => self.backend.http1.trailers,
-            UpstreamProtocol::Http2 | UpstreamProtocol::Auto => true,
-        }
-    }
-
-    /// Whose limits count.
-    pub(super) fn priority(&self) -> Priority {
-        if self.forward.is_high_priority { Priority::High } else { Priority::Default }
-    }
-}
 
 type Verdict<'c, T> = Result<T, Box<Reply<'c>>>;
 
@@ -172,7 +130,7 @@ fn upgrade<'c>(head: &RequestHead) -> Verdict<'c, Option<String>> {
     let Some(kind) = head.fields.get(Known::Upgrade).filter(|_| head.connection().upgrade) else {
         return Ok(None);
     };
-    let kind = edge::lower(kind);
+    let kind = text::lower(kind);
     if kind.is_empty() || kind.starts_with("h2c") || kind.starts_with("tls/") {
         return Ok(None);
     }
@@ -201,32 +159,6 @@ fn permit_upgrade<'c>(site: Site<'_>, plan: Plan<'c>, kind: Option<&str>) -> Ver
     }
 }
 
-/// The route of a request, or why there is none.
-pub(super) type Found<'c> = Result<Matched<'c>, Missing>;
-
-/// Why there is no route, with or without a table.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Missing {
-    Table,
-    Route,
-    Https,
-}
-
-/// Finds the route of a request.
-pub(super) fn find<'c>(
-    site: Site<'_>,
-    table: Option<&'c RouteTable>,
-    head: &RequestHead,
-    metadata: &Metadata,
-) -> Found<'c> {
-    let table = table.ok_or(Missing::Table)?;
-    let facts = Facts { metadata: Some(metadata), ..site.facts(head) };
-    table.route(&facts).map_err(|none| match none {
-        NoRoute::HttpsRequired { .. } => Missing::Https,
-        NoRoute::NoVirtualHost | NoRoute::NoRoute { .. } => Missing::Route,
-    })
-}
-
 fn no_route<'c>(none: Missing, head: &RequestHead) -> Box<Reply<'c>> {
     match none {
         Missing::Https => {
@@ -238,33 +170,6 @@ fn no_route<'c>(none: Missing, head: &RequestHead) -> Box<Reply<'c>> {
         }
         Missing::Route => Reply::new(404, "route_not_found").flag(Flag::NoRouteFound).into(),
     }
-}
-
-/// The cluster that a request goes to, with its share of them where several share.
-pub(super) fn cluster_of<'f: 'h, 'h>(
-    site: Site<'_>,
-    forward: &'f Forward,
-    head: &'h RequestHead,
-) -> (Option<&'h str>, Option<&'f WeightedCluster>) {
-    match &forward.target {
-        Target::Cluster(name) => (Some(name), None),
-        Target::Weighted(clusters) => {
-            // The number that decides on shares of requests, as in Envoy.
-            let chosen = clusters.pick(site.draw);
-            let name = match &chosen.header {
-                Some(header) => named(head, header),
-                None => Some(&*chosen.name),
-            };
-            (name, Some(chosen))
-        }
-        Target::Header(name) => (named(head, name), None),
-    }
-}
-
-/// What a request header says.
-fn named<'h>(head: &'h RequestHead, header: &str) -> Option<&'h str> {
-    let value = head.fields.get_name(header.as_bytes())?;
-    std::str::from_utf8(value).ok()
 }
 
 fn plan<'c>(

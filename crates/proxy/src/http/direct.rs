@@ -9,25 +9,20 @@ use sluis_http1::Method;
 use tokio::time::Instant;
 
 use super::{
-    attempt::Finish,
+    client::CONTINUE,
     connection::Connection,
+    course::Course,
     credentials::{self, Judged},
-    edge::Site,
-    failure::Failure,
+    failure::{Failure, Finish},
     flight::{Event, Flight, Passing},
-    forward::Course,
     pool::Pooled,
-    reply::Reply,
-    respond::{self, Unsent},
+    reply::{Reply, Unsent},
+    respond::{self, INTERIM_MAX, switches},
     settle::{Seen, settle},
+    site::Site,
     state::Desk,
     trace::Trace,
 };
-
-/// Interim responses that one request may have; more are a flood.
-pub(super) const INTERIM_MAX: u32 = 16;
-
-pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What a response head led to.
 enum Headed<'c> {
@@ -95,11 +90,6 @@ impl Connection {
         pooled.is_done = flight.is_endpoint_deaf || !is_reusable(desk);
         end
     }
-}
-
-/// Whether a response ends HTTP on the connection: 101, or success of a CONNECT (RFC 9110 §9.3.6).
-pub(super) fn switches(method: Method, status: u16) -> bool {
-    status == 101 || (method == Method::Connect && (200..300).contains(&status))
 }
 
 /// Serialises the request, with the first bytes of its body behind it.

@@ -8,55 +8,14 @@
 mod cert;
 mod origin;
 
-use std::{
-    io::Write as _,
-    net::{IpAddr, SocketAddr},
-    str,
-};
+use std::{io::Write as _, net::SocketAddr};
 
 use sluis_http1::{Known, Normal, RequestHead, normalize_path};
-use sluis_rules::{Address, HttpManager, StripPort};
-use tokio::time::Instant;
+use sluis_rules::StripPort;
 
-use super::{client::Protocol, facts::Facts, program::Program, state::HttpWorker};
-use crate::conn::ConnectionFacts;
+pub(super) use super::site::Site;
+use super::text::{address, uuid};
 use origin::Origin;
-
-/// Where a request is judged: its worker, manager and connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Site<'s> {
-    pub(super) worker: &'s HttpWorker,
-    pub(super) program: &'s Program,
-    pub(super) connection: &'s ConnectionFacts,
-    /// What the client speaks.
-    pub(super) protocol: Protocol,
-    /// When the request began.
-    pub(super) now: Instant,
-    /// The number that decides on shares of requests: one for the whole request, as in Envoy.
-    pub(super) draw: u64,
-}
-
-impl Site<'_> {
-    pub(super) fn manager(&self) -> &HttpManager {
-        &self.program.manager
-    }
-
-    /// The request as rules see it.
-    pub(super) fn facts<'r>(&self, head: &'r RequestHead) -> Facts<'r> {
-        Facts { head, scheme: self.scheme(head), draw: self.draw, metadata: None }
-    }
-
-    /// `https` when the client's TLS ends here, or when a proxy that we trust says so: what is not
-    /// trusted has been overwritten.
-    pub(super) fn scheme(&self, head: &RequestHead) -> &'static str {
-        match head.fields.get(Known::XForwardedProto) {
-            Some(b"https") => "https",
-            Some(b"http") => "http",
-            _ if self.connection.tls_terminated => "https",
-            _ => "http",
-        }
-    }
-}
 
 /// Sets the fields that say where the request came from. Returns the client as it is trusted.
 pub(super) fn mark_origin(
@@ -115,13 +74,6 @@ fn clean(head: &mut RequestHead) {
         if !is_good {
             fields.remove(Known::Referer);
         }
-    }
-}
-
-fn address(of: &Address) -> Option<SocketAddr> {
-    match of {
-        Address::Socket(address) => Some(*address),
-        Address::Pipe(_) | Address::Internal(_) => None,
     }
 }
 
@@ -184,54 +136,4 @@ pub(super) fn normalise_path(site: Site<'_>, head: &mut RequestHead, text: &mut 
         Ok(Normal::Redirect) => Path::Redirect,
         Err(_) => Path::Bad,
     }
-}
-
-/// Writes a number alone into `text`.
-pub(super) fn number(value: u64, text: &mut Vec<u8>) {
-    text.clear();
-    text.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-}
-
-fn ip(address: IpAddr, text: &mut Vec<u8>) {
-    text.clear();
-    write_ip(address, text);
-}
-
-fn write_ip(address: IpAddr, text: &mut Vec<u8>) {
-    let IpAddr::V4(address) = address else {
-        // Writing to a Vec cannot fail.
-        let _ = write!(text, "{address}");
-        return;
-    };
-    // For every request: formatting by the library costs more than reading the head.
-    for (place, octet) in address.octets().into_iter().enumerate() {
-        if place > 0 {
-            text.push(b'.');
-        }
-        if octet >= 100 {
-            text.push(b'0' + octet / 100);
-        }
-        if octet >= 10 {
-            text.push(b'0' + octet / 10 % 10);
-        }
-        text.push(b'0' + octet % 10);
-    }
-}
-
-fn uuid(bits: u128, text: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    // Where each byte's two digits stand, with hyphens between the groups.
-    const PLACES: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
-    let mut digits = [b'-'; 36];
-    for (byte, at) in bits.to_be_bytes().into_iter().zip(PLACES) {
-        digits[at] = HEX[usize::from(byte >> 4)];
-        digits[at + 1] = HEX[usize::from(byte & 15)];
-    }
-    text.clear();
-    text.extend_from_slice(&digits);
-}
-
-/// Lower-case text of a short ASCII value.
-pub(super) fn lower(value: &[u8]) -> String {
-    str::from_utf8(value).unwrap_or_default().to_ascii_lowercase()
 }

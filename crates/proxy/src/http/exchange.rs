@@ -6,15 +6,15 @@ use sluis_http1::Framing;
 use tracing::debug;
 
 use super::{
-    client::{Client, Protocol},
-    connection::After,
+    client::{After, Client},
     credentials,
     decide::decide,
-    edge::Site,
     filters,
     forward::{Outcome, forward},
-    reply::Reply,
-    respond::{self, Dressed, Unsent},
+    protocol::Protocol,
+    reply::{Reply, Unsent},
+    respond::{self, Dressed},
+    site::Site,
     state::Desk,
     trace::Trace,
 };

@@ -1,4 +1,4 @@
-//! Why an endpoint gave no response, and what the client is told.
+//! How one try ended: why an endpoint gave no response, and what the client is told.
 
 use std::borrow::Cow;
 
@@ -32,6 +32,19 @@ pub(super) enum Failure {
     Status,
     /// The endpoint does not know the credential's new version yet. Only ever a reason to try again.
     OldCredential,
+}
+
+/// How one try ended, when not with a [`Failure`].
+pub(super) enum Finish<'c> {
+    /// The response was passed on as a whole.
+    Complete {
+        /// Whether the client was told that the connection ends.
+        closes: bool,
+    },
+    /// The connection to the client is of no more use.
+    Broken,
+    /// The client is to be told this instead.
+    Reply(Box<Reply<'c>>),
 }
 
 const RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: ";

@@ -22,11 +22,9 @@ use sluis_script::CompileError;
 
 use super::{
     client::{Client, Unpeeked},
-    decide::{Found, cluster_of, find},
-    edge::Site,
-    forward::bad_body,
-    reply::Reply,
-    respond::Unsent,
+    reply::{Reply, Unsent, bad_body},
+    routing::{Found, cluster_of, find},
+    site::Site,
     state::Desk,
     trace::Trace,
 };
@@ -118,21 +116,6 @@ fn read(path: &str) -> io::Result<String> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than a script may be"));
     }
     fs::read_to_string(path)
-}
-
-/// What filters remember of a request until its response.
-#[derive(Debug, Default)]
-pub(super) struct Marks {
-    cors: cors::Mark,
-    limited: rate_limit::Mark,
-    suffering: Option<fault::Suffering>,
-    authz: ext_authz::Mark,
-    /// Cookies that keep the client at its endpoint.
-    pub(super) cookies: Vec<String>,
-    /// What scripts want, and what they wait for.
-    pub(super) scripts: Scripts,
-    /// The fields that were injected, for which logs show that and no more.
-    pub(super) injected: Vec<Box<str>>,
 }
 
 /// Where filters run: the site, and the route as far as it is known.

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use super::{
-    decide::Plan,
-    edge::Site,
     http2::sessions::Lease,
+    plan::Plan,
     pool::{Key, Pooled},
+    site::Site,
 };
 use crate::upstream::Pick;
 

@@ -8,19 +8,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
-/// Why a side is of no more use.
-pub(super) use sluis_http2::Fault;
 
+pub(super) use super::piece::{Fault, Piece, clean};
 use super::state::Desk;
-
-/// What came next of a body.
-#[derive(Debug)]
-pub(super) enum Piece {
-    /// Content, never empty; whether it is the last of the message.
-    Data(Bytes, bool),
-    /// The end, with trailers or without.
-    End(Option<HeaderMap>),
-}
 
 /// Where a body comes from.
 pub(super) trait Source {
@@ -77,28 +67,4 @@ pub(super) trait EndpointSide: Source + Sink {
 
     /// From here on both sides send what they like until one ends.
     fn open_tunnel(&mut self, desk: &mut Desk);
-}
-
-/// Removes from trailers what must not be there (RFC 9110 §6.5.1): what the next hop would take
-/// for framing, routing or authentication.
-pub(super) fn clean(trailers: &mut HeaderMap) {
-    use http::header;
-    for name in [
-        header::AUTHORIZATION,
-        header::CONNECTION,
-        header::CONTENT_ENCODING,
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::COOKIE,
-        header::EXPECT,
-        header::HOST,
-        header::PROXY_AUTHORIZATION,
-        header::SET_COOKIE,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-    ] {
-        trailers.remove(name);
-    }
 }

@@ -5,7 +5,7 @@
 //! Never: makes the client wait, holds more than a bounded number of copies of bounded bodies, or
 //!        sends a copy whose body is not complete: such a request goes without.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use sluis_http1::{
     Authority, Body, Framing, Known, Limits, Method, RequestHead, ResponseHead, Scan,
@@ -18,12 +18,12 @@ use tokio::{
 use tracing::debug;
 
 use super::{
-    client::Protocol,
-    decide::Plan,
-    edge::Site,
     failure::Failure,
     http2::copy,
+    plan::Plan,
     pool::{Key, Pooled},
+    protocol::Protocol,
+    site::Site,
     state::{Desk, HttpWorker},
 };
 use crate::{
@@ -40,28 +40,6 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// How long a copy may take where the route sets no time.
 const TIME_MAX: Duration = Duration::from_secs(300);
-
-/// Counts the copies under way on a worker.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Copies(Rc<Cell<u32>>);
-
-struct UnderWay(Rc<Cell<u32>>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
-}
-
-impl Copies {
-    fn begin(&self) -> Option<UnderWay> {
-        let count = self.0.get();
-        (count < COPIES_MAX).then(|| {
-            self.0.set(count + 1);
-            UnderWay(Rc::clone(&self.0))
-        })
-    }
-}
 
 /// The mirrors that get a copy of this request.
 pub(super) fn chosen<'c>(site: Site<'_>, plan: &Plan<'c>) -> Vec<&'c Mirror> {
@@ -88,7 +66,7 @@ pub(super) fn copy(
                 .and_then(|value| std::str::from_utf8(value).ok()),
         };
         let backend = cluster.and_then(|name| config.backend(name)).cloned();
-        let under_way = site.worker.http.copies.begin();
+        let under_way = site.worker.http.copies.within(COPIES_MAX);
         // A copy never has a credential, and nothing goes to such a cluster without.
         let backend = backend.filter(|backend| backend.credentials().is_empty());
         let (Some(backend), Some(under_way)) = (backend, under_way) else {

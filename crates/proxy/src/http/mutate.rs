@@ -3,7 +3,7 @@
 use sluis_http1::{Fields, RequestHead};
 use sluis_rules::{HeaderAction, HeaderEdit, HeaderMutations, HeaderText};
 
-use super::{edge::Site, trace::Trace};
+use super::{site::Site, trace::Trace};
 use crate::access_log::Escape;
 
 /// A mutation could not be made; the message must not go on without it.

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::HeaderMap;
 use sluis_rules::Metadata;
 use tokio::time::Instant;
@@ -20,63 +19,10 @@ use super::{
     clock::Clock,
     filters::{BODY_BYTES_MAX, Broken, Gathered, Strand},
     flight::{Deadline, Deadlines, Event},
-    kept::KEPT_BYTES_MAX,
-    message::{ClientSide, EndpointSide, Fault, Piece, Sink},
+    message::{ClientSide, EndpointSide, Sink},
+    piece::{Fault, Piece},
     state::Desk,
 };
-
-/// Bytes of a request's body that are kept where nobody asks for it: another connection may be needed
-/// in place of a dead one.
-const REPLAY_BYTES_MAX: usize = 64 * 1024;
-
-/// What has come of a request's body, for another try.
-#[derive(Debug, Default)]
-pub(super) struct Replay {
-    pieces: Vec<(Bytes, bool)>,
-    len: usize,
-    len_max: usize,
-    end: Option<Option<HeaderMap>>,
-    is_broken: bool,
-}
-
-impl Replay {
-    /// Whether nothing is missing.
-    pub(super) fn is_whole(&self) -> bool {
-        !self.is_broken
-    }
-
-    /// Keeps a piece, if it is small enough.
-    pub(super) fn keep(&mut self, data: &Bytes, is_last: bool) -> bool {
-        self.len += data.len();
-        self.is_broken |= self.len > self.len_max;
-        if self.is_broken {
-            self.pieces = Vec::new();
-            return false;
-        }
-        self.pieces.push((data.clone(), is_last));
-        true
-    }
-
-    /// Begins anew; `goes_on` when all of the body will be needed.
-    pub(super) fn restart(&mut self, goes_on: bool) {
-        let len_max = if goes_on { KEPT_BYTES_MAX } else { REPLAY_BYTES_MAX };
-        *self = Self { len_max, ..Self::default() };
-    }
-
-    /// The whole body, when all of it has come and is kept.
-    pub(super) fn whole(&self) -> Option<Vec<u8>> {
-        let has_end = self.end.is_some() || self.pieces.last().is_some_and(|(_, is_last)| *is_last);
-        let is_whole = has_end && !self.is_broken;
-        is_whole.then(|| self.pieces.iter().flat_map(|(data, _)| data.iter().copied()).collect())
-    }
-
-    fn at(&self, index: usize) -> Option<Piece> {
-        match self.pieces.get(index) {
-            Some((data, is_last)) => Some(Piece::Data(data.clone(), *is_last)),
-            None => self.end.clone().filter(|_| !self.is_broken).map(Piece::End),
-        }
-    }
-}
 
 /// One direction.
 #[derive(Debug, Default)]

@@ -91,3 +91,16 @@ impl<'c> Reply<'c> {
         Self { location: Some(location), ..Self::new(status, "direct_response") }
     }
 }
+
+/// The answer to a request whose body is malformed.
+pub(super) fn bad_body<'c>() -> Reply<'c> {
+    let reply = Reply::new(400, "http1.codec_error").flag(Flag::DownstreamProtocolError);
+    reply.text("Bad Request").closing()
+}
+
+/// Why a response head cannot be sent as it is.
+#[derive(Debug)]
+pub(super) enum Unsent {
+    /// A mutation or a filter failed.
+    Fault,
+}

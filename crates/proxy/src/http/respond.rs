@@ -6,25 +6,21 @@ use sluis_script::BodyIs;
 use tokio::time::Instant;
 
 use super::{
-    client::Protocol,
-    decide::Plan,
-    direct::switches,
-    edge::{Site, number},
     filters::{self, Gathered},
     flight::Passing,
     mutate::{self, Unmade},
-    reply::Reply,
+    plan::Plan,
+    protocol::Protocol,
+    reply::{Reply, Unsent},
+    site::Site,
     state::Desk,
+    text::number,
     trace::Trace,
 };
 use crate::grpc;
 
-/// Why a response head cannot be sent as it is.
-#[derive(Debug)]
-pub(super) enum Unsent {
-    /// A mutation or a filter failed.
-    Fault,
-}
+/// Interim responses that one request may have; more are a flood.
+pub(super) const INTERIM_MAX: u32 = 16;
 
 /// How far the head of a response has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +35,11 @@ impl From<Unmade> for Unsent {
     fn from(_: Unmade) -> Self {
         Self::Fault
     }
+}
+
+/// Whether a response ends HTTP on the connection: 101, or success of a CONNECT (RFC 9110 §9.3.6).
+pub(super) fn switches(method: Method, status: u16) -> bool {
+    status == 101 || (method == Method::Connect && (200..300).contains(&status))
 }
 
 /// Writes the head of the endpoint's response to `desk.down`, and says how its body passes on.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, io::Write as _, str};
 use sluis_http1::{Authority, FieldError, Known, RequestHead, is_dns_name};
 use sluis_rules::{HostRewrite, PathMatch, PathRedirect, PathRewrite, Redirect, Route};
 
-use super::decide::Plan;
+use super::plan::Plan;
 
 /// The path without its query.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {

@@ -1,12 +1,10 @@
 //! What the end of a try means: for the client, for the log, for another try.
 
 use super::{
-    attempt::Finish,
-    failure::Failure,
+    failure::{Failure, Finish},
     filters,
     flight::{Deadline, Event},
-    forward::bad_body,
-    reply::Reply,
+    reply::{Reply, bad_body},
     trace::Trace,
 };
 use crate::{access_log::Flag, grpc};

@@ -17,14 +17,13 @@ use tracing::warn;
 
 use super::{
     buffer::{Buffer, Outgoing},
-    credentials::Sealed,
-    filters::Marks,
     http2::sessions::Sessions,
-    kept::Kept,
-    mirror::Copies,
+    kept::{Kept, Replay},
+    marks::Marks,
     pool::Pool,
     program::Program,
-    relay::Replay,
+    sealed::Sealed,
+    under_way::Count,
 };
 use crate::{
     access_log::{Format, http_date},
@@ -133,7 +132,8 @@ impl HttpWorker {
 pub(super) struct WorkerState {
     desks: RefCell<Desks>,
     pub(super) pool: Pool,
-    pub(super) copies: Copies,
+    /// Copies to mirrors.
+    pub(super) copies: Count,
     pub(super) sessions: Sessions,
     /// By the manager's place in memory, which the program keeps alive.
     programs: RefCell<HashMap<usize, Rc<Program>, RandomState>>,

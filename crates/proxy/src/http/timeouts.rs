@@ -9,7 +9,7 @@ use std::time::Duration;
 use sluis_http1::{Fields, Known, RequestHead};
 use sluis_rules::{Forward, GrpcTimeout, is_grpc_type};
 
-use super::{decide::Plan, edge::number, program::Program};
+use super::{plan::Plan, program::Program, text::number};
 
 const GRPC_TIMEOUT: &[u8] = b"grpc-timeout";
 

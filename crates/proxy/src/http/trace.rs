@@ -6,7 +6,7 @@ use sluis_http1::Method;
 use sluis_rules::{Address, Cluster, Metadata, Route};
 use tokio::time::Instant;
 
-use super::client::Protocol;
+use super::protocol::Protocol;
 use crate::{
     access_log::{Flag, Flags, Record},
     conn::ConnectionFacts,

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::{Promise, record};
 use crate::{
     access_log::Flag,
-    http::{edge::Site, reply::Reply, state::Desk},
+    http::{reply::Reply, site::Site, state::Desk},
 };
 
 /// Shorter values are not looked for: they are in any text.

@@ -11,54 +11,11 @@ use tracing::warn;
 use super::{Part, Promise, Refusal, record, tokens::moment};
 use crate::{
     credentials::{Held, Places},
-    http::{decide::Plan, edge::Site, reply::Reply, state::Desk, trace::Trace},
+    http::{plan::Plan, reply::Reply, sealed::Sealed, site::Site, state::Desk, trace::Trace},
 };
 
 /// Room that most injections fit in: what is in the head is then in one place of memory only.
 const EDITS_BYTES: usize = 8 * 1024;
-
-/// A head with credentials in it. Its memory is overwritten when it has been written.
-#[derive(Default)]
-pub(in crate::http) struct Sealed {
-    head: RequestHead,
-    /// The fields that hold values.
-    names: Vec<String>,
-    is_verified: bool,
-}
-
-impl Sealed {
-    /// What goes on the wire. It is not for anything else.
-    pub(in crate::http) fn head(&self) -> &RequestHead {
-        &self.head
-    }
-
-    /// For what the codec itself adds.
-    pub(in crate::http) fn head_mut(&mut self) -> &mut RequestHead {
-        &mut self.head
-    }
-
-    /// Whether the endpoint has proved that it is who the request names.
-    pub(in crate::http) fn is_verified(&self) -> bool {
-        self.is_verified
-    }
-
-    /// Whether a field's value must be kept from compression tables and logs.
-    pub(in crate::http) fn is_sensitive(&self, name: &str) -> bool {
-        self.names.iter().any(|known| known.eq_ignore_ascii_case(name))
-    }
-}
-
-impl Drop for Sealed {
-    fn drop(&mut self) {
-        self.head.fields.wipe();
-    }
-}
-
-impl std::fmt::Debug for Sealed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sealed").field("names", &self.names).finish_non_exhaustive()
-    }
-}
 
 /// Keeps the promise for one attempt: the head that will be written is put on the desk, beside the
 /// one that everything else sees.

@@ -3,7 +3,7 @@
 use sluis_http1::{Known, RequestHead};
 use sluis_rules::ClientCertRule;
 
-use super::Site;
+use crate::http::site::Site;
 
 /// Removes, keeps, sets or appends to the field, as the manager says.
 pub(super) fn mark(site: Site<'_>, head: &mut RequestHead, text: &mut Vec<u8>) {

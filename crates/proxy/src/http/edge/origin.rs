@@ -8,7 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 use sluis_http1::{Fields, Known, Names, RequestHead};
 use sluis_rules::HttpManager;
 
-use super::{Site, address, ip, number, write_ip};
+use crate::http::{
+    site::Site,
+    text::{address, ip, number, write_ip},
+};
 
 /// Fields that steer the router: believed from inside only.
 const STEERING: [Known; 14] = [

@@ -4,17 +4,14 @@ use sluis_http1::{Fields, Method};
 use sluis_rules::{CorsPolicy, FilterSetting, Matched, RouteAction};
 
 use super::Stage;
-use crate::http::{reply::Reply, respond::Unsent, state::Desk};
+use crate::http::{
+    reply::{Reply, Unsent},
+    state::Desk,
+};
 
 const METHOD: &[u8] = b"access-control-request-method";
 const HEADERS: &[u8] = b"access-control-request-headers";
 const NETWORK: &[u8] = b"access-control-request-private-network";
-
-/// What a response must say.
-#[derive(Debug, Default)]
-pub(super) struct Mark {
-    fields: Vec<(&'static [u8], Vec<u8>)>,
-}
 
 /// The policies that apply, the most specific first: the first that says something counts.
 struct Policies<'c>(Vec<&'c CorsPolicy>);
@@ -84,7 +81,7 @@ pub(super) fn on_request<'c>(
         if !expose.is_empty() {
             said.push((b"access-control-expose-headers", expose.into()));
         }
-        desk.marks.cors = Mark { fields: said };
+        desk.marks.cors = said;
     }
     Ok(())
 }
@@ -130,7 +127,7 @@ fn preflight(
 
 /// Says in a response which origin may read it.
 pub(super) fn on_response(desk: &mut Desk) -> Result<(), Unsent> {
-    for (name, value) in &desk.marks.cors.fields {
+    for (name, value) in &desk.marks.cors {
         desk.response.fields.set(name, value).map_err(|_| Unsent::Fault)?;
     }
     Ok(())

@@ -23,15 +23,14 @@ use crate::{
         authz::{self, AuthzError},
         call,
         client::Client,
-        edge::Site,
-        reply::Reply,
-        respond::Unsent,
+        reply::{Reply, Unsent},
+        site::Site,
         state::Desk,
         trace::Trace,
     },
 };
 use question::Told;
-use verdict::{Change, Changes, Denial, Outcome, Verdict};
+use verdict::{Changes, Denial, Outcome, Verdict};
 
 /// Where an answer's metadata are put, whatever the filter is called (as in Envoy).
 const NAMESPACE: &str = "envoy.filters.http.ext_authz";
@@ -49,10 +48,6 @@ const ERROR: &str = "ext_authz_error";
 pub(super) struct Authz {
     own: Arc<ExtAuthz>,
 }
-
-/// What the answer to a request does to its response.
-#[derive(Debug, Default)]
-pub(super) struct Mark(Vec<Change>);
 
 /// A request's body as far as the service is told of it.
 #[derive(Debug, Default)]
@@ -170,7 +165,7 @@ impl Authz {
                         verdict::change_query(head, &query_set, &query_remove, &mut desk.text)
                     });
                 changed.map_err(|_| invalid(matched))?;
-                desk.marks.authz.0.extend(response);
+                desk.marks.authz.extend(response);
                 Ok(clears)
             }
             Outcome::No(denial) => Err(denied(denial, own.denied_body_max, matched)),
@@ -192,7 +187,7 @@ impl Authz {
 
     /// Makes the changes to a response that the service asked for.
     pub(super) fn on_response(desk: &mut Desk) -> Result<(), Unsent> {
-        let changes = std::mem::take(&mut desk.marks.authz.0);
+        let changes = std::mem::take(&mut desk.marks.authz);
         for change in &changes {
             verdict::change(&mut desk.response.fields, change).map_err(|_| Unsent::Fault)?;
         }

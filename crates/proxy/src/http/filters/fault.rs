@@ -1,6 +1,6 @@
 //! The fault filter: makes requests wait, or answers them with an error.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use sluis_http1::Fields;
 use sluis_rules::{
@@ -10,7 +10,7 @@ use sluis_rules::{
 use super::Stage;
 use crate::{
     access_log::Flag,
-    http::{reply::Reply, state::Desk},
+    http::{reply::Reply, state::Desk, under_way::Count},
 };
 
 const DELAY: &[u8] = b"x-envoy-fault-delay-request";
@@ -28,22 +28,12 @@ const DELAY_MAX: Duration = Duration::from_secs(24 * 3600);
 pub(super) struct Fault {
     own: Arc<FaultFilter>,
     /// Requests that suffer a fault now.
-    active: Rc<Cell<u32>>,
-}
-
-/// Counts a request among those that suffer a fault, until it is done.
-#[derive(Debug)]
-pub(super) struct Suffering(Rc<Cell<u32>>);
-
-impl Drop for Suffering {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
+    active: Count,
 }
 
 impl Fault {
     pub(super) fn new(own: &Arc<FaultFilter>) -> Self {
-        Self { own: Arc::clone(own), active: Rc::default() }
+        Self { own: Arc::clone(own), active: Count::default() }
     }
 
     fn settings<'s>(&'s self, name: &str, stage: Stage<'s, '_>) -> &'s FaultFilter {
@@ -79,7 +69,7 @@ impl Fault {
         if time.is_zero() || !share.holds(stage.site.worker.random().next()) {
             return None;
         }
-        desk.marks.suffering.get_or_insert_with(|| self.suffer());
+        desk.marks.suffering.get_or_insert_with(|| self.active.begin());
         Some(time.min(DELAY_MAX))
     }
 
@@ -106,18 +96,13 @@ impl Fault {
         if !share.holds(stage.site.worker.random().next()) {
             return Ok(());
         }
-        desk.marks.suffering.get_or_insert_with(|| self.suffer());
+        desk.marks.suffering.get_or_insert_with(|| self.active.begin());
         let body = settings.abort_body.as_deref().unwrap_or("fault filter abort");
         let mut reply = Reply::new(status, "fault_filter_abort").flag(Flag::FaultInjected);
         reply.body = body.as_bytes().to_vec().into();
         reply.grpc_status = grpc;
         reply.matched = stage.matched.copied();
         Err(reply.into())
-    }
-
-    fn suffer(&self) -> Suffering {
-        self.active.set(self.active.get() + 1);
-        Suffering(Rc::clone(&self.active))
     }
 
     /// Whether a request is one of those that the faults are for.

@@ -31,7 +31,7 @@ use self::{
     places::{Found, Places},
 };
 use crate::{
-    http::{edge::Site, reply::Reply, state::Desk, trace::Trace},
+    http::{reply::Reply, site::Site, state::Desk, trace::Trace},
     key_ring::KeySlot,
     worker::Worker,
 };

@@ -9,13 +9,7 @@ mod facts;
 mod shown;
 mod strand;
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    fmt,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::HashMap, fmt, rc::Rc, sync::Arc};
 
 use http::HeaderMap;
 use sluis_http1::{Framing, Known, Method};
@@ -27,29 +21,22 @@ use super::{FilterError, read, unpeeked};
 use crate::{
     http::{
         client::Client,
-        connection::Place,
-        edge::Site,
-        reply::Reply,
-        respond::Unsent,
+        reply::{Reply, Unsent},
+        site::{Place, Site},
         state::{Desk, Shared},
         trace::Trace,
+        under_way::Count,
     },
     stats::Counter,
     worker::Worker,
 };
 use asked::Asking;
 use shown::{Claims, Head, Shown};
-pub(in crate::http) use strand::{Broken, Cut, Gathered, Scripts, Strand};
-use strand::{Running, Waiting, map, pairs};
-
-/// Most bytes of a body that are held for a script: Envoy's default.
-pub(in crate::http) const BODY_BYTES_MAX: usize = 1 << 20;
+pub(in crate::http) use strand::{BODY_BYTES_MAX, Broken, Cut, Gathered, Scripts, Strand, cut};
+use strand::{FAILED, Running, Waiting, map, pairs};
 
 /// Scripts of routes' own that one filter keeps ready; beyond it all are forgotten and loaded anew.
 const OWN_MAX: usize = 256;
-
-/// Why the client is told so.
-const FAILED: &str = "lua_script_failed";
 
 /// A script that is ready; `None`: it cannot run, and requests that it should see are answered 500.
 type Ready = Option<Rc<Script>>;
@@ -64,7 +51,7 @@ pub(super) struct Lua {
     /// By the place in memory of what the route says, which the entry keeps alive.
     own: RefCell<HashMap<usize, (Arc<LuaRoute>, Ready)>>,
     /// Calls under way that nobody waits for.
-    calls: Rc<Cell<u32>>,
+    calls: Count,
 }
 
 impl fmt::Debug for Lua {
@@ -99,7 +86,7 @@ impl Lua {
             named: settings.sources.iter().map(|(key, one)| (Arc::clone(key), load(one))).collect(),
             settings: Arc::clone(settings),
             own: RefCell::default(),
-            calls: Rc::default(),
+            calls: Count::default(),
         }
     }
 
@@ -183,7 +170,7 @@ impl Lua {
         let (run, step) = started.map_err(|error| self.failed(site, &error))?;
         let Some(run) = run else { return Ok(None) };
         let own = strand::Own { name: Arc::clone(&self.name), place, config };
-        Ok(Some((Running::new(own, run, Rc::clone(&self.calls)), step, claims)))
+        Ok(Some((Running::new(own, run, self.calls.clone()), step, claims)))
     }
 
     /// Shows the script a request.
@@ -508,11 +495,6 @@ fn script(
 
 fn failure<'c>() -> Box<Reply<'c>> {
     Reply::new(500, FAILED).plain().into()
-}
-
-/// The answer to a message whose script has failed while its body passed.
-pub(in crate::http) fn cut<'c>() -> Reply<'c> {
-    Reply::new(500, FAILED).plain().closing()
 }
 
 fn reply<'c>(response: Response, matched: Option<Matched<'c>>) -> Reply<'c> {

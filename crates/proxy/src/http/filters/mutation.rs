@@ -3,7 +3,11 @@
 use sluis_rules::{FilterSetting, MutationFilter, MutationStep};
 
 use super::Stage;
-use crate::http::{mutate, reply::Reply, respond::Unsent, state::Desk};
+use crate::http::{
+    mutate,
+    reply::{Reply, Unsent},
+    state::Desk,
+};
 
 /// The changes that apply, in the order in which they are made.
 fn all<'s>(own: &'s MutationFilter, name: &str, stage: Stage<'s, '_>) -> Vec<&'s MutationFilter> {

@@ -8,7 +8,12 @@ use super::Stage;
 use crate::{
     access_log::Flag,
     buckets::Bucket,
-    http::{edge::number, mutate, reply::Reply, respond::Unsent, state::Desk},
+    http::{
+        mutate,
+        reply::{Reply, Unsent},
+        state::Desk,
+        text::number,
+    },
 };
 
 /// Buckets of connections that one worker remembers; beyond it the oldest configuration's go.
@@ -27,10 +32,6 @@ pub(super) struct RateLimit {
 
 /// A limit, and its bucket where it has one.
 type Known = (Arc<LocalRateLimit>, Option<Arc<Bucket>>);
-
-/// What was decided by, for the response.
-#[derive(Debug, Default)]
-pub(super) struct Mark(Option<(Arc<LocalRateLimit>, Arc<Bucket>, bool)>);
 
 impl RateLimit {
     pub(super) fn new(own: &Arc<LocalRateLimit>) -> Self {
@@ -74,7 +75,7 @@ impl RateLimit {
         let Some(bucket) = self.bucket(limit, stage) else { return Ok(()) };
         let has_token = bucket.take(stage.site.now.into_std());
         let is_refused = !has_token && limit.enforced.holds(random.next());
-        desk.marks.limited = Mark(Some((Arc::clone(limit), bucket, is_refused)));
+        desk.marks.limited = Some((Arc::clone(limit), bucket, is_refused));
         if has_token {
             return Ok(());
         }
@@ -95,7 +96,7 @@ impl RateLimit {
     }
 
     pub(super) fn on_response(stage: Stage<'_, '_>, desk: &mut Desk) -> Result<(), Unsent> {
-        let Some((limit, bucket, is_refused)) = std::mem::take(&mut desk.marks.limited).0 else {
+        let Some((limit, bucket, is_refused)) = desk.marks.limited.take() else {
             return Ok(());
         };
         if is_refused {

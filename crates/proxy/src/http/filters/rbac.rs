@@ -6,7 +6,7 @@ use sluis_rules::{FilterSetting, Matched, RbacFacts, RbacFilter};
 use tracing::debug;
 
 use crate::{
-    http::{edge::Site, reply::Reply, state::Desk, trace::Trace},
+    http::{reply::Reply, site::Site, state::Desk, trace::Trace},
     rbac::{Guard, peer_facts, tell},
     worker::Worker,
 };

@@ -15,7 +15,8 @@ use super::lines::{Mode, WAITING_BYTES_MAX, trailers};
 use crate::{
     conn::Io,
     http::{
-        message::{EndpointSide, Fault, Piece, Sink, Source},
+        message::{EndpointSide, Sink, Source},
+        piece::{Fault, Piece},
         state::Desk,
     },
 };

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sluis_http1::write_chunk;
 
-use crate::http::message::{Fault, clean};
+use crate::http::piece::{Fault, clean};
 
 /// Bytes of converted body that may wait to be written.
 pub(super) const WAITING_BYTES_MAX: usize = 64 * 1024;

@@ -18,7 +18,7 @@ use super::Seen;
 use crate::http::{
     authz::{attributes, context, joined, timestamp},
     call::Question,
-    edge::Site,
+    site::Site,
     state::Desk,
     trace::Trace,
 };

@@ -14,7 +14,11 @@ use envoy_types::pb::{
 use sluis_http1::{FieldError, Fields, RequestHead};
 use sluis_rules::{AuthzHttp, MetaFields, MetaValue, StringMatcher};
 
-use crate::http::{authz, call::Answer};
+use crate::http::{
+    authz,
+    call::Answer,
+    change::{Change, How},
+};
 
 /// Names headers that an HTTP service wants removed from the request.
 const REMOVE: &str = "x-envoy-auth-headers-to-remove";
@@ -67,24 +71,6 @@ pub(super) struct Denial {
     pub(super) status: u16,
     pub(super) body: Vec<u8>,
     pub(super) headers: Vec<Change>,
-}
-
-/// A header to be set or added.
-#[derive(Debug)]
-pub(super) struct Change {
-    name: String,
-    value: Vec<u8>,
-    how: How,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
-    Set,
-    Add,
-    AddIfAbsent,
-    SetIfThere,
-    /// Behind the first value of a header that is there, in one list.
-    Join,
 }
 
 /// Whether a header says where a message ends or how long its connection lives: that is for us to

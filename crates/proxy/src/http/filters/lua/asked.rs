@@ -5,7 +5,6 @@
 //! Never: waits without a limit.
 
 use std::{
-    cell::Cell,
     fmt,
     future::Future,
     pin::Pin,
@@ -23,6 +22,7 @@ use super::{Kept, shown::is_framing};
 use crate::http::{
     call::{self, CallError, Question},
     failure::Failure,
+    under_way::Count,
 };
 
 /// Longest body of an answer that a script gets.
@@ -103,33 +103,17 @@ fn failed(error: CallError) -> Answer {
 }
 
 /// Makes calls whose answers nobody waits for.
-pub(super) fn send(kept: &Kept, calls: Vec<Call>, under_way: &Rc<Cell<u32>>) {
+pub(super) fn send(kept: &Kept, calls: Vec<Call>, under_way: &Count) {
     for call in calls {
-        if under_way.get() >= CALLS_MAX {
+        let Some(under_way) = under_way.within(CALLS_MAX) else {
             debug!(cluster = call.cluster, "a script's call is not made: too many are under way");
             continue;
-        }
-        let under_way = UnderWay::begin(under_way);
+        };
         let mut asking = begin(kept, call);
         tokio::task::spawn_local(async move {
             let _under_way = under_way;
             std::future::poll_fn(|cx| asking.poll(cx)).await;
         });
-    }
-}
-
-struct UnderWay(Rc<Cell<u32>>);
-
-impl UnderWay {
-    fn begin(count: &Rc<Cell<u32>>) -> Self {
-        count.set(count.get() + 1);
-        Self(Rc::clone(count))
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
     }
 }
 

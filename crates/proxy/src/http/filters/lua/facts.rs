@@ -13,7 +13,7 @@ use sluis_tls::{Description, describe};
 
 use crate::{
     conn::ConnectionFacts,
-    http::{connection::Place, state::Shared},
+    http::{site::Place, state::Shared},
 };
 
 /// Where the metadata for scripts are, whatever the filter is called (as in Envoy).

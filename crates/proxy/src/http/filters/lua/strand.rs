@@ -5,7 +5,6 @@
 //! Never: lets a piece overtake another; lets a body differ from the length that its head told.
 
 use std::{
-    cell::Cell,
     future::poll_fn,
     rc::Rc,
     sync::Arc,
@@ -24,12 +23,20 @@ use super::{
 };
 use crate::{
     http::{
-        connection::Place,
-        message::{Fault, Piece},
+        piece::{Fault, Piece, clean},
+        reply::Reply,
+        site::Place,
         state::Shared,
+        under_way::Count,
     },
     stats::Counter,
 };
+
+/// Most bytes of a body that are held for a script: Envoy's default.
+pub(in crate::http) const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// Why the client is told so.
+pub(super) const FAILED: &str = "lua_script_failed";
 
 /// What scripts want of one exchange, and what they wait for.
 #[derive(Debug, Default)]
@@ -126,11 +133,11 @@ pub(in crate::http) struct Running {
     pub(super) run: Run,
     pub(super) claims: Claims,
     asking: Option<Asking>,
-    calls: Rc<Cell<u32>>,
+    calls: Count,
 }
 
 impl Running {
-    pub(super) fn new(own: Own, run: Run, calls: Rc<Cell<u32>>) -> Self {
+    pub(super) fn new(own: Own, run: Run, calls: Count) -> Self {
         let Own { name, place, config } = own;
         let kept = (place, config);
         Self { name, kept, run, claims: Claims::default(), asking: None, calls }
@@ -236,6 +243,11 @@ fn whole(data: Bytes, ends: bool) -> Option<Piece> {
 /// A script has failed: the message must not go on.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::http) struct Cut;
+
+/// The answer to a message whose script has failed while its body passed.
+pub(in crate::http) fn cut<'c>() -> Reply<'c> {
+    Reply::new(500, FAILED).plain().closing()
+}
 
 /// The scripts that watch one body, in order.
 #[derive(Debug, Default)]
@@ -403,6 +415,6 @@ pub(super) fn map(pairs: &Pairs) -> HeaderMap {
             trailers.append(name, value);
         }
     }
-    crate::http::message::clean(&mut trailers);
+    clean(&mut trailers);
     trailers
 }
