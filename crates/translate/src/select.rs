@@ -35,6 +35,7 @@ mod request_authentication;
 mod secret_names;
 mod secrets;
 mod server_tls;
+mod serving;
 mod sni_dnat;
 mod speakers;
 mod tls;

@@ -29,7 +29,7 @@ use sluis_envoy::pack;
 
 pub(super) use self::matchers::{anything, listed_claim};
 use self::rules::Layer;
-use super::listener::{http_filter, network_filter};
+use super::filter::{http_filter, network_filter};
 use crate::{AuthorizationInput, CustomInput, PolicySet, RuleInput, RuleMatch};
 
 pub(super) const HTTP_RBAC: &str = "envoy.filters.http.rbac";

@@ -28,7 +28,7 @@ use sluis_envoy::pack;
 use sluis_resources as resources;
 use sluis_resources::Injection;
 
-use super::{authorization, listener::http_filter, tls};
+use super::{authorization, filter::http_filter, tls};
 use crate::{CredentialInput, CredentialsInput, EnvoyCredential, GrantInput};
 
 const UPSTREAM_CODEC: &str = "envoy.filters.http.upstream_codec";

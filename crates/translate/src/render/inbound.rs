@@ -59,7 +59,7 @@ use envoy_types::pb::{
 use sluis_envoy::pack;
 
 use super::{
-    access_log, authorization, cluster,
+    access_log, authorization, cluster, filter,
     listener::{self, BLACK_HOLE},
     server_tls, wrap,
 };
@@ -122,23 +122,23 @@ fn listener_filters(input: &InboundListener) -> Vec<ListenerFilter> {
     let mut filters = Vec::new();
     if input.is_captured {
         let config = OriginalDst::default();
-        filters.push(listener::listener_filter("envoy.filters.listener.original_dst", &config));
+        filters.push(filter::listener_filter("envoy.filters.listener.original_dst", &config));
     }
     if input.is_captured && input.is_transparent {
         let config = OriginalSrc { mark: TPROXY_MARK, ..OriginalSrc::default() };
-        filters.push(listener::listener_filter("envoy.filters.listener.original_src", &config));
+        filters.push(filter::listener_filter("envoy.filters.listener.original_src", &config));
     }
     if needs.values().any(|needs| needs.tls) {
         let config = TlsInspector::default();
         let mut inspector =
-            listener::listener_filter("envoy.filters.listener.tls_inspector", &config);
+            filter::listener_filter("envoy.filters.listener.tls_inspector", &config);
         inspector.filter_disabled = disabled(&needs, |needs| needs.tls);
         filters.push(inspector);
     }
     if needs.values().any(|needs| needs.http) {
         let config = HttpInspector::default();
         let mut inspector =
-            listener::listener_filter("envoy.filters.listener.http_inspector", &config);
+            filter::listener_filter("envoy.filters.listener.http_inspector", &config);
         inspector.filter_disabled = disabled(&needs, |needs| needs.http);
         filters.push(inspector);
     }
@@ -256,7 +256,7 @@ fn connection_manager(
         ..HttpConnectionManager::default()
     };
     listener::normalize(&mut manager, mesh.normalization);
-    listener::network_filter("envoy.filters.network.http_connection_manager", &manager)
+    filter::network_filter("envoy.filters.network.http_connection_manager", &manager)
 }
 
 /// The one route of an inbound chain: every request goes to the workload, with no limit of time.

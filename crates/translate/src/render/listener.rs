@@ -10,9 +10,8 @@ use envoy_types::pb::{
                 substitution_format_string::Format,
             },
             listener::v3::{
-                Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, filter,
+                Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter,
                 listener::{InternalListenerConfig, ListenerSpecifier},
-                listener_filter,
             },
         },
         extensions::filters::{
@@ -39,7 +38,6 @@ use envoy_types::pb::{
                         ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
                         SetCurrentClientCertDetails, UpgradeConfig,
                     },
-                    http_filter,
                 },
                 set_filter_state::v3::Config as SetFilterState,
                 tcp_proxy::v3::{
@@ -58,11 +56,10 @@ use envoy_types::pb::{
     },
     google::protobuf::BoolValue,
 };
-use prost::Name;
-use sluis_envoy::pack;
 
 use super::{
     access_log, alpn, authorization, dynamic,
+    filter::{http_filter, listener_filter, network_filter},
     route::{self, PASSTHROUGH},
     route_policy, server_tls, tokens, wrap,
 };
@@ -366,14 +363,6 @@ fn with_dynamic_dns(mut filters: Vec<HttpFilter>, mesh: &MeshInputs) -> Vec<Http
     filters
 }
 
-pub(super) fn http_filter<M: Name>(name: &str, config: &M) -> HttpFilter {
-    HttpFilter {
-        name: name.to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(pack(config))),
-        ..HttpFilter::default()
-    }
-}
-
 pub(super) fn normalize(manager: &mut HttpConnectionManager, normalization: Normalization) {
     let (path, slashes, escaped) = match normalization {
         Normalization::None => (false, false, false),
@@ -455,19 +444,4 @@ fn by_source() -> HashPolicy {
 pub(super) fn whole(cluster: &str) -> Target {
     let headers = HeaderChanges::default();
     Target { cluster: cluster.to_owned(), weight: 1, headers, host_rewrite: None }
-}
-
-pub(super) fn network_filter<M: Name>(name: &str, config: &M) -> Filter {
-    Filter {
-        name: name.to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(pack(config))),
-    }
-}
-
-pub(super) fn listener_filter<M: Name>(name: &str, config: &M) -> ListenerFilter {
-    ListenerFilter {
-        name: name.to_owned(),
-        config_type: Some(listener_filter::ConfigType::TypedConfig(pack(config))),
-        ..ListenerFilter::default()
-    }
 }

@@ -30,14 +30,15 @@ use envoy_types::pb::envoy::{
         host::previous_hosts::v3::PreviousHostsPredicate,
         priority::previous_priorities::v3::PreviousPrioritiesConfig,
     },
-    r#type::matcher::v3::{
-        MetadataMatcher, RegexMatchAndSubstitute, RegexMatcher, StringMatcher,
-        string_matcher::MatchPattern,
-    },
+    r#type::matcher::v3::{MetadataMatcher, RegexMatchAndSubstitute},
 };
 use sluis_envoy::pack;
 
-use super::{authorization, route_policy, wrap};
+use super::{
+    authorization,
+    matcher::{regex, string},
+    route_policy, wrap,
+};
 use crate::{
     ClaimMatch, Forward, HeaderEdits, HeaderMatch, OutboundPolicy, PathMatch, Redirect,
     RequestMatch, Retries, RouteAction, RouteInput, RouteTable, Target, TextMatch,
@@ -229,21 +230,6 @@ fn query((name, value): &(String, TextMatch)) -> QueryParameterMatcher {
             Some(matcher) => QueryParameterMatchSpecifier::StringMatch(matcher),
         }),
     }
-}
-
-/// A matcher for the text; `None` for "anything".
-pub(super) fn string(input: &TextMatch) -> Option<StringMatcher> {
-    let pattern = match input {
-        TextMatch::Exact(text) => MatchPattern::Exact(text.clone()),
-        TextMatch::Prefix(text) => MatchPattern::Prefix(text.clone()),
-        TextMatch::Regex(text) => MatchPattern::SafeRegex(regex(text)),
-        TextMatch::Present => return None,
-    };
-    Some(StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() })
-}
-
-fn regex(pattern: &str) -> RegexMatcher {
-    RegexMatcher { regex: pattern.to_owned(), ..RegexMatcher::default() }
 }
 
 fn forward_action(input: &Forward) -> EnvoyAction {

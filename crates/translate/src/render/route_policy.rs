@@ -28,7 +28,7 @@ use envoy_types::pb::{
 use sluis_envoy::pack;
 use sluis_nouns::Percent;
 
-use super::{authorization, route::string, wrap};
+use super::{authorization, matcher::string, wrap};
 use crate::{AbortStatus, CorsInput, FaultInput, HashInput, MirrorInput, RouteInput};
 
 /// The names of the filters that look at what a route says of them.

@@ -26,7 +26,7 @@ use envoy_types::pb::{
     google::protobuf::Empty,
 };
 
-use super::{listener::http_filter, wrap};
+use super::{filter::http_filter, wrap};
 use crate::{TokenKeys, TokenRule, TokensInput};
 
 /// The filter, and the namespace of what it tells others.

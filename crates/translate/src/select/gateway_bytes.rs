@@ -12,9 +12,9 @@ use sluis_nouns::{Cidr, HostPattern, Labels, SourceRef};
 use sluis_resources::{GatewayRef, L4Destination, Meta, VirtualService};
 
 use super::{
-    Selection, config_path,
-    gateway::{Serving, bound_virtual_services, refuse_softly},
-    names_gateway, sni_dnat, tls,
+    Selection, config_path, names_gateway,
+    serving::{Serving, bound_virtual_services, refuse_softly},
+    sni_dnat, tls,
 };
 use crate::{ChainInput, Fault, Handler, HeaderChanges, ServerTls, Target};
 

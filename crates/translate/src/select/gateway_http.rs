@@ -10,8 +10,8 @@ use sluis_resources::GatewayRef;
 
 use super::{
     Selection,
-    gateway::{Serving, bound_virtual_services},
     http::{self, Entrance},
+    serving::{Serving, bound_virtual_services},
 };
 use crate::{RouteTable, VirtualHostInput};
 

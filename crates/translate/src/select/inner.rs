@@ -16,9 +16,9 @@ use sluis_resources::{ServerTls as GatewayTls, ServerTlsMode};
 
 use super::{
     Selection, cluster,
-    gateway::{Serving, listener_name, refuse},
     gateway_bytes::{MESH_ALPN, target},
     server_tls,
+    serving::{Serving, listener_name, refuse},
 };
 use crate::{ChainInput, ClusterInput, Discovery, Handler, ListenerInput, Role, TcpOptions};
 
