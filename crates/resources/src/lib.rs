@@ -103,8 +103,8 @@ pub use kinds::virtual_service::{
 pub use kinds::wasm_plugin::{FailStrategy, PluginPhase, TrafficMatch, WasmPlugin};
 pub use kinds::workload::{ContainerPort, EndpointSlice, Node, Pod, SliceEndpoint, SlicePort};
 pub use kinds::workload_group::{ProbeMethod, ReadinessProbe, WorkloadGroup};
-pub use read::{Legacy, Modern, Options, modernize, parse, parse_with, renew};
-pub use resource::{Key, Kind, Meta, Parsed, Resource, Spec};
+pub use read::{Legacy, Modern, Options, Parsed, modernize, parse, parse_with, renew};
+pub use resource::{Key, Kind, Meta, Resource, Spec};
 pub use support::support_page;
 pub use value::{DurationError, parse_duration};
 pub use yaml::TEXT_BYTES_MAX;

@@ -14,6 +14,7 @@ mod describe;
 mod destination_rule;
 mod dispatch;
 mod envoy_filter;
+mod forms;
 mod gateway;
 mod gateway_api;
 mod legacy;
@@ -21,6 +22,7 @@ mod mesh_config;
 mod mesh_policy;
 mod meta;
 mod network_policy;
+mod object;
 mod peer_authentication;
 mod provider;
 mod request_authentication;
@@ -38,10 +40,31 @@ mod workload_group;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use self::object::{Head, list_items, read_object};
 use crate::fault::Fault;
-use crate::resource::{Parsed, Resource};
-use crate::value::{Doc, Read, Value};
-use crate::yaml::{Node, NodeKind, Place, documents};
+use crate::resource::Resource;
+use crate::value::{Doc, Value};
+use crate::yaml::{Node, Place, documents};
+
+/// What a text said: the resources without an error, and all faults.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parsed {
+    /// Resources to use, in the order of the text.
+    pub resources: Vec<Resource>,
+    /// Objects of kinds that Istio has given up, where [`crate::Options::deferring_legacy`] asked for
+    /// them; else what they say today is among the resources.
+    pub legacy: Vec<Legacy>,
+    /// Everything that is wrong, in the order of the text within each document. A resource with an
+    /// error is not among `resources`.
+    pub faults: Vec<Fault>,
+}
+
+impl Parsed {
+    /// Returns whether some fault is an error.
+    pub fn has_errors(&self) -> bool {
+        self.faults.iter().any(Fault::is_error)
+    }
+}
 
 /// Reads a YAML stream of any number of documents (JSON is read too).
 ///
@@ -49,29 +72,6 @@ use crate::yaml::{Node, NodeKind, Place, documents};
 /// document that cannot be read costs the others nothing. A `List` counts as its items.
 pub fn parse(origin: &str, text: &str) -> Parsed {
     parse_with(origin, text, &Options::default())
-}
-
-/// How strictly a text is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Takes a field that does not exist as a warning, and leaves it out, where it is an error
-    /// otherwise (as with `kubectl --validate=strict`).
-    pub lenient: bool,
-    /// Hands on objects of kinds that nothing carries out yet, for tests of their readers.
-    pub(crate) pending: bool,
-    /// Leaves objects of old kinds in [`Parsed::legacy`]: what they name is in other texts.
-    pub(crate) defers_legacy: bool,
-}
-
-impl Options {
-    /// Fields that do not exist are warnings.
-    pub const LENIENT: Self = Self { lenient: true, pending: false, defers_legacy: false };
-
-    /// The same, but objects of old kinds are left for [`modernize`]: for who reads several texts.
-    #[must_use]
-    pub fn deferring_legacy(self) -> Self {
-        Self { defers_legacy: true, ..self }
-    }
 }
 
 /// Reads as [`parse`] does, as strictly as the options say.
@@ -165,154 +165,9 @@ impl Reading<'_> {
     }
 }
 
-/// Returns the items of an object such as kubectl's `kind: List`.
-fn list_items(root: &Node) -> Option<&[Node]> {
-    let kind = text_of(root, "kind")?;
-    match find(root, "items").map(|items| &items.kind) {
-        Some(NodeKind::List(items)) if kind.ends_with("List") => Some(items),
-        _ => None,
-    }
-}
-
-/// What must be known of an object before it is read, as far as it is written.
-struct Head<'n> {
-    api: Option<&'n str>,
-    kind: Option<&'n str>,
-    namespace: Option<&'n str>,
-    name: Option<&'n str>,
-}
-
-impl<'n> Head<'n> {
-    fn of(root: &'n Node) -> Self {
-        let metadata = find(root, "metadata");
-        let meta = |key| metadata.and_then(|metadata| text_of(metadata, key));
-        Self {
-            api: text_of(root, "apiVersion"),
-            kind: text_of(root, "kind"),
-            namespace: meta("namespace"),
-            name: meta("name"),
-        }
-    }
-
-    /// Names the object as faults do: `Kind namespace/name`.
-    fn describe(&self) -> Option<String> {
-        let kind = self.kind?;
-        let name = self.name.unwrap_or("(no name)");
-        if matches!(kind, "Namespace" | "Node" | "GatewayClass") {
-            return Some(format!("{kind} {name}"));
-        }
-        Some(format!("{kind} {}/{name}", self.namespace.unwrap_or("default")))
-    }
-}
-
-fn find<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
-    let NodeKind::Map(entries) = &node.kind else { return None };
-    entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
-}
-
-fn text_of<'n>(node: &'n Node, key: &str) -> Option<&'n str> {
-    match &find(node, key)?.kind {
-        NodeKind::Plain(text) | NodeKind::Quoted(text) => Some(text),
-        _ => None,
-    }
-}
-
-fn read_object(value: &Value<'_>, head: &Head<'_>, options: &Options) -> Option<Resource> {
-    let (Some(api), Some(kind_name)) = (head.api, head.kind) else {
-        return value.fields(|fields| {
-            // An unknown kind's fields are unknown too; only what is missing is told.
-            fields.req::<String>("apiVersion");
-            fields.req::<String>("kind");
-            fields.ignore_rest();
-            None
-        });
-    };
-    let (group, version) = api.split_once('/').unwrap_or(("", api));
-    let reader = match dispatch::find(group, version, kind_name) {
-        Ok(reader) => reader,
-        Err(refusal) => return refuse(value, &refusal),
-    };
-    value.fields(|fields| {
-        fields.ignore(&["apiVersion", "kind", "status"]);
-        if !options.pending {
-            dispatch::tell_pending(reader.kind, fields);
-        }
-        let meta = fields.req::<meta::Metadata>("metadata").or_else(|| {
-            // The rest is read all the same, for its faults.
-            let _ = (reader.read)(fields, None);
-            None
-        })?;
-        let meta = meta.into_meta(reader.kind, fields.at());
-        meta::check_annotations(reader.kind, fields);
-        meta::check_name(reader.kind, fields);
-        let spec = (reader.read)(fields, Some(&meta))?;
-        Some(Resource { meta, spec })
-    })
-}
-
-fn refuse(value: &Value<'_>, refusal: &dispatch::Refusal) -> Option<Resource> {
-    use dispatch::Refusal;
-    value.fields(|fields| {
-        let kind = fields.get("kind")?;
-        let api = fields.get("apiVersion")?;
-        match refusal {
-            Refusal::Version(known) => {
-                api.fault_help::<()>("there is no such version of this kind", known);
-            }
-            Refusal::Gone(help) => {
-                kind.fault_help::<()>("Istio has given this kind up", help);
-            }
-            Refusal::Unsupported => {
-                kind.fault::<()>("this kind is not supported");
-            }
-            Refusal::Unrelated => {
-                kind.warn("this kind says nothing about traffic and is left out");
-            }
-            Refusal::Unknown(Some(meant)) => {
-                let help = format!("did you mean apiVersion {meant}?");
-                api.fault_help::<()>("this group has no such kind", &help);
-            }
-            Refusal::Unknown(None) => {
-                kind.fault::<()>("this kind is unknown");
-            }
-        }
-        fields.ignore_rest();
-        None
-    })
-}
-
-/// Implements [`Read`] for types whose readers are functions of their fields.
-macro_rules! read_fields {
-    ($($type:ty => $reader:path),+ $(,)?) => {
-        $(impl $crate::value::Read for $type {
-            fn read(value: &$crate::value::Value<'_>) -> Option<Self> {
-                value.section($reader)
-            }
-        })+
-    };
-}
-
-/// Implements [`Read`] for an enum by the names of its variants.
-macro_rules! read_names {
-    ($($type:ty { $($name:literal => $variant:expr),+ $(,)? })+) => {
-        $(impl $crate::value::Read for $type {
-            fn read(value: &$crate::value::Value<'_>) -> Option<Self> {
-                $crate::value::one_of(value, &[$(($name, $variant)),+])
-            }
-        })+
-    };
-}
-
-pub(crate) use {read_fields, read_names};
-
-/// Reads a text and turns it into a value, or notes why that is not possible.
-fn checked<T>(value: &Value<'_>, check: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-    let text: String = Read::read(value)?;
-    check(&text).map_or_else(|message| value.fault(message), Some)
-}
-
 pub(crate) use describe::describe;
 pub use legacy::{Legacy, Modern, modernize, renew};
+pub use object::Options;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,6 @@ use std::fmt;
 
 use sluis_nouns::{Labels, ObjectName, SourceRef};
 
-use crate::fault::Fault;
 use crate::kinds::authorization::AuthorizationPolicy;
 use crate::kinds::core::{ConfigMap, Namespace, Secret, Service};
 use crate::kinds::credential::Credential;
@@ -27,27 +26,6 @@ use crate::kinds::virtual_service::VirtualService;
 use crate::kinds::wasm_plugin::WasmPlugin;
 use crate::kinds::workload::{EndpointSlice, Node, Pod};
 use crate::kinds::workload_group::WorkloadGroup;
-use crate::read::Legacy;
-
-/// What a text said: the resources without an error, and all faults.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Parsed {
-    /// Resources to use, in the order of the text.
-    pub resources: Vec<Resource>,
-    /// Objects of kinds that Istio has given up, where [`crate::Options::deferring_legacy`] asked for
-    /// them; else what they say today is among the resources.
-    pub legacy: Vec<Legacy>,
-    /// Everything that is wrong, in the order of the text within each document. A resource with an
-    /// error is not among `resources`.
-    pub faults: Vec<Fault>,
-}
-
-impl Parsed {
-    /// Returns whether some fault is an error.
-    pub fn has_errors(&self) -> bool {
-        self.faults.iter().any(Fault::is_error)
-    }
-}
 
 /// One object.
 #[derive(Clone, Debug, PartialEq)]

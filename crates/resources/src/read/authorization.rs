@@ -2,10 +2,10 @@
 
 use sluis_nouns::Cidr;
 
+use super::forms::{checked, read_fields, read_names};
 use super::meta::DRY_RUN;
 use super::target::policy_target;
 use super::virtual_service::entry;
-use super::{checked, read_fields, read_names};
 use crate::kinds::authorization::{
     AuthorizationAction, AuthorizationPolicy, AuthorizationRule, Condition, ConditionKey,
     ConditionValue, Operation, PathPattern, ServiceAccountRef, Source, TextPattern, Values,

@@ -7,7 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::shared::unique;
-use super::{checked, mesh_config, read_fields, read_names};
+use super::{
+    forms::{checked, read_fields, read_names},
+    mesh_config,
+};
 use crate::kinds::core::{
     ConfigMap, Secret, SecretValue, Service, ServicePort, ServiceType, TargetPort,
     TrafficDistribution,

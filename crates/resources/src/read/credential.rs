@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use sluis_nouns::{HostPattern, is_dns_label};
 
+use super::forms::{checked, read_fields, read_names};
 use super::shared::some_of;
-use super::{checked, read_fields, read_names};
 use crate::kinds::credential::{Credential, CredentialGuard, Injection, Rotation};
 use crate::kinds::credential_source::SecretSource;
 use crate::resource::Meta;

@@ -2,8 +2,8 @@
 
 use sluis_nouns::{ObjectName, is_dns_label, is_dns_name};
 
+use super::forms::{checked, read_fields};
 use super::virtual_service::entry;
-use super::{checked, read_fields};
 use crate::kinds::authorization::{Operation, Source};
 use crate::kinds::credential_grant::CredentialGrant;
 use crate::value::{Fields, Read, Value};

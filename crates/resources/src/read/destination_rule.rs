@@ -2,9 +2,9 @@
 
 use sluis_nouns::{is_dns_label, is_dns_name};
 
+use super::forms::{read_fields, read_names};
 use super::shared::{Exporter, LabelSelector, check_labels, export_to, unique};
 use super::virtual_service::Port;
-use super::{read_fields, read_names};
 use crate::kinds::destination_rule::{
     ConnectionPool, ConsistentHash, CookieHash, DestinationRule, H2UpgradePolicy, HashKey,
     HttpPool, Keepalive, LoadBalancer, LocalityDistribution, LocalityFailover, LocalitySetting,

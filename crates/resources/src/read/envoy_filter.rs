@@ -2,8 +2,8 @@
 
 use serde_json::Value as Json;
 
+use super::forms::{read_fields, read_names};
 use super::shared::WorkloadSelector;
-use super::{read_fields, read_names};
 use crate::kinds::envoy_filter::{
     ApplyTo, ClusterMatch, EnvoyFilter, FilterChainMatch, FilterClass, FilterMatch, ListenerMatch,
     ObjectMatch, Patch, PatchContext, PatchOperation, ProxyMatch, RouteActionMatch,

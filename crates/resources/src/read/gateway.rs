@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use sluis_nouns::{HostPattern, is_dns_label};
 
+use super::forms::{checked, read_fields};
 use super::service_entry::unix;
 use super::shared::{some_of, unique};
 use super::virtual_service::entry;
-use super::{checked, read_fields};
 use crate::kinds::gateway::{Gateway, GatewayHost, HostScope, Server, ServerPort};
 use crate::kinds::shared::Protocol;
 use crate::kinds::tls::{ServerTls, ServerTlsMode, TlsFiles};

@@ -6,7 +6,7 @@ mod route;
 
 pub(super) use route::{grpc, http, tcp, tls};
 
-use super::read_fields;
+use super::forms::read_fields;
 use crate::kinds::gateway_api::ObjectReference;
 use crate::value::Fields;
 

@@ -20,7 +20,10 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 use sluis_nouns::{Labels, ObjectName};
 
-use super::{Head, Options, dispatch, read_object};
+use super::{
+    dispatch,
+    object::{Head, Options, list_items, read_object},
+};
 use crate::fault::Fault;
 use crate::kinds::core::Service;
 use crate::resource::{Resource, Spec};
@@ -198,7 +201,7 @@ pub fn renew(origin: &str, text: &str) -> Vec<Json> {
 }
 
 fn renew_object(file: &Arc<str>, root: &Node, found: &mut Vec<Json>) {
-    if let Some(items) = super::list_items(root) {
+    if let Some(items) = list_items(root) {
         for item in items {
             renew_object(file, item, found);
         }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sluis_nouns::is_dns_label;
 
+use super::forms::{checked, read_fields, read_names};
 use super::provider::check_providers;
-use super::{checked, read_fields, read_names};
 use crate::kinds::destination_rule::H2UpgradePolicy;
 use crate::kinds::mesh_config::{
     AccessLogEncoding, InboundTrafficPolicy, InterceptionMode, MeshConfig, OutboundTrafficPolicy,

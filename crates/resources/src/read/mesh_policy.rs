@@ -1,6 +1,6 @@
 //! Reads the parts of the mesh configuration that say what is seen and trusted.
 
-use super::{read_fields, read_names};
+use super::forms::{read_fields, read_names};
 use crate::kinds::mesh_policy::{
     DefaultTrafficPolicy, ForwardClientCert, GatewayTopology, ObjectSelector, Operator,
     ProxyHeaders, Requirement, ServiceEntryVisibility, TlsSettings, Visibility, VisibilityPolicy,

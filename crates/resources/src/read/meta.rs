@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sluis_nouns::{CAPTURE_ANNOTATIONS, Labels, ObjectName, SourceRef, is_dns_label, is_dns_name};
 
-use super::{checked, read_fields};
+use super::forms::{checked, read_fields};
 use crate::resource::{Kind, Meta};
 use crate::value::{Fields, nearest};
 

@@ -2,7 +2,7 @@
 
 use sluis_nouns::Cidr;
 
-use super::{read_fields, read_names};
+use super::forms::{read_fields, read_names};
 use crate::kinds::mesh_policy::ObjectSelector;
 use crate::kinds::network_policy::{
     NetworkPeer, NetworkPolicy, NetworkPort, NetworkPortName, NetworkProtocol, NetworkRule,

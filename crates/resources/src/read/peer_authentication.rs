@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::forms::{read_fields, read_names};
 use super::shared::LabelSelector;
-use super::{read_fields, read_names};
 use crate::kinds::peer_authentication::{MtlsMode, PeerAuthentication};
 use crate::value::Fields;
 

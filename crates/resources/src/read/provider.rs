@@ -3,7 +3,7 @@
 use serde_json::Value as Json;
 use sluis_nouns::{is_dns_label, is_dns_name};
 
-use super::{checked, read_fields};
+use super::forms::{checked, read_fields};
 use crate::kinds::mesh_policy::DefaultProviders;
 use crate::kinds::provider::{
     ExtAuthz, ExtensionProvider, FileAccessLog, LogFormat, LogService, ProviderAddress,

@@ -2,8 +2,8 @@
 
 use serde_json::Value as Json;
 
+use super::forms::{checked, read_fields, read_names};
 use super::target::policy_target;
-use super::{checked, read_fields, read_names};
 use crate::kinds::request_authentication::{
     ClaimToHeader, JwtHeader, JwtKeys, JwtRule, RequestAuthentication,
 };

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use sluis_nouns::{Cidr, HostPattern, Labels, is_dns_label, is_dns_name};
 
+use super::forms::{checked, read_fields, read_names};
 use super::shared::{Exporter, WorkloadSelector, check_labels, export_to, some_of, unique};
-use super::{checked, read_fields, read_names};
 use crate::kinds::core::WorkloadAddress;
 use crate::kinds::service_entry::{
     Endpoint, Location, Resolution, ServiceEntry, ServiceEntryPort, WorkloadEntry,

@@ -2,7 +2,7 @@
 
 use sluis_nouns::{HostPattern, Labels, is_dns_label, is_dns_name};
 
-use super::{checked, read_fields, read_names};
+use super::forms::{checked, read_fields, read_names};
 use crate::kinds::shared::{ExportTo, Protocol, TlsVersion};
 use crate::value::{Fields, Read, Value};
 

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use sluis_nouns::{HostPattern, is_dns_label, is_dns_name};
 
+use super::forms::{checked, read_fields, read_names};
 use super::service_entry::unix;
 use super::shared::{WorkloadSelector, some_of};
 use super::virtual_service::entry;
-use super::{checked, read_fields, read_names};
 use crate::kinds::gateway::HostScope;
 use crate::kinds::mesh_config::OutboundTrafficPolicy;
 use crate::kinds::shared::Protocol;

@@ -2,7 +2,7 @@
 
 use sluis_nouns::Labels;
 
-use super::read_fields;
+use super::forms::read_fields;
 use super::shared::LabelSelector;
 use crate::kinds::target::{PolicyTarget, TargetKind, TargetRef};
 use crate::value::Fields;

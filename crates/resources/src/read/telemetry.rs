@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::forms::{read_fields, read_names};
 use super::target::policy_target;
-use super::{read_fields, read_names};
 use crate::kinds::target::{PolicyTarget, TargetKind};
 use crate::kinds::telemetry::{
     AccessLogging, CustomTag, MetricName, Metrics, MetricsOverride, Telemetry, Tracing,

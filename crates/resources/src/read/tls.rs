@@ -1,6 +1,6 @@
 //! Reads TLS settings, and holds them to the rules that Istio has for each mode.
 
-use super::{read_fields, read_names};
+use super::forms::{read_fields, read_names};
 use crate::kinds::tls::{
     ClientTls, ClientTlsMode, MESH_CERTIFICATE_FILES, MESH_ROOTS_FILE, ServerTls, ServerTlsMode,
     TlsFiles,

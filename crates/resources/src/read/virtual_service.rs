@@ -5,7 +5,7 @@ mod http;
 
 use sluis_nouns::{DisjointHosts, HostPattern, ObjectName, is_dns_label, is_dns_name};
 
-use super::read_fields;
+use super::forms::{checked, read_fields};
 use super::shared::{Exporter, check_labels, export_to, service_host, some_of};
 use crate::kinds::virtual_service::{
     Destination, GatewayRef, HttpAction, HttpRoute, L4Destination, TcpMatch, TcpRoute, TlsMatch,
@@ -169,7 +169,7 @@ pub(super) fn entry<'n>(value: &Value<'n>, name: &str) -> Option<Value<'n>> {
 impl Read for GatewayRef {
     /// Reads `mesh`, `name`, `namespace/name`, or the old `name.namespace.svc…` of Istio 1.0.
     fn read(value: &Value<'_>) -> Option<Self> {
-        super::checked(value, |text| {
+        checked(value, |text| {
             let own = value.doc.namespace.as_str();
             let (namespace, name) = match text.split_once('/') {
                 _ if text == "mesh" => return Ok(Self::Mesh),

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::forms::{checked, read_fields, read_names};
 use super::target::policy_target;
 use super::virtual_service::Port;
-use super::{checked, read_fields, read_names};
 use crate::kinds::telemetry::WorkloadMode;
 use crate::kinds::wasm_plugin::{FailStrategy, PluginPhase, TrafficMatch, WasmPlugin};
 use crate::value::Fields;

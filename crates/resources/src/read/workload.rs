@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
+use super::forms::{checked, read_fields, read_names};
 use super::shared::some_of;
-use super::{checked, read_fields, read_names};
 use crate::kinds::core::WorkloadAddress;
 use crate::kinds::workload::{ContainerPort, EndpointSlice, Node, Pod, SliceEndpoint, SlicePort};
 use crate::resource::Meta;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sluis_nouns::Labels;
 
+use super::forms::{checked, read_fields};
 use super::shared::{LabelSelector, some_of};
-use super::{checked, read_fields};
 use crate::kinds::proxy_config::WorkloadProxyConfig;
 use crate::kinds::service_entry::WorkloadEntry;
 use crate::kinds::workload_group::{ProbeMethod, ReadinessProbe, WorkloadGroup};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::{checked, read_fields, read_names};
+use super::super::forms::{checked, read_fields, read_names};
 use super::template::{Use, has, template};
 use super::{Bytes, Entry, HeaderName, entry_or, exactly_one, secret_header};
 use crate::kinds::credential::{

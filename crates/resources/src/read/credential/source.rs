@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::super::{checked, read_fields};
+use super::super::forms::{checked, read_fields};
 use super::{exactly_one, is_entry};
 use crate::kinds::credential_source::{
     ExecSource, FileSource, SecretRefSource, SecretSource, VaultAuth, VaultEngine, VaultSource,

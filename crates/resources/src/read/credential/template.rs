@@ -1,7 +1,7 @@
 //! Checks templates: literal text and `{variable}` or `{variable:encoding}`, of a closed list. Doubled
 //! braces are literal ones.
 
-use super::super::checked;
+use super::super::forms::checked;
 use super::is_entry;
 use crate::value::{Value, nearest};
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::super::forms::{checked, read_fields};
 use super::super::shared::{some_of, unique};
-use super::super::{checked, read_fields};
 use crate::kinds::gateway_api::{
     FrontendTls, FrontendValidation, GatewayAddress, GatewayClass, GatewayListener,
     KubernetesGateway, ListenerTls, ObjectReference, RouteNamespaces,

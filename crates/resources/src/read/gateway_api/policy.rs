@@ -2,8 +2,8 @@
 
 use sluis_nouns::SourceRef;
 
+use super::super::forms::{checked, read_fields};
 use super::super::shared::some_of;
-use super::super::{checked, read_fields};
 use crate::kinds::gateway_api::{
     BackendTlsPolicy, GrantFrom, GrantTo, ObjectReference, PolicyTargetRef, ReferenceGrant,
 };

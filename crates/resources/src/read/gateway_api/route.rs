@@ -9,7 +9,7 @@ mod matches;
 
 use std::time::Duration;
 
-use super::super::read_fields;
+use super::super::forms::read_fields;
 use super::super::shared::some_of;
 use crate::kinds::gateway_api::{ApiRoute, ApiRule, BackendRef, ParentRef};
 use crate::kinds::virtual_service::{HeaderChanges, Retries};

@@ -10,7 +10,7 @@ use super::{
     tree::{self, list, map, text},
 };
 use crate::kinds::core::{Service, TargetPort};
-use crate::read::find;
+use crate::read::object::find;
 use crate::value::{Fields, Value, one_of};
 use crate::yaml::{Node, Pos};
 

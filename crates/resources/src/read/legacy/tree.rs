@@ -1,7 +1,7 @@
 //! Makes the trees of new objects out of parts of old ones, each part with its place.
 
 use super::Made;
-use crate::read::find;
+use crate::read::object::find;
 use crate::value::Value;
 use crate::yaml::{Entry, Node, NodeKind, Pos};
 

@@ -1,6 +1,6 @@
 //! Kinds that are read whole: what their fields become, and what is refused of them.
 
-use super::super::{Options, parse_with};
+use super::super::{object::Options, parse_with};
 use super::parse;
 use crate::resource::{Kind, Resource, Spec};
 use crate::{

@@ -6,8 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sluis_nouns::{ObjectName, Percent, is_dns_label};
 
+use super::super::forms::{read_fields, read_names};
 use super::super::shared::check_labels;
-use super::super::{read_fields, read_names};
 use super::checks::{
     HeaderChange, changed_header, cors_header, cors_method, expression, grpc_status, header_value,
     is_authority, matched_header, retry_on,

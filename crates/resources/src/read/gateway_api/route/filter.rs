@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use sluis_nouns::Percent;
 
-use super::super::super::{checked, read_fields, virtual_service::checks::header_value};
+use super::super::super::{
+    forms::{checked, read_fields},
+    virtual_service::checks::header_value,
+};
 use crate::kinds::gateway_api::{ApiMirror, BackendRef};
 use crate::kinds::virtual_service::{
     CorsPolicy, HeaderChanges, HeaderOps, Redirect, RedirectPort, Rewrite, StringMatch,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::super::super::{read_fields, virtual_service::checks::expression};
+use super::super::super::{forms::read_fields, virtual_service::checks::expression};
 use crate::kinds::virtual_service::{HttpMatch, StringMatch};
 use crate::value::{Fields, Read, Value, one_of};
 
