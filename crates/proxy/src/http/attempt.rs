@@ -6,12 +6,11 @@ use sluis_http1::{Known, is_dns_name};
 use sluis_rules::{Discovery, Health, HostRewrite, UpstreamProtocol};
 use tokio::time::timeout_at;
 
-pub(super) use super::failure::Finish;
 use super::{
     client::Client,
     course::Course,
     credentials,
-    failure::Failure,
+    failure::{Failure, Finish},
     http2::sessions::{Acquired, Seat},
     link::{Line, Link},
     plan::Plan,

@@ -22,7 +22,7 @@ use tokio::{io::AsyncWrite as _, time::Instant};
 
 use super::{
     buffer::{BUFFER_BYTES_MAX, Outgoing},
-    client::{BODY_WAIT_MAX, CONTINUE, Client, Unpeeked, framed},
+    client::{After, BODY_WAIT_MAX, CONTINUE, Client, Unpeeked, framed},
     clock::{Clock, earlier},
     course::Course,
     exchange::{exchange, refuse},
@@ -36,11 +36,10 @@ use super::{
     protocol::Protocol,
     reply::{Reply, bad_body},
     respond,
-    site::Site,
+    site::{Place, Site},
     state::{Desk, HttpWorker},
     trace::Trace,
 };
-pub(super) use super::{client::After, site::Place};
 use crate::{
     access_log::Flag,
     conn::{Downstream, Io, Prefixed},

@@ -7,11 +7,11 @@
 use sluis_http1::{Framing, Known, Method, RequestHead, Upgrade, Version};
 use sluis_rules::{Forward, HttpManager, Matched, RouteAction, Underscores};
 
-pub(super) use super::plan::Plan;
 use super::{
     client::Client,
     edge::{self, Path},
     filters,
+    plan::Plan,
     reply::Reply,
     rewrite,
     routing::{Missing, cluster_of},

@@ -13,8 +13,10 @@ use std::{io::Write as _, net::SocketAddr};
 use sluis_http1::{Known, Normal, RequestHead, normalize_path};
 use sluis_rules::StripPort;
 
-pub(super) use super::site::Site;
-use super::text::{address, uuid};
+use super::{
+    site::Site,
+    text::{address, uuid},
+};
 use origin::Origin;
 
 /// Sets the fields that say where the request came from. Returns the client as it is trusted.

@@ -11,10 +11,10 @@ use sluis_http1::{Known, Scan};
 use sluis_rules::{HostRewrite, Mirror, RequestHash, hash_of};
 use tokio::time::{Instant, sleep};
 
-pub(super) use super::course::Course;
 use super::{
     attempt::attempt,
     client::{After, Client},
+    course::Course,
     credentials::{self, Promise},
     failure::{Failure, Finish},
     filters,

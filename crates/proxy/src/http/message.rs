@@ -9,8 +9,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 
-pub(super) use super::piece::{Fault, Piece, clean};
-use super::state::Desk;
+use super::{
+    piece::{Fault, Piece},
+    state::Desk,
+};
 
 /// Where a body comes from.
 pub(super) trait Source {

@@ -8,7 +8,7 @@ use sluis_http2::{Parts, hpack::Indexing};
 use super::{heads, sessions::Lease};
 use crate::http::{
     call::{Answer, CallError, Question},
-    message::Piece,
+    piece::Piece,
 };
 
 /// Sends the question and reads the whole answer.

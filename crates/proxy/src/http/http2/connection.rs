@@ -30,7 +30,7 @@ use crate::{
     drain::Gate,
     http::{
         clock::{Clock, earlier},
-        connection::Place,
+        site::Place,
     },
     stats::Counter,
 };

@@ -11,7 +11,7 @@ use crate::{
     http::{
         failure::Failure,
         http2::sessions::{Acquired, Seat},
-        message::{Fault, Piece},
+        piece::{Fault, Piece},
         pool::Key,
         state::HttpWorker,
     },

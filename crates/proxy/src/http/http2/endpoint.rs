@@ -9,7 +9,8 @@ use tracing::debug;
 
 use super::{heads, websocket, wire::Handle};
 use crate::http::{
-    message::{EndpointSide, Fault, Piece, Sink, Source},
+    message::{EndpointSide, Sink, Source},
+    piece::{Fault, Piece},
     state::Desk,
 };
 

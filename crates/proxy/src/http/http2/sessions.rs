@@ -36,9 +36,7 @@ use super::{
 };
 use crate::{
     conn::Io,
-    http::{
-        credentials::Sealed, edge::Site, failure::Failure, message::Fault, pool::Key, state::Desk,
-    },
+    http::{failure::Failure, piece::Fault, pool::Key, sealed::Sealed, site::Site, state::Desk},
     random::Random,
     stats::Counter,
     upstream::Upstream,

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::heads;
-use crate::http::message::{Fault, Piece, clean};
+use crate::http::piece::{Fault, Piece, clean};
 
 /// Bytes that are read at once; four full frames of data.
 const READ_BYTES: usize = 64 * 1024;
