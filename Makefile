@@ -35,6 +35,7 @@ test: setup ## run every test: units, integration, and the scenario end to end
 	$(CARGO) test --workspace
 	@$(MAKE) --no-print-directory oracles
 	@$(MAKE) --no-print-directory http2-attacks
+	@$(MAKE) --no-print-directory framing
 	@$(MAKE) --no-print-directory e2e
 
 e2e: setup ## run the scenario end to end, with our proxy and with real Envoy in each place
@@ -49,6 +50,14 @@ conformance: setup ## send one corpus of requests through sluis-proxy and throug
 	$(CARGO) build -p sluis -p sluis-proxy-bin
 	target/conformance/bin/python tests/conformance/run.py --bin-dir $(TARGET)/debug
 	python3 tests/conformance/grpc_js/run.py --bin-dir $(TARGET)/debug
+
+.PHONY: framing
+framing: setup ## send one corpus of bytes through sluis-proxy, nginx, HAProxy, Envoy and hyper, and compare how each frames them
+	@scripts/setup.sh framing
+	$(CARGO) build -p sluis -p sluis-proxy-bin
+	$(CARGO) build -p sluis-http1 --example hyper_hop
+	python3 tests/framing/check_judge.py
+	python3 tests/framing/run.py --sluis $(TARGET)/debug/sluis --sluis-proxy $(TARGET)/debug/sluis-proxy --hyper $(TARGET)/debug/examples/hyper_hop
 
 rbac-differential: setup ## decide 100,000 random requests by random policies, beside real Envoy
 	RBAC_PAIRS=100000 $(CARGO) test -p sluis-proxy --test rbac -- --nocapture
@@ -120,6 +129,14 @@ instructions: ## count the instructions of a request's work, and fail when they 
 	$(CARGO) build --profile gate -p sluis-proxy-bin -p sluis-proxy --bin sluis-proxy --example instructions
 	benches/instructions.py --bin-dir $(TARGET)/gate --sluis $(TARGET)/debug/sluis $(UPDATE)
 
-fuzz: ## fuzz the codecs of HTTP/1.1 and HTTP/2, the readers of manifests and of signing requests for a minute each (needs nightly and cargo-fuzz)
-	cd fuzz && for target in request_head response_head chunked hpack_decode http2_engine manifest signing_request; do \
-		cargo +nightly fuzz run $$target -- -max_total_time=60 || exit 1; done
+FUZZ_SECONDS ?= 60
+FUZZ = RUSTC_BOOTSTRAP=1 $(or $(shell command -v cargo-fuzz),$(abspath target)/tools/bin/cargo-fuzz) fuzz
+
+fuzz: ## fuzz the codecs of HTTP/1.1 and HTTP/2, and the readers of manifests, signing requests and tokens, a minute each (FUZZ_SECONDS=60)
+	@command -v cargo-fuzz >/dev/null || [ -x target/tools/bin/cargo-fuzz ] || \
+		{ echo "installing cargo-fuzz into target/tools"; $(CARGO) install cargo-fuzz --locked --root target/tools; }
+	cd fuzz && for target in request_head response_head chunked converted_head hpack_decode http2_engine manifest signing_request token; do \
+		mkdir -p $(abspath target)/fuzz/$$target; dictionary=; \
+		case $$target in *head|chunked) dictionary=-dict=dictionaries/http1.dict;; esac; \
+		$(FUZZ) run --sanitizer none $$target $(abspath target)/fuzz/$$target corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) $$dictionary || exit 1; done

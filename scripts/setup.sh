@@ -2,7 +2,8 @@
 # Installs what `make demo` and `make test` need and the machine lacks, and says so.
 # It takes one more word for what some commands need: `setup.sh bench`, `setup.sh conformance`,
 # `setup.sh judges` (the scenarios of TLS), `setup.sh clients` (those of other programs),
-# `setup.sh attacks` (make demo-attacks), `setup.sh rotation`, `setup.sh oracles`, `setup.sh h2spec`.
+# `setup.sh framing`, `setup.sh attacks` (make demo-attacks), `setup.sh rotation`, `setup.sh oracles`,
+# `setup.sh h2spec`.
 # Debian packages by apt; Python packages into target. Does nothing the second time.
 set -eu
 
@@ -44,6 +45,10 @@ if [ "${1:-}" = bench ]; then
     need nghttpd nghttp2-server
     need strace strace
     [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || missing="$missing libnginx-mod-stream"
+fi
+if [ "${1:-}" = framing ]; then
+    need nginx nginx-light
+    need haproxy haproxy
 fi
 if [ "${1:-}" = instructions ]; then
     need valgrind valgrind

@@ -5,9 +5,11 @@
 //! Never: judges whether input should be accepted; that is for the tables of the codec's tests.
 
 use sluis_http1::{
-    Body, Ends, Framing, Known, Limits, Method, PathRules, Pseudo, RequestHead, ResponseHead, Scan,
-    Slashes, Upgrade, normalize_path,
+    Body, Ends, FIELDS_MAX, Framing, Known, Limits, Method, PathRules, Pseudo, RequestHead,
+    ResponseHead, Scan, Slashes, Upgrade, normalize_path,
 };
+
+use crate::{framing, letter};
 
 /// A request that is accepted is forwarded as one that means the same, and by every later reader
 /// of the same strictness too; reading it byte by byte gives the same verdict.
@@ -19,11 +21,18 @@ pub fn request_head(data: &[u8]) {
     let whole = parse_request(data);
     assert_eq!(
         outline(&whole),
-        outline(&parse_request_slowly(data)),
+        outline(&parse_request_in(data, steps(data))),
         "the verdict depends on reads"
     );
+    assert_eq!(
+        outline(&whole),
+        outline(&parse_request_in(data, jumps(data))),
+        "the verdict depends on reads"
+    );
+    framing::requests(data);
     let Ok(Some((mut head, taken))) = whole else { return };
     assert!(taken <= data.len());
+    letter::head(&data[..taken]);
     if head.authority().is_empty() {
         // HTTP/1.0 without Host has no equal in HTTP/1.1.
         return;
@@ -40,6 +49,10 @@ pub fn request_head(data: &[u8]) {
         assert_eq!(second, Ok(sluis_http1::Normal::Unchanged), "normal paths stay");
     }
     head.strip_hop_by_hop(Upgrade::Remove);
+    if head.fields.len() > FIELDS_MAX {
+        // Host, from an absolute target, was one too many.
+        return;
+    }
     let mut out = Vec::new();
     head.write_to(&mut out);
     assert_eq!(count(&out, b"\r\n\r\n"), 1, "one head, one end");
@@ -99,6 +112,10 @@ pub fn converted_head(data: &[u8]) {
         + usize::from(framing == Framing::Chunked)
         + usize::from(cookies > 0);
     assert_eq!(head.fields.len(), 1 + plain + extra, "no field comes or goes");
+    if head.fields.len() > FIELDS_MAX {
+        // The field that frames was one too many: a reader as strict as we are refuses that.
+        return;
+    }
     let mut out = Vec::new();
     head.write_to(&mut out);
     assert_eq!(count(&out, b"\r\n\r\n"), 1, "one head, one end");
@@ -120,9 +137,9 @@ fn parse_request(data: &[u8]) -> Parsed<RequestHead> {
     Ok(taken.map(|taken| (head, taken)))
 }
 
-fn parse_request_slowly(data: &[u8]) -> Parsed<RequestHead> {
+fn parse_request_in(data: &[u8], ends: impl Iterator<Item = usize>) -> Parsed<RequestHead> {
     let (mut head, mut scan) = (RequestHead::default(), Scan::default());
-    for end in steps(data) {
+    for end in ends {
         if let Some(taken) = head.parse(&mut scan, &data[..end], &Limits::default())? {
             return Ok(Some((head, taken)));
         }
@@ -148,6 +165,22 @@ fn steps(data: &[u8]) -> impl Iterator<Item = usize> {
     (1..=len).filter(move |end| *end < 4096 || *end % 997 == 0 || *end == len)
 }
 
+/// In steps of any size, which the bytes themselves decide.
+fn jumps(data: &[u8]) -> impl Iterator<Item = usize> {
+    let (len, mut at) = (data.len(), 0);
+    let mut state = data.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    std::iter::from_fn(move || {
+        if at == len {
+            return None;
+        }
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        at = (at + 1 + (state >> 33) as usize % 97).min(len);
+        Some(at)
+    })
+}
+
 fn count(text: &[u8], needle: &[u8]) -> usize {
     text.windows(needle.len()).filter(|window| *window == needle).count()
 }
@@ -158,11 +191,23 @@ fn count(text: &[u8], needle: &[u8]) -> usize {
 ///
 /// When that does not hold.
 pub fn response_head(data: &[u8]) {
+    framing::response(data);
     for method in [Method::Get, Method::Head] {
         let mut head = ResponseHead::default();
         let parsed = head.parse(&mut Scan::default(), data, &Limits::default(), method);
+        for ends in [steps(data).collect::<Vec<_>>(), jumps(data).collect()] {
+            let mut scan = Scan::default();
+            let mut slow = ResponseHead::default();
+            let verdict = ends
+                .into_iter()
+                .map(|end| slow.parse(&mut scan, &data[..end], &Limits::default(), method))
+                .find(|verdict| *verdict != Ok(None));
+            assert_eq!(verdict.unwrap_or(Ok(None)), parsed, "the verdict depends on reads");
+            assert!(!matches!(parsed, Ok(Some(_))) || slow.framing() == head.framing());
+        }
         let Ok(Some(taken)) = parsed else { continue };
         assert!(taken <= data.len());
+        letter::head(&data[..taken]);
         let framing = head.framing();
         head.strip_hop_by_hop(Upgrade::Remove);
         let mut out = Vec::new();
@@ -184,6 +229,10 @@ pub fn response_head(data: &[u8]) {
 pub fn chunked(data: &[u8]) {
     let whole = forward(std::iter::once(data));
     assert_eq!(whole, forward(data.chunks(1)), "the verdict depends on reads");
+    let mut from = 0;
+    let pieces = jumps(data).map(|end| &data[std::mem::replace(&mut from, end)..end]);
+    assert_eq!(whole, forward(pieces), "the verdict depends on reads");
+    framing::chunked(data);
     let Ok((forwarded, true)) = whole else { return };
     let content = |bytes: &[u8]| {
         let (mut body, mut out) = (Body::new(Framing::Chunked), Vec::new());

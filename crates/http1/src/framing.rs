@@ -4,6 +4,8 @@ use crate::{Fields, FramingError, Known, Method, Version};
 
 /// Longest Content-Length: 2^63 - 1 has 19 digits.
 const LENGTH_DIGITS_MAX: usize = 19;
+/// More would not fit where lengths are signed.
+const LENGTH_MAX: u64 = u64::MAX >> 1;
 
 /// How the end of a body is found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,13 +22,13 @@ pub enum Framing {
 }
 
 impl Framing {
-    /// Decides for a request.
+    /// Decides for a request; a length is written anew when it has leading zeros.
     ///
     /// # Errors
     ///
     /// Any doubt: see [`FramingError`].
     pub(crate) fn of_request(
-        fields: &Fields,
+        fields: &mut Fields,
         version: Version,
         method: Method,
     ) -> Result<Self, FramingError> {
@@ -39,13 +41,13 @@ impl Framing {
         }
     }
 
-    /// Decides for the response to a request of `method`.
+    /// Decides for the response to a request of `method`, as [`Framing::of_request`].
     ///
     /// # Errors
     ///
     /// Any doubt: see [`FramingError`].
     pub(crate) fn of_response(
-        fields: &Fields,
+        fields: &mut Fields,
         version: Version,
         status: u16,
         method: Method,
@@ -67,7 +69,7 @@ impl Framing {
 }
 
 /// What the fields say: `None` when they say nothing.
-fn declared(fields: &Fields, version: Version) -> Result<Option<Framing>, FramingError> {
+fn declared(fields: &mut Fields, version: Version) -> Result<Option<Framing>, FramingError> {
     let has_length = fields.has(Known::ContentLength);
     match (has_length, fields.has(Known::TransferEncoding)) {
         (false, false) => Ok(None),
@@ -79,7 +81,7 @@ fn declared(fields: &Fields, version: Version) -> Result<Option<Framing>, Framin
     }
 }
 
-fn length(fields: &Fields) -> Result<Framing, FramingError> {
+fn length(fields: &mut Fields) -> Result<Framing, FramingError> {
     let mut values = fields.all(Known::ContentLength);
     let value = values.next().unwrap_or_default();
     if values.next().is_some() {
@@ -91,11 +93,16 @@ fn length(fields: &Fields) -> Result<Framing, FramingError> {
     }
     // 19 digits fit in a u64.
     let length = value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0'));
-    match length {
-        0 => Ok(Framing::None),
-        1..=0x7fff_ffff_ffff_ffff => Ok(Framing::Length(length)),
-        _ => Err(FramingError::Length),
+    if length > LENGTH_MAX {
+        return Err(FramingError::Length);
     }
+    // RFC 9110 §8.6 allows leading zeros; a reader that takes them for octal must not be behind us.
+    let has_zeros = value[0] == b'0' && value.len() > 1;
+    drop(values);
+    if has_zeros {
+        fields.set_trusted(Known::ContentLength, length.to_string().as_bytes());
+    }
+    Ok(if length == 0 { Framing::None } else { Framing::Length(length) })
 }
 
 fn coding(fields: &Fields, version: Version) -> Result<Framing, FramingError> {

@@ -106,6 +106,8 @@ fn may_change(path: &[u8]) -> bool {
 fn unescape(path: &[u8], rules: PathRules, out: &mut Vec<u8>) -> Result<bool, PathError> {
     let mut had_escaped = false;
     let mut at = 0;
+    // Where in `out` a `%` stands that begins no escape in `path`.
+    let mut bare = None;
     while at < path.len() {
         let byte = path[at];
         let escaped = if byte == b'%' { escaped_byte(&path[at..]) } else { None };
@@ -126,14 +128,31 @@ fn unescape(path: &[u8], rules: PathRules, out: &mut Vec<u8>) -> Result<bool, Pa
             (_, Some(decoded)) if rules.is_normal && is_unreserved(decoded) => {
                 out.push(decoded);
                 at += 3;
+                keep_bare(out, bare);
                 continue;
+            }
+            (b'%', None) => {
+                bare = Some(out.len());
+                out.push(byte);
             }
             (b'\\', _) if rules.is_normal => out.push(b'/'),
             _ => out.push(byte),
         }
         at += 1;
+        keep_bare(out, bare);
     }
     Ok(had_escaped)
+}
+
+/// What is decoded must not make an escape of a `%` that began none: `%%32e` would become `%2e`,
+/// which is a dot to whoever decodes next. Such a `%` is escaped itself, as Envoy does.
+fn keep_bare(out: &mut Vec<u8>, bare: Option<usize>) {
+    if let Some(at) = bare
+        && out.len() == at + 3
+        && escaped_byte(&out[at..]).is_some()
+    {
+        out.splice(at..=at, *b"%25");
+    }
 }
 
 fn escaped_byte(text: &[u8]) -> Option<u8> {
@@ -265,6 +284,23 @@ mod tests {
         let redirect = PathRules { escaped_slashes: EscapedSlashes::Redirect, ..STRICT };
         assert_eq!(normalize_path(b"/a%2fb?q", redirect, &mut out), Ok(Normal::Redirect));
         assert_eq!(out, b"/a/b?q");
+    }
+
+    #[test]
+    fn decoding_makes_no_new_escapes() {
+        let rules = PathRules { is_normal: true, ..PathRules::default() };
+        for (path, expected) in [
+            ("/a/%%32e%%32e/b", "/a/%252e%252e/b"),
+            ("/a/%2%65%2%65/b", "/a/%252e%252e/b"),
+            ("/a/%%32%65/b", "/a/%252e/b"),
+            ("/a/%%32f/b", "/a/%252f/b"),
+            ("/%%%33%33", "/%%2533"),
+            ("/%%41z", "/%Az"),
+            ("/%", "/%"),
+        ] {
+            check(rules, path, expected);
+            check(rules, expected, expected);
+        }
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl RequestHead {
     fn finish(&mut self, target: &[u8], place: usize) -> Result<(), HeadError> {
         self.read_target(target, place)?;
         self.connection = Connection::of(&self.fields)?;
-        self.framing = Framing::of_request(&self.fields, self.version, self.method)?;
+        self.framing = Framing::of_request(&mut self.fields, self.version, self.method)?;
         Ok(())
     }
 

@@ -99,7 +99,7 @@ impl ResponseHead {
     /// Judges what has been read.
     fn finish(&mut self, method: Method) -> Result<(), HeadError> {
         self.connection = Connection::of(&self.fields)?;
-        self.framing = Framing::of_response(&self.fields, self.version, self.status, method)?;
+        self.framing = Framing::of_response(&mut self.fields, self.version, self.status, method)?;
         Ok(())
     }
 

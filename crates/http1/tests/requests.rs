@@ -142,6 +142,16 @@ fn a_body_is_framed_by_one_plain_length() {
 }
 
 #[test]
+fn a_length_with_leading_zeros_is_sent_on_without_them() {
+    for (said, sent) in [("05", "5"), ("0000000005", "5"), ("00", "0"), ("010", "10")] {
+        forwarded(
+            &format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {said}\r\nX: y\r\n\r\n"),
+            &format!("POST / HTTP/1.1\r\nHost: a\r\ncontent-length: {sent}\r\nX: y\r\n\r\n"),
+        );
+    }
+}
+
+#[test]
 fn every_other_length_is_refused() {
     for value in [
         "5, 5",
