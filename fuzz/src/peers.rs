@@ -44,7 +44,11 @@ pub fn requests(data: &[u8]) -> Vec<Seen> {
         async move {
             let (head, body) = request.into_parts();
             let content = body.collect().await?.to_bytes().to_vec();
-            let path = head.uri.path_and_query().map(|path| path.as_str().as_bytes().to_vec());
+            let path = head.uri.path_and_query().map(|path| match path.query() {
+                // `http://a?q` has the path `/` (RFC 9110 §4.2.3), which hyper writes only if asked.
+                Some(query) => format!("{}?{query}", path.path()).into_bytes(),
+                None => path.path().as_bytes().to_vec(),
+            });
             found.borrow_mut().push(Seen {
                 method: head.method.as_str().as_bytes().to_vec(),
                 path: path.unwrap_or_default(),
