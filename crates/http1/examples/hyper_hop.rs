@@ -66,8 +66,8 @@ async fn forward(mut request: Request<Incoming>, back: &str) -> Result<Response<
         let host = HeaderValue::from_str(host)?;
         request.headers_mut().insert(HOST, host);
     }
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    *request.uri_mut() = path.parse::<Uri>()?;
+    let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+    *request.uri_mut() = format!("{}{query}", request.uri().path()).parse::<Uri>()?;
     *request.version_mut() = Version::HTTP_11;
     strip(request.headers_mut());
     let mut answer = sender.send_request(request).await?;
