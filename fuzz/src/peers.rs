@@ -63,8 +63,10 @@ pub fn requests(data: &[u8]) -> Vec<Seen> {
             let (mut near, far) = duplex(PIPE_BYTES);
             near.write_all(data).await.expect("the pipe has room");
             near.shutdown().await.expect("the pipe can be ended");
-            let connection =
-                server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
+            // Or hyper takes the end of what comes for the end of the connection.
+            let mut builder = server::conn::http1::Builder::new();
+            builder.half_close(true);
+            let connection = builder.serve_connection(TokioIo::new(far), service);
             // How it ended does not matter: what it read before does.
             let _ended = connection.await;
         });
