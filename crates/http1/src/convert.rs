@@ -7,7 +7,7 @@
 
 use crate::{
     Authority, FIELDS_MAX, Framing, FramingError, HeadError, HostError, Known, Limits, Method,
-    RequestHead, ResponseHead, TargetError,
+    RequestHead, ResponseHead, Scan, TargetError, scan::TOKEN_BYTES,
 };
 
 /// Bytes around a name and a value on a line: `: ` and CRLF.
@@ -62,9 +62,13 @@ impl RequestHead {
         let mut cookie: Option<Vec<u8>> = None;
         let mut lines = Lines { text, fields: 1, limits };
         let host_at = lines.text.len();
+        let named = pseudo.authority.filter(|authority| !authority.is_empty());
+        if let Some(authority) = named {
+            Authority::parse(authority)?;
+            lines.write(b"host", authority)?;
+        }
         for (name, value) in fields {
-            check_field(name, value, Side::Request)?;
-            match Known::of(name) {
+            match check_field(name, value, Side::Request)? {
                 Some(Known::Host) if host.is_some() => return Err(HostError::Repeated.into()),
                 Some(Known::Host) => host = Some(value),
                 // RFC 9113 §8.2.3: crumbs are joined before they pass into another context.
@@ -86,10 +90,16 @@ impl RequestHead {
             lines.push(b"connection", b"upgrade")?;
             lines.push(b"upgrade", pseudo.protocol.unwrap_or_default())?;
         }
-        let host = authority(pseudo.authority, host)?;
-        lines.insert(host_at, b"host", host)?;
+        let host = authority(named, host)?;
+        if named.is_none() {
+            Authority::parse(host)?;
+            lines.insert(host_at, b"host", host)?;
+        }
         text.extend_from_slice(b"\r\n");
-        self.read(text)?;
+        match self.parse(&mut Scan::default(), text, limits)? {
+            Some(len) if len == text.len() => {}
+            _ => return Err(HeadError::StartLine),
+        }
         match (ends, self.framing()) {
             (Ends::Here, Framing::None) => {}
             (Ends::Here, _) => return Err(FramingError::Length.into()),
@@ -134,7 +144,10 @@ impl ResponseHead {
             lines.push(name, value)?;
         }
         text.extend_from_slice(b"\r\n");
-        self.read(text, method)?;
+        match self.parse(&mut Scan::default(), text, limits, method)? {
+            Some(len) if len == text.len() => {}
+            _ => return Err(HeadError::StartLine),
+        }
         match (ends, self.framing()) {
             // What is not said to have a length ends here all the same.
             (Ends::Here, Framing::UntilClose) => self.set_framing(Framing::None),
@@ -215,28 +228,38 @@ fn authority<'m>(
     authority: Option<&'m [u8]>,
     host: Option<&'m [u8]>,
 ) -> Result<&'m [u8], HeadError> {
-    let chosen = match (authority.filter(|authority| !authority.is_empty()), host) {
-        (None, None) => return Err(HostError::Missing.into()),
-        (Some(authority), None) => authority,
-        (None, Some(host)) => host,
-        (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host) => authority,
-        (Some(_), Some(_)) => return Err(HostError::Mismatch.into()),
-    };
-    Authority::parse(chosen)?;
-    Ok(chosen)
+    match (authority, host) {
+        (None, None) => Err(HostError::Missing.into()),
+        (Some(authority), None) => Ok(authority),
+        (None, Some(host)) => Ok(host),
+        (Some(authority), Some(host)) if authority.eq_ignore_ascii_case(host) => Ok(authority),
+        (Some(_), Some(_)) => Err(HostError::Mismatch.into()),
+    }
 }
 
-/// RFC 9113 §8.2.1 and §8.2.2.
-fn check_field(name: &[u8], value: &[u8], side: Side) -> Result<(), HeadError> {
-    let is_name = !name.is_empty()
-        && name.iter().all(|&byte| crate::scan::is_token_byte(byte) && !byte.is_ascii_uppercase());
-    if !is_name {
+/// Bytes of a name in HTTP/2 (RFC 9113 §8.2.1).
+const NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = TOKEN_BYTES[byte] && !(byte as u8).is_ascii_uppercase();
+        byte += 1;
+    }
+    table
+};
+
+/// RFC 9113 §8.2.1 and §8.2.2. Gives the field that it is, if it is a known one.
+fn check_field(name: &[u8], value: &[u8], side: Side) -> Result<Option<Known>, HeadError> {
+    if name.is_empty() || !name.iter().all(|&byte| NAME_BYTES[usize::from(byte)]) {
         return Err(HeadError::FieldName);
     }
-    if value.iter().any(|&byte| byte != b'\t' && (byte < 0x20 || byte == 0x7f)) {
+    // All of it, without a way out: many bytes are looked at at once.
+    let is_bad = |byte: u8| (byte != b'\t') & ((byte < 0x20) | (byte == 0x7f));
+    if value.iter().fold(false, |bad, &byte| bad | is_bad(byte)) {
         return Err(HeadError::FieldValue);
     }
-    match Known::of(name) {
+    let known = Known::of(name);
+    match known {
         Some(
             Known::Connection
             | Known::KeepAlive
@@ -248,7 +271,7 @@ fn check_field(name: &[u8], value: &[u8], side: Side) -> Result<(), HeadError> {
         Some(Known::Te) if side == Side::Request && !value.eq_ignore_ascii_case(b"trailers") => {
             Err(HeadError::ConnectionSpecific)
         }
-        _ => Ok(()),
+        _ => Ok(known),
     }
 }
 
@@ -268,11 +291,16 @@ impl Lines<'_> {
     }
 
     fn push(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
-        self.check_bytes(name.len() + value.len() + LINE_EXTRA_BYTES)?;
         self.fields += 1;
         if self.fields > self.limits.fields_max.min(FIELDS_MAX) {
             return Err(HeadError::TooManyFields);
         }
+        self.write(name, value)
+    }
+
+    fn write(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
+        self.check_bytes(name.len() + value.len() + LINE_EXTRA_BYTES)?;
+        self.text.reserve(name.len() + value.len() + LINE_EXTRA_BYTES);
         self.text.extend_from_slice(name);
         self.text.extend_from_slice(b": ");
         self.text.extend_from_slice(value);

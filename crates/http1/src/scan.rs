@@ -135,7 +135,7 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
     TOKEN_BYTES[usize::from(byte)]
 }
 
-const TOKEN_BYTES: [bool; 256] = {
+pub(crate) const TOKEN_BYTES: [bool; 256] = {
     let marks = b"!#$%&'*+-.^_`|~";
     let mut table = [false; 256];
     let mut byte = 0;
