@@ -28,6 +28,7 @@ mod inspect;
 mod key_ring;
 pub mod log_sink;
 pub mod names;
+mod pipes;
 pub mod random;
 mod rbac;
 mod run;

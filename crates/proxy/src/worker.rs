@@ -22,6 +22,7 @@ use crate::{
     config::Config,
     gates::Gates,
     log_sink::{LogBuffers, LogSender},
+    pipes::Pipes,
     random::Random,
     stats::Shard,
 };
@@ -47,6 +48,7 @@ pub struct Worker {
     active: Cell<usize>,
     next_id: Cell<u64>,
     pub(crate) gates: Gates,
+    pub(crate) pipes: Rc<Pipes>,
 }
 
 impl Worker {
@@ -69,6 +71,7 @@ impl Worker {
             active: Cell::new(0),
             next_id: Cell::new(0),
             gates: Gates::default(),
+            pipes: Rc::default(),
         }
     }
 

@@ -2,13 +2,15 @@
 //!
 //! In:    two [`Io`]s, bytes read ahead from the first, an idle timeout, a drain gate.
 //! Out:   how many bytes went which way and why it ended.
-//! Never: holds a buffer for a direction in which nothing is stuck: reads go through the worker's
-//!        one scratch buffer, and only what the other side does not take at once is kept.
+//! Never: holds a buffer or a pipe for a direction in which nothing is stuck: reads go through the
+//!        worker's one scratch buffer, bulk between plain sockets through a lent pipe, and only
+//!        what the other side does not take at once is kept.
 
 use std::{
     future::{Future as _, poll_fn},
     io,
     pin::{Pin, pin},
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -20,7 +22,17 @@ use tokio::{
 };
 use tracing::trace;
 
-use crate::{conn::Io, worker::Worker};
+use crate::{
+    conn::Io,
+    pipes::{Filled, Pipe, Pipes, plain_pair},
+    worker::Worker,
+};
+
+/// A fill of a pipe below this was not worth its calls: by copying it would have been one call less.
+const SMALL_FILL_BYTES: usize = 16 * 1024;
+
+/// So many small fills in a row end the splicing. The last piece of a long message is one.
+const SMALL_FILLS_MAX: u8 = 2;
 
 /// How a proxied connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +68,12 @@ struct Direction {
     moved: u64,
     stage: Stage,
     needs_flush: bool,
+    /// Whether bulk comes, which is spliced: since a read has filled the whole scratch buffer.
+    is_bulk: bool,
+    /// Small fills in a row.
+    small: u8,
+    /// What bulk is in, as long as some is there.
+    pipe: Option<Pipe>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,7 +93,56 @@ enum Failed {
 impl Direction {
     fn new(ahead: BytesMut) -> Self {
         let moved = ahead.len() as u64;
-        Self { stuck: ahead, moved, stage: Stage::Open, needs_flush: false }
+        Self {
+            stuck: ahead,
+            moved,
+            stage: Stage::Open,
+            needs_flush: false,
+            is_bulk: false,
+            small: 0,
+            pipe: None,
+        }
+    }
+
+    /// Moves bulk inside the kernel. Ready when the source has ended or
+    /// copying is to go on; nothing is in the pipe then.
+    fn poll_spliced(
+        &mut self,
+        cx: &mut Context<'_>,
+        (source, sink): (&Io, &Io),
+        pipes: &Rc<Pipes>,
+    ) -> Poll<Result<(), Failed>> {
+        let pair = plain_pair(source, sink);
+        let Some(((source, sink), mut pipe)) = pair.zip(self.pipe.take().or_else(|| pipes.lend()))
+        else {
+            self.is_bulk = false;
+            return Poll::Ready(Ok(()));
+        };
+        loop {
+            while pipe.held() > 0 {
+                match pipe.poll_drain(cx, sink) {
+                    Poll::Ready(drained) => drop(drained.map_err(Failed::Sink)?),
+                    Poll::Pending => {
+                        self.pipe = Some(pipe);
+                        return Poll::Pending;
+                    }
+                }
+            }
+            if !self.is_bulk || self.stage != Stage::Open {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(pipe.poll_fill(cx, source, usize::MAX)).map_err(Failed::Source)? {
+                Filled::Bytes(len) => {
+                    self.moved += len as u64;
+                    self.small = if len < SMALL_FILL_BYTES { self.small + 1 } else { 0 };
+                    if self.small >= SMALL_FILLS_MAX {
+                        (self.small, self.is_bulk) = (0, false);
+                    }
+                }
+                Filled::End => self.stage = Stage::Ending,
+                Filled::Refused => self.is_bulk = false,
+            }
+        }
     }
 
     /// Moves what can be moved. Ready when the direction has ended.
@@ -83,7 +150,7 @@ impl Direction {
         &mut self,
         cx: &mut Context<'_>,
         (source, sink): (&mut Io, &mut Io),
-        scratch: &mut [u8],
+        (scratch, pipes): (&mut [u8], &Rc<Pipes>),
     ) -> Poll<Result<(), Failed>> {
         loop {
             while !self.stuck.is_empty() {
@@ -106,6 +173,9 @@ impl Direction {
                         other => other.map_err(Failed::Sink)?,
                     }
                 }
+                Stage::Open if self.is_bulk || self.pipe.is_some() => {
+                    ready!(self.poll_spliced(cx, (source, sink), pipes))?;
+                }
                 Stage::Open => {
                     let mut buf = ReadBuf::new(scratch);
                     match Pin::new(&mut *source).poll_read(cx, &mut buf) {
@@ -119,6 +189,7 @@ impl Direction {
                             return Poll::Pending;
                         }
                     }
+                    let buf_is_full = buf.remaining() == 0;
                     let read = buf.filled();
                     if read.is_empty() {
                         self.stage = Stage::Ending;
@@ -126,6 +197,7 @@ impl Direction {
                     }
                     self.moved += read.len() as u64;
                     self.needs_flush = true;
+                    self.is_bulk = buf_is_full;
                     let mut rest = read;
                     while !rest.is_empty() {
                         match Pin::new(&mut *sink).poll_write(cx, rest) {
@@ -195,8 +267,8 @@ impl Pump<'_> {
         let Self { worker, downstream, upstream, up, down, .. } = self;
         let (upward, downward) = worker.with_scratch(|scratch| {
             (
-                up.poll(cx, (downstream, upstream), scratch),
-                down.poll(cx, (upstream, downstream), scratch),
+                up.poll(cx, (downstream, upstream), (scratch, &worker.pipes)),
+                down.poll(cx, (upstream, downstream), (scratch, &worker.pipes)),
             )
         });
         match (upward, downward) {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+mod bulk;
 mod control_plane;
 mod dns;
 mod drain;
