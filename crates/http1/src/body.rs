@@ -65,6 +65,28 @@ impl Body {
         }
     }
 
+    /// How many bytes follow that are content and nothing else, whatever they are: no framing, no
+    /// trailers, nothing of the next message. All that come, where the end is the connection's.
+    pub fn plain_left(&self) -> u64 {
+        match self {
+            Self::Done => 0,
+            Self::Length(left) => *left,
+            Self::Chunked(chunked) => chunked.plain_left(),
+            Self::UntilClose => u64::MAX,
+        }
+    }
+
+    /// Counts so many bytes as taken that were passed on unseen: no more than
+    /// [`Body::plain_left`] says.
+    pub fn skip(&mut self, len: u64) {
+        debug_assert!(len <= self.plain_left(), "only content is passed on unseen");
+        match self {
+            Self::Length(left) => *left = left.saturating_sub(len),
+            Self::Chunked(chunked) => chunked.skip(len),
+            Self::Done | Self::UntilClose => {}
+        }
+    }
+
     /// Says how much of `input` is body, to be forwarded as it is.
     ///
     /// # Errors
@@ -129,5 +151,38 @@ impl Body {
         let taken = self.take(input)?;
         out.extend_from_slice(&input[..taken.len]);
         Ok(taken.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_may_pass_unseen_and_nothing_else() {
+        let mut body = Body::new(Framing::Length(10));
+        assert_eq!(body.plain_left(), 10);
+        body.skip(9);
+        assert!(!body.is_done());
+        assert_eq!(body.take(b"lnext").unwrap().len, 1);
+        assert!(body.is_done());
+        assert_eq!(body.plain_left(), 0);
+
+        let mut body = Body::new(Framing::Chunked);
+        assert_eq!(body.plain_left(), 0, "a chunk's size comes first");
+        body.take(b"a\r\n01").unwrap();
+        assert_eq!(body.plain_left(), 8);
+        body.skip(3);
+        assert_eq!(body.plain_left(), 5);
+        body.skip(5);
+        assert_eq!(body.plain_left(), 0, "the line end behind a chunk is framing");
+        assert_eq!(body.take(b"\r\n2\r\n").unwrap().len, 5);
+        assert_eq!(body.plain_left(), 2);
+        body.skip(2);
+        assert_eq!(body.take(b"\r\n0\r\n\r\nnext").unwrap().len, 7);
+        assert!(body.is_done());
+        assert_eq!(body.plain_left(), 0);
+        assert!(Body::new(Framing::UntilClose).plain_left() > 1 << 40);
+        assert_eq!(Body::new(Framing::None).plain_left(), 0);
     }
 }

@@ -96,6 +96,21 @@ impl Chunked {
         self.state == State::End
     }
 
+    /// Bytes left of the chunk under way; 0 between chunks.
+    pub(crate) fn plain_left(&self) -> u64 {
+        if self.state == State::Data { self.left } else { 0 }
+    }
+
+    /// Counts so many bytes of the chunk under way as read.
+    pub(crate) fn skip(&mut self, len: u64) {
+        if self.state == State::Data {
+            self.left = self.left.saturating_sub(len);
+            if self.left == 0 {
+                self.state = State::DataCr;
+            }
+        }
+    }
+
     /// Reads `input` and calls `on` for each stretch of it. Returns how many bytes belong to the
     /// body: fewer than given when the body ends.
     pub(crate) fn read(

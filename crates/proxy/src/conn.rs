@@ -4,6 +4,8 @@
 //! Out:   [`Io`] (one type to read and write), [`Downstream`] (who came, how, and to what).
 //! Never: decides anything. The shell fills these in; `http` and `tcp` consume them.
 
+pub(crate) mod read_ahead;
+
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -24,6 +26,7 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
+use self::read_ahead::ReadAhead;
 use crate::drain::Gate;
 
 /// A plain stream socket.
@@ -201,7 +204,7 @@ pub enum Io {
     /// No TLS of ours.
     Plain(Socket),
     /// TLS that we terminated or originated.
-    Tls(Box<TlsStream<Prefixed<Socket>>>),
+    Tls(Box<TlsStream<ReadAhead>>),
 }
 
 impl Io {
@@ -260,6 +263,18 @@ impl Io {
     }
 }
 
+/// Opens the records that have come already, while there is room: a read is one record otherwise,
+/// and what is written behind it as small. What is wrong with one is said again at the next read.
+fn read_on(stream: &mut TlsStream<ReadAhead>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) {
+    while buf.remaining() > 0 && stream.get_ref().0.has_record() {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut *stream).poll_read(cx, buf);
+        if !matches!(polled, Poll::Ready(Ok(()))) || buf.filled().len() == before {
+            return;
+        }
+    }
+}
+
 impl AsyncRead for Io {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -272,11 +287,11 @@ impl AsyncRead for Io {
                 match ready!(Pin::new(stream.as_mut()).poll_read(cx, buf)) {
                     // A TLS peer that closes TCP without close_notify: truncation matters to the
                     // framing above, which sees the end; it is not an I/O fault of ours.
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                        Poll::Ready(Ok(()))
-                    }
-                    other => Poll::Ready(other),
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                    Ok(()) => read_on(stream, cx, buf),
                 }
+                Poll::Ready(Ok(()))
             }
         }
     }

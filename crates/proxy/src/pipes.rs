@@ -20,14 +20,14 @@ use crate::conn::{Io, Socket};
 
 /// Most bytes that one pipe is asked to take at once. How many it holds depends on how the kernel
 /// has cut them: a pipe has slots, and a slot holds a fragment of any length.
-const FILL_BYTES_MAX: usize = 1 << 20;
+const FILL_BYTES_MAX: usize = 512 * 1024;
 
 /// What a pipe is made to hold, where the system allows it: by measurement, see the notebook.
-const PIPE_BYTES: usize = 256 * 1024;
+const PIPE_BYTES: usize = 512 * 1024;
 
 /// Most pipes that one worker lends at a time, two descriptors each. A pipe is held only while
 /// bytes move or wait in it, so that more are wanted only by as many clients that do not read.
-const PIPES_MAX: usize = 256;
+const PIPES_MAX: usize = 64;
 
 /// Pipes that wait for their next use: one transfer is under way at a time, but for those that wait
 /// for their clients.
@@ -168,7 +168,10 @@ impl Drop for Pipe {
 }
 
 /// The two sockets, where both sides are TCP in plaintext.
-pub(crate) fn plain_pair<'s>(source: &'s Io, sink: &'s Io) -> Option<(&'s TcpStream, &'s TcpStream)> {
+pub(crate) fn plain_pair<'s>(
+    source: &'s Io,
+    sink: &'s Io,
+) -> Option<(&'s TcpStream, &'s TcpStream)> {
     match (source, sink) {
         (Io::Plain(Socket::Tcp(source)), Io::Plain(Socket::Tcp(sink))) => Some((source, sink)),
         _ => None,

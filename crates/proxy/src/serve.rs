@@ -14,6 +14,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use rustls::ProtocolVersion;
 use sluis_rules::{Address, DownstreamTls, FilterChain, Listener, Metadata, Network};
 use sluis_tls::{PeerIdentity, TlsSession, peer_identity};
 use tokio::time::Instant;
@@ -23,10 +24,11 @@ use tracing::debug;
 use crate::{
     accepted::{Accepted, Serving, Way},
     config::Config,
-    conn::{ConnectionFacts, Downstream, Io, Prefixed, Socket},
+    conn::{ConnectionFacts, Downstream, Io, Socket, read_ahead::ReadAhead},
     guards,
     http::{self, HttpWorker},
     inspect::{InspectError, Inspection},
+    sockets,
     stats::Counter,
     tcp,
 };
@@ -217,12 +219,17 @@ async fn terminate(
     let Some(tls) = config.server_tls(settings) else {
         return Err(failed(facts, &"the filter chain's TLS settings cannot be used"));
     };
-    let stream = match tokio::time::timeout(limit, tls.accept(Prefixed::new(ahead, socket))).await {
+    let stream = match tokio::time::timeout(limit, tls.accept(ReadAhead::new(ahead, socket))).await
+    {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(failed(facts, &error)),
         Err(_) => return Err(failed(facts, &format_args!("not done within {limit:?}"))),
     };
-    let session = stream.get_ref().1;
+    let (socket, session) = stream.get_ref();
+    if !tls.sends_tickets() && session.protocol_version() == Some(ProtocolVersion::TLSv1_3) {
+        // Nothing of ours follows the client's last message before its request does.
+        sockets::acknowledge_now(socket.inner());
+    }
     let peer: Option<PeerIdentity> = match session.peer_certificates().map(peer_identity) {
         None => None,
         Some(Ok(peer)) => Some(peer),

@@ -224,6 +224,17 @@ pub(crate) fn original_dst(stream: &TcpStream) -> Option<SocketAddr> {
     is_transparent(&socket, local.is_ipv4()).then(|| canonical(local))
 }
 
+/// Acknowledges at once what has come, without waiting for something to send along.
+///
+/// A client with Nagle's algorithm on (RFC 9293 §3.7.4) holds its next small message back until
+/// then: some 40 ms by the system's clock for acknowledgements.
+pub(crate) fn acknowledge_now(socket: &Socket) {
+    if let Socket::Tcp(stream) = socket {
+        // It is late otherwise, and no worse than that.
+        let _late = SockRef::from(stream).set_tcp_quickack(true);
+    }
+}
+
 /// Whether a connection was taken in by a transparent socket.
 pub(crate) fn was_taken(stream: &TcpStream) -> bool {
     let is_ipv4 = stream.local_addr().is_ok_and(|local| local.is_ipv4());

@@ -136,6 +136,12 @@ impl ServerTls {
         self.config.clone()
     }
 
+    /// Whether a client that has finished its handshake of TLS 1.3 is sent something at once.
+    #[must_use]
+    pub fn sends_tickets(&self) -> bool {
+        self.config.send_tls13_tickets > 0
+    }
+
     /// The URI names of the certificate that is shown to clients: those of the first, which is the
     /// only one where certificates have such names.
     #[must_use]

@@ -51,7 +51,9 @@ impl Connection {
         let method = desk.request.method();
         let gate = &self.gate;
         let io = (&mut self.io, &mut pooled.upstream.io);
-        let mut flight = Flight::new(io, desk, &mut self.clock, (site.program.limits, method), now);
+        let codec = (site.program.limits, method);
+        let start = (now, &site.worker.pipes);
+        let mut flight = Flight::new(io, desk, &mut self.clock, codec, start);
         flight.deadlines = course.deadlines;
         flight.deadlines.attempt = course.tries.per_try_timeout().map(|limit| now + limit);
         flight.deadlines.idle_try = course.tries.per_try_idle_timeout();
@@ -87,7 +89,7 @@ impl Connection {
         trace.request_end = flight.request_end;
         trace.received = flight.received;
         trace.sent = flight.sent;
-        pooled.is_done = flight.is_endpoint_deaf || !is_reusable(desk);
+        pooled.is_done = flight.is_endpoint_deaf || flight.holds_request() || !is_reusable(desk);
         end
     }
 }

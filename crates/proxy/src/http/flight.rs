@@ -10,10 +10,13 @@
 //!   client ◀────────── (body judged) ◀──reply── endpoint  down: head and first bytes, then reply
 //! ```
 
+mod bulk;
+
 use std::{
     future::poll_fn,
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -21,12 +24,13 @@ use sluis_http1::{ChunkError, Limits, Method, write_chunk, write_last_chunk};
 use tokio::{io::AsyncWrite as _, time::Instant};
 use tracing::debug;
 
+use self::bulk::Bulk;
 use super::{
     buffer::{Buffer, Outgoing},
     clock::{Clock, earlier},
     state::Desk,
 };
-use crate::conn::Io;
+use crate::{conn::Io, pipes::Pipes};
 
 /// Bytes of converted response body that may wait for the client.
 const CONVERTED_BYTES_MAX: usize = 64 * 1024;
@@ -181,6 +185,8 @@ pub(super) struct Flight<'f> {
     /// Bytes moved, and their number when silence was last measured.
     moved: u64,
     idle_from: (u64, Instant),
+    /// What is passed on by the kernel.
+    bulk: Bulk<'f>,
 }
 
 /// Nothing more can be done now, or something was done.
@@ -192,7 +198,7 @@ impl<'f> Flight<'f> {
         desk: &'f mut Desk,
         clock: &'f mut Clock,
         (limits, method): (Limits, Method),
-        now: Instant,
+        (now, pipes): (Instant, &'f Rc<Pipes>),
     ) -> Self {
         Self {
             client,
@@ -218,6 +224,7 @@ impl<'f> Flight<'f> {
             reply_ended: false,
             moved: 0,
             idle_from: (0, now),
+            bulk: Bulk::new(pipes),
         }
     }
 
@@ -258,6 +265,9 @@ impl<'f> Flight<'f> {
         if self.is_endpoint_deaf {
             return Ok(false);
         }
+        if self.bulk.holds_up() {
+            return Ok(self.drain_up(cx));
+        }
         let Desk { up, input, kept, .. } = &mut *self.desk;
         let written = if !up.is_sent() {
             up.poll_drain(cx, self.endpoint)
@@ -289,8 +299,16 @@ impl<'f> Flight<'f> {
         }
     }
 
+    /// Whether bytes of the request have been taken that the endpoint has not got.
+    pub(super) fn holds_request(&self) -> bool {
+        self.bulk.holds_up()
+    }
+
     /// Writes to the client what there is.
     fn send_down(&mut self, cx: &mut Context<'_>) -> Step {
+        if self.bulk.holds_down() {
+            return self.drain_down(cx);
+        }
         let Desk { down, reply, .. } = &mut *self.desk;
         let written = if !down.is_sent() {
             down.poll_drain(cx, self.client)
@@ -323,10 +341,14 @@ impl<'f> Flight<'f> {
             && self.desk.down.is_sent()
             && self.desk.reply.ready().is_empty()
             && !self.client_unflushed
+            && !self.bulk.holds_down()
     }
 
     /// Reads the request's body, or learns that the client has gone.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Step {
+        if let Some(step) = self.splice_request(cx) {
+            return step;
+        }
         if !self.desk.input.has_room() {
             // What has been judged must go first; what belongs to the next request waits.
             return Ok(false);
@@ -413,6 +435,10 @@ impl<'f> Flight<'f> {
         if response_body.is_done() || self.reply_ended || !may_read {
             return Ok(false);
         }
+        if let Some(step) = self.splice_response(cx) {
+            return step;
+        }
+        let Desk { reply, .. } = &mut *self.desk;
         match fill(reply, cx, self.endpoint) {
             None => Ok(false),
             Some(end @ (Err(_) | Ok(0))) => self.end_of_endpoint(end.is_ok()),

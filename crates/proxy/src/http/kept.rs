@@ -50,6 +50,11 @@ impl Kept {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Whether the bytes that go out next are to be kept.
+    pub(super) fn wants_more(&self) -> bool {
+        self.goes_on && !self.has_lost
+    }
+
     /// Whether all that has gone out can be sent again.
     pub(super) fn is_whole(&self) -> bool {
         !self.has_lost

@@ -14,7 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use super::{ConnectContext, ConnectError, Pick, handshake};
 use crate::{
     config::Backend,
-    conn::{Io, Prefixed, Socket},
+    conn::{Io, Socket, read_ahead::ReadAhead},
     sockets,
 };
 
@@ -81,7 +81,7 @@ async fn start_tls(
     let stream = offering
         .as_ref()
         .unwrap_or(tls)
-        .connect(Prefixed::new(BytesMut::new(), socket), sni)
+        .connect(ReadAhead::new(BytesMut::new(), socket), sni)
         .await
         .map_err(|error| fault(words(&error)))?;
     Ok(Io::Tls(Box::new(stream.into())))

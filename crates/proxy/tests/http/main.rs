@@ -6,6 +6,7 @@
 #[path = "../proxy/harness.rs"]
 mod harness;
 
+mod bulk;
 mod filters;
 mod forwarding;
 mod http2;

@@ -8,7 +8,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::harness::{Echo, Proxy, cluster, expect, listener, log_in, soon, tcp_chain};
+use crate::{
+    harness::{Echo, Proxy, cluster, expect, listener, log_in, soon, tcp_chain},
+    pki::Pki,
+    tls::{client_tls, dial, terminator},
+};
 
 /// More than sockets, pipes and buffers on the way hold together.
 const LONG: usize = 48 << 20;
@@ -207,6 +211,40 @@ async fn small_messages_pass_between_long_ones() {
         let both = async { tokio::join!(writer.write_all(&sent), reader.read_exact(&mut got)) };
         let (written, read) = soon("to and fro", both).await;
         (written.unwrap(), read.unwrap());
+        assert!(got == sent, "a message of {len} bytes");
+    }
+}
+
+#[tokio::test]
+async fn long_messages_pass_through_tls_on_both_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::new(dir.path());
+    let echo = Echo::start("").await;
+    let behind = Proxy::with(
+        json!([terminator("tls", "echo", &pki.secret("api.data.local"), &log_in(&dir))]),
+        json!([cluster("echo", &[echo.address])]),
+    )
+    .await;
+    let mut right = cluster("right", &[behind.address("tls")]);
+    right["transport_socket"] = client_tls("api.data.local", &pki);
+    let certificate = pki.secret("gateway.local");
+    let front = Proxy::with(
+        json!([terminator("front", "right", &certificate, &log_in(&dir))]),
+        json!([right]),
+    )
+    .await;
+    let stream = dial(front.address("front"), "gateway.local", &pki).await.unwrap();
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    for len in [5, 6 << 20, 16 * 1024, 70_000, 1, 6 << 20] {
+        let sent = pattern(len);
+        let mut got = vec![0; len];
+        let writing = async {
+            writer.write_all(&sent).await.unwrap();
+            writer.flush().await.unwrap();
+        };
+        let both = async { tokio::join!(writing, reader.read_exact(&mut got)) };
+        let ((), read) = soon("to and fro", both).await;
+        read.unwrap();
         assert!(got == sent, "a message of {len} bytes");
     }
 }

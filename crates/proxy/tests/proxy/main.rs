@@ -9,6 +9,7 @@ mod drain;
 mod harness;
 mod hellos;
 mod inner;
+mod nagle;
 mod pki;
 mod tcp;
 mod tls;

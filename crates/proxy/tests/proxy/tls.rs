@@ -65,7 +65,7 @@ pub(crate) fn server_tls(certificate: &str) -> Value {
     })
 }
 
-fn client_tls(sni: &str, pki: &Pki) -> Value {
+pub(crate) fn client_tls(sni: &str, pki: &Pki) -> Value {
     json!({
         "name": "envoy.transport_sockets.tls",
         "typed_config": {

@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{SOURCE_V4, SOURCE_V6};
 use crate::{
-    conn::{Io, Prefixed, Socket},
+    conn::{Io, Socket, read_ahead::ReadAhead},
     control::health::{check_request, exchange, is_serving},
 };
 
@@ -106,7 +106,7 @@ async fn get(
     let socket = Socket::Tcp(connect(to).await?);
     let io = match tls {
         Some(tls) => {
-            let stream = tls.connect(Prefixed::new(BytesMut::new(), socket), None).await?;
+            let stream = tls.connect(ReadAhead::new(BytesMut::new(), socket), None).await?;
             Io::Tls(Box::new(stream.into()))
         }
         None => Io::Plain(socket),

@@ -23,8 +23,8 @@ use crate::{
 const STRETCH_BYTES_MIN: u64 = 128 * 1024;
 
 /// The pipes of one flight, each held only while bytes move or wait in it.
-pub(super) struct Bulk {
-    pipes: Rc<Pipes>,
+pub(super) struct Bulk<'f> {
+    pipes: &'f Rc<Pipes>,
     up: Lane,
     down: Lane,
 }
@@ -81,9 +81,9 @@ impl Lane {
     }
 }
 
-impl Bulk {
-    pub(super) fn new(pipes: &Rc<Pipes>) -> Self {
-        Self { pipes: Rc::clone(pipes), up: Lane::default(), down: Lane::default() }
+impl<'f> Bulk<'f> {
+    pub(super) fn new(pipes: &'f Rc<Pipes>) -> Self {
+        Self { pipes, up: Lane::default(), down: Lane::default() }
     }
 
     /// Whether bytes of the response wait for the client.
@@ -146,7 +146,7 @@ impl Flight<'_> {
         if self.bulk.down.holds() {
             return Some(Ok(false));
         }
-        match self.bulk.down.fill(cx, source, most, &self.bulk.pipes) {
+        match self.bulk.down.fill(cx, source, most, self.bulk.pipes) {
             Came::Nothing => Some(Ok(false)),
             Came::Bytes(len) => {
                 desk.response_body.skip(len as u64);
@@ -172,7 +172,7 @@ impl Flight<'_> {
         if self.bulk.up.holds() {
             return Some(Ok(false));
         }
-        match self.bulk.up.fill(cx, source, most, &self.bulk.pipes) {
+        match self.bulk.up.fill(cx, source, most, self.bulk.pipes) {
             Came::Nothing => Some(Ok(false)),
             Came::Bytes(len) => {
                 desk.kept.more(&[]);
