@@ -109,7 +109,8 @@ impl Pipe {
         loop {
             ready!(source.poll_read_ready(cx))?;
             let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-            let take = || Ok(splice(source, None, &ends.write, None, most, flags)?);
+            let take =
+                || splice(source, None, &ends.write, None, most, flags).map_err(io::Error::from);
             return Poll::Ready(match source.try_io(Interest::READABLE, take) {
                 Ok(0) => Ok(Filled::End),
                 Ok(len) => {
@@ -136,7 +137,8 @@ impl Pipe {
         while self.held > 0 {
             ready!(sink.poll_write_ready(cx))?;
             let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-            let give = || Ok(splice(&ends.read, None, sink, None, self.held, flags)?);
+            let give =
+                || splice(&ends.read, None, sink, None, self.held, flags).map_err(io::Error::from);
             return Poll::Ready(match sink.try_io(Interest::WRITABLE, give) {
                 Ok(0) => Err(io::ErrorKind::WriteZero.into()),
                 Ok(len) => {

@@ -72,6 +72,8 @@ struct Direction {
     is_bulk: bool,
     /// Small fills in a row.
     small: u8,
+    /// Bytes that have left pipes: a slow reader is not an idle one.
+    drained: u64,
     /// What bulk is in, as long as some is there.
     pipe: Option<Pipe>,
 }
@@ -100,8 +102,14 @@ impl Direction {
             needs_flush: false,
             is_bulk: false,
             small: 0,
+            drained: 0,
             pipe: None,
         }
+    }
+
+    /// A number that changes whenever something moves.
+    fn activity(&self) -> u64 {
+        self.moved.wrapping_add(self.drained)
     }
 
     /// Moves bulk inside the kernel. Ready when the source has ended or
@@ -121,7 +129,9 @@ impl Direction {
         loop {
             while pipe.held() > 0 {
                 match pipe.poll_drain(cx, sink) {
-                    Poll::Ready(drained) => drop(drained.map_err(Failed::Sink)?),
+                    Poll::Ready(drained) => {
+                        self.drained += drained.map_err(Failed::Sink)? as u64;
+                    }
                     Poll::Pending => {
                         self.pipe = Some(pipe);
                         return Poll::Pending;
@@ -174,7 +184,7 @@ impl Direction {
                     }
                 }
                 Stage::Open if self.is_bulk || self.pipe.is_some() => {
-                    ready!(self.poll_spliced(cx, (source, sink), pipes))?;
+                    ready!(self.poll_spliced(cx, (&*source, &*sink), pipes))?;
                 }
                 Stage::Open => {
                     let mut buf = ReadBuf::new(scratch);
@@ -257,7 +267,7 @@ impl Pump<'_> {
             if let Poll::Ready(end) = stop.as_mut().poll(cx) {
                 return Poll::Ready(end);
             }
-            idle.poll(cx, self.up.moved.wrapping_add(self.down.moved)).map(|()| End::Idle)
+            idle.poll(cx, self.up.activity().wrapping_add(self.down.activity())).map(|()| End::Idle)
         })
         .await;
         Moved { received: self.up.moved, sent: self.down.moved, end }

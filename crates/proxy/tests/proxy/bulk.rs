@@ -100,11 +100,10 @@ async fn a_slow_reader_stops_the_sender_and_misses_nothing() {
     let scene = Scene::new().await;
     let sent = pattern(LONG);
     let (mut client, mut server) = scene.pair().await;
-    let sending = async {
+    let mut sending = Box::pin(async {
         server.write_all(&sent).await.unwrap();
         server.shutdown().await.unwrap();
-    };
-    tokio::pin!(sending);
+    });
     let stuck = tokio::time::timeout(Duration::from_millis(300), &mut sending).await;
     assert!(stuck.is_err(), "{LONG} bytes disappeared into the proxy");
     // The other way is not stuck.

@@ -107,7 +107,7 @@ fn drain(lane: &mut Lane, cx: &mut Context<'_>, (source, sink): (&Io, &Io)) -> P
 impl Flight<'_> {
     /// Writes to the client what is in the pipe.
     pub(super) fn drain_down(&mut self, cx: &mut Context<'_>) -> Step {
-        match drain(&mut self.bulk.down, cx, (self.endpoint, self.client)) {
+        match drain(&mut self.bulk.down, cx, (&*self.endpoint, &*self.client)) {
             Poll::Pending => Ok(false),
             Poll::Ready(Some(len)) => {
                 self.moved += len as u64;
@@ -119,7 +119,7 @@ impl Flight<'_> {
 
     /// Writes to the endpoint what is in the pipe.
     pub(super) fn drain_up(&mut self, cx: &mut Context<'_>) -> bool {
-        match drain(&mut self.bulk.up, cx, (self.client, self.endpoint)) {
+        match drain(&mut self.bulk.up, cx, (&*self.client, &*self.endpoint)) {
             Poll::Pending => false,
             Poll::Ready(Some(len)) => {
                 self.moved += len as u64;
