@@ -5,8 +5,8 @@
 //! Never: serves a connection by a configuration older than the choice of its chain.
 
 use std::{
-    future::{Future as _, poll_fn},
-    pin::pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::Poll,
@@ -25,6 +25,7 @@ use crate::{
     accepted::{Accepted, Serving, Way},
     config::Config,
     conn::{ConnectionFacts, Downstream, Io, Socket, read_ahead::ReadAhead},
+    drain::Gate,
     guards,
     http::{self, HttpWorker},
     inspect::{InspectError, Inspection},
@@ -51,15 +52,7 @@ pub(crate) async fn serve(worker: Rc<HttpWorker>, accepted: Accepted) {
         Ok(Some(done)) => done,
         // The listener went away meanwhile.
         Ok(None) => return,
-        Err(error) => {
-            let counter = match &error {
-                InspectError::Timeout(_) => Counter::SniffTimeouts,
-                _ => Counter::SniffFaults,
-            };
-            worker.stats().inc(counter);
-            debug!(%listener, %error, "connection closed by a listener filter");
-            return;
-        }
+        Err(error) => return turn_away(&worker, &listener, &error),
     };
     // The configuration of now: between here and the gate nothing waits, so that a chain which is
     // drained cannot be chosen any more.
@@ -81,8 +74,7 @@ pub(crate) async fn serve(worker: Rc<HttpWorker>, accepted: Accepted) {
         Network::Http(_) => Arc::default(),
     };
     // Pinned where they are: what serves a connection is large, and moved otherwise.
-    let mut closed = pin!(gate.closed());
-    let mut work = pin!(async {
+    let work = pin!(async {
         let terminated = match &chain.tls {
             None => Ok((Io::Plain(socket), ahead, facts)),
             // Large, and gone after the handshake.
@@ -121,6 +113,16 @@ pub(crate) async fn serve(worker: Rc<HttpWorker>, accepted: Accepted) {
             }
         }
     });
+    until_closed(&worker, &gate, work).await;
+}
+
+/// Goes on with the work until it ends or the gate closes.
+async fn until_closed(
+    worker: &HttpWorker,
+    gate: &Gate,
+    mut work: Pin<&mut impl Future<Output = ()>>,
+) {
+    let mut closed = pin!(gate.closed());
     poll_fn(|cx| {
         // First, so that a filter which hears of the end itself can still write its log.
         if work.as_mut().poll(cx).is_ready() {
@@ -129,6 +131,16 @@ pub(crate) async fn serve(worker: Rc<HttpWorker>, accepted: Accepted) {
         closed.as_mut().poll(cx).map(|()| worker.stats().inc(Counter::DownstreamCxDrained))
     })
     .await;
+}
+
+/// Counts and logs a connection that a listener's filters have closed.
+fn turn_away(worker: &HttpWorker, listener: &str, error: &InspectError) {
+    let counter = match error {
+        InspectError::Timeout(_) => Counter::SniffTimeouts,
+        _ => Counter::SniffFaults,
+    };
+    worker.stats().inc(counter);
+    debug!(listener, %error, "connection closed by a listener filter");
 }
 
 /// Runs the filters of the accepting listener and of the one that it hands over to.
