@@ -240,6 +240,13 @@ fn what_breaks_the_connection_ends_it() {
             [frame(HEADERS, 0, 1, &block), frame(CONTINUATION, END_HEADERS, 3, &[])].concat(),
             Reason::PROTOCOL_ERROR,
         ),
+    ];
+    check_ends(cases);
+}
+
+#[test]
+fn frames_that_are_none_end_the_connection() {
+    let cases: &[(&str, Vec<u8>, Reason)] = &[
         ("a push", frame(PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2]), Reason::PROTOCOL_ERROR),
         ("a frame too long", frame(DATA, 0, 1, &[0; 16_385]), Reason::FRAME_SIZE_ERROR),
         ("a short ping", frame(PING, 0, 0, &[0; 7]), Reason::FRAME_SIZE_ERROR),
@@ -274,6 +281,11 @@ fn what_breaks_the_connection_ends_it() {
             Reason::PROTOCOL_ERROR,
         ),
     ];
+    check_ends(cases);
+}
+
+/// Checks that each of these ends a connection with its reason, and that the peer is told.
+fn check_ends(cases: &[(&str, Vec<u8>, Reason)]) {
     for (name, bytes, reason) in cases {
         let mut server = server();
         server.feed(bytes);

@@ -124,7 +124,7 @@ impl Connection {
         ends: bool,
         is_too_large: bool,
     ) -> Result<(), Reason> {
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             return Err(Reason::PROTOCOL_ERROR);
         }
         if id <= self.last_id {

@@ -318,7 +318,7 @@ impl Connection {
             self.apply_own();
             return Ok(());
         }
-        if payload.len() % 6 != 0 {
+        if !payload.len().is_multiple_of(6) {
             return Err(Reason::FRAME_SIZE_ERROR);
         }
         let before = self.theirs.stream_window;

@@ -143,7 +143,7 @@ impl Decoder {
                 _ => return Err(DecodeError::LateSizeUpdate),
             };
             let name = integer::decode(block, &mut at, prefix)?;
-            self.literal(block, &mut at, name as usize, literal, &mut list, section)?;
+            self.literal((block, &mut at), name as usize, literal, &mut list, section)?;
         }
         if list.bytes > list.bytes_max { Err(DecodeError::ListTooLarge) } else { Ok(()) }
     }
@@ -192,8 +192,7 @@ impl Decoder {
     /// table; beyond the limit it is taken back.
     fn literal(
         &mut self,
-        block: &[u8],
-        at: &mut usize,
+        (block, at): (&[u8], &mut usize),
         name: usize,
         literal: Literal,
         list: &mut List,
