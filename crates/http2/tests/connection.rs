@@ -84,7 +84,7 @@ fn open(client: &mut Connection) -> Key {
         out.add(b":authority", b"a", Indexing::Usual);
         out.add(b":path", b"/", Indexing::Usual);
     };
-    client.open(false, false, write).unwrap()
+    client.open(false, false, write).expect("a new stream")
 }
 
 /// What the connection writes, taken apart: kind, flags, stream, payload.
@@ -95,7 +95,7 @@ fn written(connection: &mut Connection) -> Vec<(u8, u8, u32, Vec<u8>)> {
     let mut frames = Vec::new();
     while !rest.is_empty() {
         let len = u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize;
-        let id = u32::from_be_bytes(rest[5..9].try_into().unwrap());
+        let id = u32::from_be_bytes(rest[5..9].try_into().expect("four bytes"));
         frames.push((rest[3], rest[4], id, rest[9..9 + len].to_vec()));
         rest = &rest[9 + len..];
     }
@@ -103,7 +103,8 @@ fn written(connection: &mut Connection) -> Vec<(u8, u8, u32, Vec<u8>)> {
 }
 
 fn resets(connection: &mut Connection) -> Vec<(u32, Reason)> {
-    let code = |payload: &[u8]| Reason::of(u32::from_be_bytes(payload.try_into().unwrap()));
+    let code =
+        |payload: &[u8]| Reason::of(u32::from_be_bytes(payload.try_into().expect("four bytes")));
     let frames = written(connection).into_iter().filter(|frame| frame.0 == RST_STREAM);
     frames.map(|(_, _, id, payload)| (id, code(&payload))).collect()
 }
@@ -290,7 +291,7 @@ fn check_ends(cases: &[(&str, Vec<u8>, Reason)]) {
         let mut server = server();
         server.feed(bytes);
         assert_eq!(server.failure(), Some(*reason), "{name}");
-        let last = written(&mut server).pop().unwrap();
+        let last = written(&mut server).pop().expect("a frame");
         assert_eq!((last.0, &last.3[4..]), (GOAWAY, &reason.code().to_be_bytes()[..]), "{name}");
         assert!(server.is_over());
     }
