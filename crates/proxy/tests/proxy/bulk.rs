@@ -209,7 +209,8 @@ async fn small_messages_pass_between_long_ones() {
         let (mut reader, mut writer) = client.split();
         let both = async { tokio::join!(writer.write_all(&sent), reader.read_exact(&mut got)) };
         let (written, read) = soon("to and fro", both).await;
-        (written.unwrap(), read.unwrap());
+        written.unwrap();
+        read.unwrap();
         assert!(got == sent, "a message of {len} bytes");
     }
 }
