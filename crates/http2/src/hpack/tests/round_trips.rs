@@ -21,10 +21,10 @@ fn field() -> impl Strategy<Value = (Vec<u8>, Vec<u8>, bool)> {
     (name, value, prop::bool::weighted(0.1))
 }
 
-/// A connection: sections, some behind a change of the table's size.
 /// A change of the table's size, and the fields of one block: name, value, never indexed.
 type Block = (Option<u32>, Vec<(Vec<u8>, Vec<u8>, bool)>);
 
+/// A connection: sections, some behind a change of the table's size.
 fn connection() -> impl Strategy<Value = Vec<Block>> {
     let size = prop_oneof![5 => Just(None), 1 => (0..5000_u32).prop_map(Some)];
     vec((size, vec(field(), 0..20)), 1..40)
