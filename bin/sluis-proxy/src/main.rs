@@ -145,6 +145,7 @@ impl Run {
             system_roots: system_roots(),
             environment: environment(),
             started,
+            give_back: Some(small::give_back),
             ready: None,
         };
         Ok(sluis_proxy::run(options, process::stopped())?)

@@ -1,5 +1,6 @@
-//! Keeps the heap in small pages: before the first allocation, for a huge page that is touched stays.
+//! Keeps the heap small: in small pages from before the first allocation, and given back after a wave.
 //!
+//! A huge page that is touched stays.
 //! An idle sidecar uses some seven hundred kilobytes of heap; in huge pages the first allocations
 //! alone take four megabytes. mimalloc itself is built to ask for none (`no_thp`); this is for
 //! kernels that give them unasked (`transparent_hugepage/enabled` is `always`).
@@ -15,4 +16,17 @@ static FIRST: extern "C" fn() = stay_small;
 extern "C" fn stay_small() {
     // Where the kernel knows no huge pages there is nothing to switch off.
     let _unknown = rustix::thread::disable_transparent_huge_pages(true);
+}
+
+#[expect(unsafe_code, reason = "the allocator's own function has no other name in Rust")]
+// SAFETY: it is mimalloc's `void mi_collect(bool)`, which is linked in as the global allocator.
+unsafe extern "C" {
+    safe fn mi_collect(force: bool);
+}
+
+/// Gives the pages back that hold nothing of this thread any more.
+///
+/// mimalloc does that a second after they became free, but only when it is asked for memory then.
+pub(crate) fn give_back() {
+    mi_collect(true);
 }

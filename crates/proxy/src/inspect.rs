@@ -83,9 +83,11 @@ impl Inspection {
         if listener.filters.is_empty() && !listener.use_original_dst {
             return Ok(());
         }
-        let Some(limit) = listener.filters_timeout else { return self.filter(listener).await };
+        // Boxed: a connection that lives should not carry the size of what came before.
+        let filters = Box::pin(self.filter(listener));
+        let Some(limit) = listener.filters_timeout else { return filters.await };
         // Filters that need no bytes never wait: no timer for them.
-        match tokio::time::timeout(limit, self.filter(listener)).await {
+        match tokio::time::timeout(limit, filters).await {
             Ok(done) => done,
             Err(_) if listener.continue_on_filters_timeout => Ok(()),
             Err(_) => Err(InspectError::Timeout(limit)),

@@ -72,6 +72,8 @@ pub struct Options {
     pub environment: std::collections::HashMap<String, String>,
     /// When the process started, for the time to ready.
     pub started: std::time::Instant,
+    /// Gives free memory of the calling thread back to the system, where the allocator must be asked.
+    pub give_back: Option<fn()>,
     /// Told once when the proxy is ready: for those who run it inside their own process.
     pub ready: Option<oneshot::Sender<Ready>>,
 }
@@ -204,6 +206,7 @@ impl Proxy {
             phase: phases,
             logs,
             connections_max: connections_max(options.descriptors, count),
+            give_back: options.give_back,
         };
         let (workers, alive) = system("workers", Workers::start(&common, &shards))?;
         let workers = Rc::new(workers);

@@ -5,7 +5,12 @@
 //! Never: lets one worker wait for another; takes more connections than its descriptors allow.
 
 use std::{
-    cell::RefCell, collections::HashMap, io, net::TcpListener as StdTcpListener, rc::Rc, sync::Arc,
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    net::TcpListener as StdTcpListener,
+    rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -47,6 +52,13 @@ const JAILS_QUEUED_MAX: usize = 16;
 /// The stack of a worker: TLS, regular expressions and Lua fit many times over.
 const STACK_BYTES: usize = 1024 * 1024;
 
+/// From this many connections of a worker on, it is watched whether they are a wave: what fewer
+/// leave behind is not worth asking the allocator for.
+const WAVE_MIN: usize = 512;
+
+/// How often that is looked at.
+const WAVE_LOOK: Duration = Duration::from_secs(2);
+
 /// How the process is doing, as the workers are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -71,6 +83,8 @@ pub(crate) struct Common {
     pub(crate) logs: LogSender,
     /// The most connections of one worker.
     pub(crate) connections_max: usize,
+    /// Gives free memory of this thread back to the system.
+    pub(crate) give_back: Option<fn()>,
 }
 
 /// The control thread's ends of the workers.
@@ -99,6 +113,7 @@ impl Workers {
                 phase: common.phase.clone(),
                 logs: common.logs.clone(),
                 connections_max: common.connections_max,
+                give_back: common.give_back,
                 shard: Arc::clone(shard),
                 arrivals,
                 reached,
@@ -151,6 +166,7 @@ struct Seed {
     phase: watch::Receiver<Phase>,
     logs: LogSender,
     connections_max: usize,
+    give_back: Option<fn()>,
     shard: Arc<Shard>,
     arrivals: mpsc::Receiver<JailEvent>,
     reached: watch::Sender<u64>,
@@ -171,7 +187,7 @@ impl Seed {
         let worker = Worker::new(self.index, config, self.shard, self.logs);
         let worker = HttpWorker::new(Dialer::new(worker));
         let logs = spawn_local(Rc::clone(worker.logs()).run());
-        let mut loops = AcceptLoops::new(Rc::clone(&worker), self.connections_max);
+        let mut loops = AcceptLoops::new(Rc::clone(&worker), self.connections_max, self.give_back);
         loops.reconcile();
         self.reached.send_replace(worker.config().generation);
         let deadline = loop {
@@ -214,12 +230,16 @@ struct Shared {
     worker: Rc<HttpWorker>,
     connections: RefCell<JoinSet<()>>,
     connections_max: usize,
+    give_back: Option<fn()>,
+    /// Whether [`Shared::ebb`] runs.
+    is_watched: Cell<bool>,
 }
 
 impl AcceptLoops {
-    fn new(worker: Rc<HttpWorker>, connections_max: usize) -> Self {
-        let connections = RefCell::default();
-        let shared = Rc::new(Shared { worker, connections, connections_max });
+    fn new(worker: Rc<HttpWorker>, connections_max: usize, give_back: Option<fn()>) -> Self {
+        let (connections, is_watched) = (RefCell::default(), Cell::new(false));
+        let shared = Shared { worker, connections, connections_max, give_back, is_watched };
+        let shared = Rc::new(shared);
         Self { shared, listeners: HashMap::new(), jails: HashMap::new() }
     }
 
@@ -338,14 +358,13 @@ impl Shared {
         config.outbound.clone()
     }
 
-    fn admit(&self, accepted: Accepted) {
+    fn admit(self: &Rc<Self>, accepted: Accepted) {
         let stats = self.worker.stats();
-        let mut connections = self.connections.borrow_mut();
-        while let Some(ended) = connections.try_join_next() {
-            if ended.is_err_and(|error| error.is_panic()) {
-                stats.inc(Counter::DownstreamPanics);
-            }
+        self.forget_ended();
+        if self.worker.connections() >= WAVE_MIN && !self.is_watched.replace(true) {
+            spawn_local(Rc::clone(self).ebb());
         }
+        let mut connections = self.connections.borrow_mut();
         if connections.len() >= self.connections_max {
             stats.inc(Counter::DownstreamCxRefused);
             return;
@@ -357,6 +376,41 @@ impl Shared {
             let active = active;
             serve(Rc::clone(&active.0), accepted).await;
         }));
+    }
+}
+
+impl Shared {
+    /// Lets go of the tasks of connections that have ended.
+    fn forget_ended(&self) {
+        let mut connections = self.connections.borrow_mut();
+        while let Some(ended) = connections.try_join_next() {
+            if ended.is_err_and(|error| error.is_panic()) {
+                self.worker.stats().inc(Counter::DownstreamPanics);
+            }
+        }
+    }
+
+    /// Gives memory back when a wave of connections has gone: the allocator does so by itself only
+    /// while it is asked for more.
+    async fn ebb(self: Rc<Self>) {
+        let mut high = 0;
+        loop {
+            sleep(WAVE_LOOK).await;
+            let now = self.worker.connections();
+            high = high.max(now);
+            if now > high / 2 {
+                continue;
+            }
+            self.forget_ended();
+            if let Some(give_back) = self.give_back {
+                give_back();
+            }
+            high = now;
+            if now < WAVE_MIN {
+                self.is_watched.set(false);
+                return;
+            }
+        }
     }
 }
 

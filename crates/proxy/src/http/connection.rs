@@ -56,6 +56,10 @@ const LAST_REQUEST_WAIT: Duration = Duration::from_millis(500);
 /// connection is reset.
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
+/// How long a connection must be silent before it gives back what requests need: long against the
+/// pauses of a client at work, short against the life of a connection that is only kept.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
+
 /// How long a client may take to accept an answer of ours.
 const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -81,6 +85,26 @@ enum NoRequest {
     Late,
 }
 
+/// How a wait for a request ended.
+enum Waited {
+    /// Bytes are on this desk.
+    Arrived(Box<Desk>),
+    /// Nothing has come since then, for as long as was asked.
+    Silent(Instant),
+    /// The connection is done.
+    Over,
+}
+
+/// How serving requests ended.
+enum Rest {
+    /// The connection has been silent since then.
+    Silent(Instant),
+    /// The connection ends like this.
+    Over(After),
+    /// The client speaks HTTP/2.
+    Http2(Box<Desk>),
+}
+
 impl Connection {
     pub(super) fn new(
         downstream: Downstream,
@@ -94,79 +118,113 @@ impl Connection {
     }
 
     /// Serves requests until the connection ends.
+    ///
+    /// What a request needs is many times what a silent connection needs: it is made when the first
+    /// bytes come, and given back when the connection has been silent for a while.
     pub(super) async fn run(mut self) {
         let gate = self.gate.clone();
         let mut draining = pin!(gate.draining());
-        let state = Rc::clone(&self.place);
-        let state = &state.worker.http;
-        let mut desk = state.take_desk();
+        let mut desk = None;
         let prefix = std::mem::take(&mut self.prefix);
         if !prefix.is_empty() {
-            desk.input.extend(&prefix);
+            desk.insert(self.place.worker.http.take_desk()).input.extend(&prefix);
         }
         drop(prefix);
+        let mut since = None;
+        let after = loop {
+            let ready = match desk.take() {
+                Some(desk) => desk,
+                None => match self.idle(draining.as_mut(), since, None).await {
+                    Waited::Arrived(desk) => desk,
+                    Waited::Silent(_) | Waited::Over => return,
+                },
+            };
+            match Box::pin(self.busy(ready, draining.as_mut())).await {
+                Rest::Silent(from) => since = Some(from),
+                Rest::Over(after) => break after,
+                Rest::Http2(desk) => return Box::pin(self.go_on_as_http2(desk)).await,
+            }
+        };
+        // Nothing is lost by its coming late; a silent connection should not carry its size.
+        Box::pin(self.end(after)).await;
+    }
+
+    /// Serves requests until the connection ends or falls silent.
+    async fn busy(
+        &mut self,
+        mut desk: Box<Desk>,
+        mut draining: Pin<&mut impl Future<Output = ()>>,
+    ) -> Rest {
+        let place = Rc::clone(&self.place);
+        let state = &place.worker.http;
         let after = loop {
             if desk.input.is_empty() {
-                // It is new, or `exchange` has cleared it.
+                // `exchange` has cleared it.
                 state.give_clean_desk(desk);
-                match self.idle(draining.as_mut()).await {
-                    Some(next) => desk = next,
-                    None => return,
+                match self.idle(draining.as_mut(), None, Some(SILENT_AFTER)).await {
+                    Waited::Arrived(next) => desk = next,
+                    Waited::Silent(from) => return Rest::Silent(from),
+                    Waited::Over => return Rest::Over(After::Drop),
                 }
             }
             match self.read_head(&mut desk).await {
                 Ok(()) => self.served += 1,
                 Err(NoRequest::Malformed(HeadError::Http2Preface))
-                    if self.served == 0 && self.place.program.manager.codec == Codec::Auto =>
+                    if self.served == 0 && place.program.manager.codec == Codec::Auto =>
                 {
-                    return self.go_on_as_http2(desk).await;
+                    return Rest::Http2(desk);
                 }
                 Err(NoRequest::Quiet) => break After::Drop,
                 Err(NoRequest::Malformed(error)) => {
-                    refuse(&mut self, &mut desk, malformed(error)).await;
+                    refuse(self, &mut desk, malformed(error)).await;
                     break After::Linger;
                 }
                 Err(NoRequest::Late) => {
-                    refuse(&mut self, &mut desk, late()).await;
+                    refuse(self, &mut desk, late()).await;
                     break After::Linger;
                 }
             }
-            match exchange(&mut self, &mut desk).await {
+            match exchange(self, &mut desk).await {
                 After::Keep => {}
                 after => break after,
             }
         };
         state.give_desk(desk);
-        self.end(after).await;
+        Rest::Over(after)
     }
 
-    /// Waits for the first bytes of a request. `None` when the connection is done.
+    /// Waits for the first bytes of a request, silent `since` (now, where that is not given): until
+    /// the connection is done, or only for `most` of silence.
     async fn idle(
         &mut self,
         mut draining: Pin<&mut impl Future<Output = ()>>,
-    ) -> Option<Box<Desk>> {
+        since: Option<Instant>,
+        most: Option<Duration>,
+    ) -> Waited {
         let place = Rc::clone(&self.place);
         let manager = &place.program.manager;
         // A timer of an hour need not know the time exactly: it is set when it is first needed.
-        let mut deadline = None;
-        let mut is_draining = false;
+        let mut from = since;
+        let mut last = None;
         poll_fn(|cx| {
             if let Poll::Ready(desk) = self.poll_first_bytes(cx) {
-                return Poll::Ready(desk);
+                return Poll::Ready(desk.map_or(Waited::Over, Waited::Arrived));
             }
-            if !is_draining && draining.as_mut().poll(cx).is_ready() {
+            if last.is_none() && draining.as_mut().poll(cx).is_ready() {
                 // A request may be on its way: it is answered, and the client told to close.
-                is_draining = true;
                 let wait = manager.drain_timeout.min(LAST_REQUEST_WAIT);
-                let last = place.worker.now() + wait;
-                deadline = Some(earlier(deadline.flatten(), Some(last)));
+                last = Some(place.worker.now() + wait);
             }
-            let deadline = *deadline.get_or_insert_with(|| {
-                let now = place.worker.now();
-                let age = manager.http.max_connection_duration.map(|age| self.born + age);
-                earlier(manager.http.idle_timeout.map(|idle| now + idle), age)
-            });
-            self.clock.poll_until(cx, deadline).map(|()| None)
+            let from = *from.get_or_insert_with(|| place.worker.now());
+            let age = manager.http.max_connection_duration.map(|age| self.born + age);
+            let over = earlier(manager.http.idle_timeout.map(|idle| from + idle), age);
+            let over = earlier(over, last);
+            // Once it drains, the rest of its time is short, and nobody waits for the drain again.
+            let silent = most.filter(|_| last.is_none()).map(|most| from + most);
+            if silent.is_some_and(|silent| over.is_none_or(|over| silent < over)) {
+                return self.clock.poll_until(cx, silent).map(|()| Waited::Silent(from));
+            }
+            self.clock.poll_until(cx, over).map(|()| Waited::Over)
         })
         .await
     }
@@ -241,8 +299,7 @@ impl Connection {
             facts: Arc::clone(facts),
             protocol: Protocol::Http2,
         };
-        // Large, and rare on a connection that began as HTTP/1.
-        Box::pin(http2::connection::serve(Prefixed::new(ahead, io), Rc::new(place), gate)).await;
+        http2::connection::serve(Prefixed::new(ahead, io), Rc::new(place), gate).await;
     }
 
     /// Ends the connection.
@@ -256,8 +313,9 @@ impl Connection {
         let (io, clock) = (&mut self.io, &mut self.clock);
         let mut is_shut = false;
         let mut left = if after == After::Linger { LINGER_BYTES_MAX } else { 0 };
-        let mut waste = [0_u8; 4096];
         poll_fn(|cx| {
+            // Not kept while it waits.
+            let mut waste = [0_u8; 4096];
             if !is_shut {
                 match Pin::new(&mut *io).poll_shutdown(cx) {
                     Poll::Ready(Ok(())) => is_shut = true,

@@ -16,4 +16,5 @@ mod refusals;
 mod replies;
 mod retries;
 mod scripts;
+mod silence;
 mod streaming;

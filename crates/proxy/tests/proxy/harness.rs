@@ -60,6 +60,7 @@ impl Proxy {
             workers,
             drain,
             descriptors: 4096,
+            give_back: None,
             system_roots: None,
             environment: HashMap::new(),
             started: Instant::now(),
