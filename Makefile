@@ -10,7 +10,7 @@ ifneq ($(CONFORMANCE),)
 export SLUIS_CONFORMANCE_DIR ?= $(CONFORMANCE)
 endif
 
-.PHONY: help demo demo-attacks test e2e h2spec http2-attacks rotation rotation-credentials conformance rbac-differential oracles lint bench bench-build bench-quick bench-plot golden support fuzz setup instructions
+.PHONY: help demo demo-attacks test e2e h2spec http2-attacks rotation rotation-credentials conformance rbac-differential oracles lint bench bench-build bench-quick bench-plot release-ordered golden support fuzz setup instructions
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -103,7 +103,7 @@ golden: ## rewrite the golden files of the translation; look at the diff afterwa
 support: ## write the page of supported fields anew from the readers
 	UPDATE_SUPPORT=1 $(CARGO) test -p sluis-resources --test support --test crds
 
-BENCH = SLUIS_BIN=$(TARGET)/release/sluis SLUIS_PROXY_BIN=$(TARGET)/release/sluis-proxy benches/run.py \
+BENCH = SLUIS_BIN=$(TARGET)/release/sluis SLUIS_PROXY_BIN=$(or $(SLUIS_PROXY_BIN),$(TARGET)/release/sluis-proxy) benches/run.py \
 	--open-loop $(TARGET)/release/examples/open_loop --configure $(TARGET)/release/examples/configure
 
 bench-build: setup
@@ -122,6 +122,12 @@ bench-quick: bench-build ## the chief scenarios in under three minutes; the rati
 
 bench-plot: ## draw benches/history.csv: docs/performance-history.svg
 	benches/plot.py
+
+release-ordered: ## link sluis-proxy with what runs side by side (half the memory): target/ordered/sluis-proxy, for SLUIS_PROXY_BIN
+	@scripts/setup.sh bench
+	@scripts/setup.sh instructions
+	$(CARGO) build --release -p sluis -p sluis-proxy-bin
+	scripts/release_ordered.py --target $(TARGET)
 
 instructions: ## count the instructions of a request's work, and fail when they have grown (UPDATE=--update: write them anew)
 	@scripts/setup.sh instructions
