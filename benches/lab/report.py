@@ -60,7 +60,7 @@ def goal_rows(results, paced):
 
 def markdown(options, revision, chosen, results, paced, held, crowds, swaps, counts):
     """The whole result, to be put into the docs as it is."""
-    out = [f"`make bench` of {datetime.date.today().isoformat()} at {revision}: {processor()}, Linux {platform.release().split("-")[0]}, "
+    out = [f"`make bench` of {datetime.date.today().isoformat()} at {revision}: {processor()}, Linux {platform.release().split('-')[0]}, "
            f"{versions(options)}; medians of {options.runs} runs of {options.seconds} s (scenarios without an aim: one), "
            "the proxy alone on one core, client and origin on another.\n",
            "### The aims\n",
