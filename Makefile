@@ -64,9 +64,10 @@ rbac-differential: setup ## decide 100,000 random requests by random policies, b
 
 h2spec: setup ## have h2spec judge our HTTP/2, where Go is there to build it
 	@scripts/setup.sh h2spec
+	@scripts/setup.sh conformance
 	@[ ! -x target/h2spec/bin/h2spec ] || { \
 		$(CARGO) build -p sluis -p sluis-proxy-bin && \
-		python3 tests/http2/h2spec.py --h2spec target/h2spec/bin/h2spec --bin-dir $(TARGET)/debug; }
+		target/conformance/bin/python tests/http2/h2spec.py --h2spec target/h2spec/bin/h2spec --bin-dir $(TARGET)/debug; }
 
 http2-attacks: setup ## try the attacks on HTTP/2 one by one, from a client that writes frames by hand
 	@scripts/setup.sh conformance
