@@ -167,7 +167,7 @@ fn stays(role: Role, connection: &mut Connection, key: Key, turn: usize) -> bool
         }
         Poll::Pending => turn % 50 == 49,
     };
-    if role == Role::Server && turn % 3 == 0 {
+    if role == Role::Server && turn.is_multiple_of(3) {
         let _ = connection.send_head(key, false, |head| {
             head.add(b":status", b"200", Indexing::Usual);
             head.add(b"x-turn", &[b'a' + (turn % 5) as u8], Indexing::Usual);
