@@ -10,6 +10,7 @@
 pub(crate) mod admin;
 mod checks;
 mod dns;
+mod exchange;
 pub(crate) mod handoff;
 mod health;
 mod key_sets;

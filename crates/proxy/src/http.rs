@@ -12,6 +12,17 @@
 //!       └───────────────────── keep-alive ──────────────────────────┘
 //! ```
 //!
+//! Imports go one way: the client's side, the exchange, deciding and forwarding, one try, the
+//! endpoint's side, bytes.
+//!
+//! ```text
+//!   connection  http1::client  http2::stream
+//!   exchange ▶ decide  edge  filters  credentials ▶ routing  plan
+//!   forward ▶ attempt ▶ direct  carry ▶ respond  settle
+//!   call  mirror ▶ link  pool  http2::sessions
+//!   relay  flight  strand ▶ message  desk ▶ buffer  kept  marks  piece
+//! ```
+//!
 //! Start at [`serve`], then `connection`, `decide`, `forward`, `flight`; for HTTP/2 `http2`, `carry`,
 //! `relay`.
 
@@ -27,6 +38,7 @@ mod connection;
 mod course;
 mod credentials;
 mod decide;
+mod desk;
 mod direct;
 mod edge;
 mod exchange;
@@ -55,9 +67,12 @@ mod retry;
 mod rewrite;
 mod routing;
 mod sealed;
+mod server;
 mod settle;
+mod shared;
 mod site;
 mod state;
+mod strand;
 mod text;
 mod timeouts;
 mod trace;
@@ -72,14 +87,16 @@ use crate::{
     stats::Counter,
 };
 use protocol::Protocol;
+pub use server::Server;
 use site::Place;
 pub use state::HttpWorker;
 
 /// Serves a connection until it ends.
-pub async fn serve(downstream: Downstream, manager: Arc<HttpManager>, worker: Rc<HttpWorker>) {
+pub async fn serve(downstream: Downstream, manager: Arc<HttpManager>, server: &Server) {
+    let worker = Rc::clone(&server.worker);
     worker.stats().inc(Counter::HttpCxTotal);
     // Without its logs and filters a manager must not serve: the connection is closed.
-    let Some(program) = worker.http.program(&worker, &manager) else { return };
+    let Some(program) = server.program(&manager) else { return };
     match Protocol::of(&downstream, &manager) {
         Protocol::Http1 => connection::Connection::new(downstream, program, worker).run().await,
         Protocol::Http2 => {

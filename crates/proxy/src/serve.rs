@@ -27,7 +27,7 @@ use crate::{
     conn::{ConnectionFacts, Downstream, Io, Socket, read_ahead::ReadAhead},
     drain::Gate,
     guards,
-    http::{self, HttpWorker},
+    http::{self, HttpWorker, Server},
     inspect::{InspectError, Inspection},
     sockets,
     stats::Counter,
@@ -38,17 +38,18 @@ use crate::{
 const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The same as [`serve`], for a chain that leads into another listener.
-fn inner(worker: &Rc<HttpWorker>, accepted: Accepted) -> Serving {
-    Box::pin(serve(Rc::clone(worker), accepted))
+fn inner(server: &Rc<Server>, accepted: Accepted) -> Serving {
+    Box::pin(serve(Rc::clone(server), accepted))
 }
 
 /// Serves a connection until it ends, or until its time after a drain is up.
-pub(crate) async fn serve(worker: Rc<HttpWorker>, accepted: Accepted) {
+pub(crate) async fn serve(server: Rc<Server>, accepted: Accepted) {
+    let worker = &server.worker;
     let start = Instant::now();
     let start_time = worker.wall_now();
     let Accepted { socket, ends, listener, way } = accepted;
     let inspection = Inspection::new(socket, ends);
-    let (inspection, listener_name) = match inspect(&worker, inspection, &listener, &way).await {
+    let (inspection, listener_name) = match inspect(worker, inspection, &listener, &way).await {
         Ok(Some(done)) => done,
         // The listener went away meanwhile.
         Ok(None) => return,
@@ -59,11 +60,11 @@ pub(crate) async fn serve(worker: Rc<HttpWorker>, accepted: Accepted) {
     let config = worker.config();
     let Some(listener) = config.runtime.listeners.get(&listener_name) else { return };
     let chosen = inspection.with_facts(|facts| listener.chain(facts).map(|(c, _)| Arc::clone(c)));
-    let mut facts = facts(&worker, listener, &inspection, (start, start_time));
+    let mut facts = facts(worker, listener, &inspection, (start, start_time));
     facts.came_by(way);
     let Ok(chain) = chosen else {
         worker.stats().inc(Counter::NoFilterChain);
-        tcp::log_unmatched(&worker, listener, &config.listener_logs(listener), &facts);
+        tcp::log_unmatched(worker, listener, &config.listener_logs(listener), &facts);
         return;
     };
     let gate = worker.gates.of(listener, &chain);
@@ -80,7 +81,7 @@ pub(crate) async fn serve(worker: Rc<HttpWorker>, accepted: Accepted) {
             // Large, and gone after the handshake.
             Some(settings) => {
                 let chain = (&*chain, settings);
-                Box::pin(terminate(&worker, &config, chain, socket, ahead, facts)).await
+                Box::pin(terminate(worker, &config, chain, socket, ahead, facts)).await
             }
         };
         // A connection that lives long must not keep an old configuration alive.
@@ -89,14 +90,14 @@ pub(crate) async fn serve(worker: Rc<HttpWorker>, accepted: Accepted) {
             Ok(terminated) => terminated,
             Err(refused) => {
                 if let Network::Tcp(proxy) = &chain.network {
-                    tcp::log_refused(&worker, proxy, &logs, &refused.facts, &refused.reason);
+                    tcp::log_refused(worker, proxy, &logs, &refused.facts, &refused.reason);
                 }
                 return;
             }
         };
-        if let Err(denied) = guards::admit(&worker, &chain.guards, &mut facts).await {
+        if let Err(denied) = guards::admit(worker, &chain.guards, &mut facts).await {
             if let Network::Tcp(proxy) = &chain.network {
-                tcp::log_denied(&worker, proxy, &logs, &facts, denied);
+                tcp::log_denied(worker, proxy, &logs, &facts, denied);
             }
             return;
         }
@@ -104,12 +105,12 @@ pub(crate) async fn serve(worker: Rc<HttpWorker>, accepted: Accepted) {
         match &chain.network {
             Network::Tcp(proxy) => {
                 let proxy = Arc::clone(proxy);
-                let inner = |accepted| inner(&worker, accepted);
+                let inner = |accepted| inner(&server, accepted);
                 // HTTP connections should not carry the size of this one.
-                Box::pin(tcp::serve(downstream, proxy, logs, (&worker, &inner))).await;
+                Box::pin(tcp::serve(downstream, proxy, logs, (worker, &inner))).await;
             }
             Network::Http(manager) => {
-                http::serve(downstream, Arc::clone(manager), worker.clone()).await;
+                http::serve(downstream, Arc::clone(manager), &server).await;
             }
         }
     });

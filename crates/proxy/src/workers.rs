@@ -26,7 +26,7 @@ use crate::{
     accepted::{Accepted, Way},
     bound::Bound,
     config::Config,
-    http::HttpWorker,
+    http::{HttpWorker, Server},
     log_sink::LogSender,
     serve::serve,
     sockets::Listening,
@@ -186,8 +186,9 @@ impl Seed {
         let config = Arc::clone(&self.config.borrow_and_update());
         let worker = Worker::new(self.index, config, self.shard, self.logs);
         let worker = HttpWorker::new(Dialer::new(worker));
+        let server = Server::new(Rc::clone(&worker));
         let logs = spawn_local(Rc::clone(worker.logs()).run());
-        let mut loops = AcceptLoops::new(Rc::clone(&worker), self.connections_max, self.give_back);
+        let mut loops = AcceptLoops::new(server, self.connections_max, self.give_back);
         loops.reconcile();
         self.reached.send_replace(worker.config().generation);
         let deadline = loop {
@@ -227,7 +228,7 @@ struct AcceptLoops {
 
 /// What the accept loops of one worker share.
 struct Shared {
-    worker: Rc<HttpWorker>,
+    server: Rc<Server>,
     connections: RefCell<JoinSet<()>>,
     connections_max: usize,
     give_back: Option<fn()>,
@@ -236,16 +237,16 @@ struct Shared {
 }
 
 impl AcceptLoops {
-    fn new(worker: Rc<HttpWorker>, connections_max: usize, give_back: Option<fn()>) -> Self {
+    fn new(server: Rc<Server>, connections_max: usize, give_back: Option<fn()>) -> Self {
         let (connections, is_watched) = (RefCell::default(), Cell::new(false));
-        let shared = Shared { worker, connections, connections_max, give_back, is_watched };
+        let shared = Shared { server, connections, connections_max, give_back, is_watched };
         let shared = Rc::new(shared);
         Self { shared, listeners: HashMap::new(), jails: HashMap::new() }
     }
 
     /// Makes the accept loops and gates follow the published configuration.
     fn reconcile(&mut self) {
-        let worker = &self.shared.worker;
+        let worker = &self.shared.server.worker;
         let config = worker.config();
         self.listeners.retain(|name, (bound, tasks)| {
             let kept = config.bound.get(name).is_some_and(|now| Arc::ptr_eq(now, bound));
@@ -308,7 +309,7 @@ impl AcceptLoops {
         let loops = listeners.into_values().flat_map(|(_, tasks)| tasks);
         let loops = loops.chain(jails.into_values().flatten());
         loops.for_each(|task| task.abort());
-        let gates = &shared.worker.gates;
+        let gates = &shared.server.worker.gates;
         gates.drain_all();
         let mut connections = std::mem::take(&mut *shared.connections.borrow_mut());
         let all_ended = async { while connections.join_next().await.is_some() {} };
@@ -324,7 +325,7 @@ impl AcceptLoops {
 impl Shared {
     /// Accepts until aborted.
     async fn accept(self: Rc<Self>, listening: Listening, listener: Arc<str>, is_captured: bool) {
-        let stats = self.worker.stats();
+        let stats = self.server.worker.stats();
         let mut wait = ACCEPT_WAIT_MIN;
         loop {
             match listening.accept().await {
@@ -354,14 +355,14 @@ impl Shared {
 
     /// The listener that stands for everything that leaves a workload.
     fn outbound(&self) -> Option<Arc<str>> {
-        let config = self.worker.peek_config();
+        let config = self.server.worker.peek_config();
         config.outbound.clone()
     }
 
     fn admit(self: &Rc<Self>, accepted: Accepted) {
-        let stats = self.worker.stats();
+        let stats = self.server.worker.stats();
         self.forget_ended();
-        if self.worker.connections() >= WAVE_MIN && !self.is_watched.replace(true) {
+        if self.server.worker.connections() >= WAVE_MIN && !self.is_watched.replace(true) {
             spawn_local(Rc::clone(self).ebb());
         }
         let mut connections = self.connections.borrow_mut();
@@ -369,12 +370,13 @@ impl Shared {
             stats.inc(Counter::DownstreamCxRefused);
             return;
         }
-        let active = Active::new(Rc::clone(&self.worker));
+        let active = Active::new(Rc::clone(&self.server.worker));
+        let server = Rc::clone(&self.server);
         // Boxed: a task's future is moved when it is spawned, when it ends and when it is joined.
         connections.spawn_local(Box::pin(async move {
             // Held until the task ends, however it ends.
-            let active = active;
-            serve(Rc::clone(&active.0), accepted).await;
+            let _active = active;
+            serve(server, accepted).await;
         }));
     }
 }
@@ -385,7 +387,7 @@ impl Shared {
         let mut connections = self.connections.borrow_mut();
         while let Some(ended) = connections.try_join_next() {
             if ended.is_err_and(|error| error.is_panic()) {
-                self.worker.stats().inc(Counter::DownstreamPanics);
+                self.server.worker.stats().inc(Counter::DownstreamPanics);
             }
         }
     }
@@ -396,7 +398,7 @@ impl Shared {
         let mut high = 0;
         loop {
             sleep(WAVE_LOOK).await;
-            let now = self.worker.connections();
+            let now = self.server.worker.connections();
             high = high.max(now);
             if now > high / 2 {
                 continue;

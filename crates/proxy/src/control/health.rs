@@ -6,7 +6,7 @@
 
 mod ask;
 
-pub(in crate::control) use self::ask::{check_request, exchange, is_serving};
+pub(in crate::control) use self::ask::{check_request, is_serving};
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 

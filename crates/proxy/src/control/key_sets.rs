@@ -8,10 +8,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, Uri};
+use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use sluis_jwt::{KEY_SET_BYTES_MAX, KeySet, Origin, Refusal};
 use sluis_rules::{Draw, EndpointAddress, RemoteKeys, Runtime, Turns, UpstreamProtocol};
 use tokio::{
@@ -23,7 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     config::{Backend, Config},
-    conn::Io,
+    control::exchange::exchange,
     key_ring::KeySlot,
     random::Random,
     upstream::{ConnectContext, ConnectError, Pick},
@@ -198,31 +196,4 @@ fn pick(backend: &Arc<Backend>, random: &Random) -> Option<Pick> {
     let place = backend.choice().balancer.pick(&mut draw, |_| 0).ok()?;
     let is_fixed = matches!(backend.endpoints.list.get(place)?.address, EndpointAddress::Fixed(_));
     is_fixed.then(|| Pick::of(backend, place)).flatten()
-}
-
-async fn exchange(
-    tasks: &mut JoinSet<()>,
-    io: Io,
-    request: Request<Full<Bytes>>,
-    is_http2: bool,
-) -> hyper::Result<Response<Incoming>> {
-    let io = TokioIo::new(io);
-    if is_http2 {
-        let (mut sender, connection) = hyper::client::conn::http2::handshake(Local, io).await?;
-        tasks.spawn_local(async move { drop(connection.await) });
-        return sender.send_request(request).await;
-    }
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-    tasks.spawn_local(async move { drop(connection.await) });
-    sender.send_request(request).await
-}
-
-/// Runs hyper's tasks on this thread.
-#[derive(Clone, Copy)]
-struct Local;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
 }

@@ -10,6 +10,7 @@ use super::{
     client::Client,
     course::Course,
     credentials,
+    desk::Desk,
     failure::{Failure, Finish},
     http2::sessions::{Acquired, Seat},
     link::{Line, Link},
@@ -20,7 +21,6 @@ use super::{
     rewrite,
     settle::{RESPONSE_TIMEOUT, Seen, response_timeout, settle},
     site::Site,
-    state::Desk,
     text::number,
     trace::Trace,
 };

@@ -13,6 +13,7 @@ use super::{
     clock::Clock,
     course::Course,
     credentials::{self, Judged},
+    desk::Desk,
     failure::{Failure, Finish},
     flight::Event,
     message::{ClientSide, EndpointSide},
@@ -22,7 +23,6 @@ use super::{
     respond::{self, Dressed, INTERIM_MAX, switches},
     settle::{Seen, settle},
     site::Site,
-    state::Desk,
     text::number,
     trace::Trace,
 };

@@ -12,15 +12,16 @@ use sluis_http1::{Framing, RequestHead, write_chunk, write_last_chunk};
 
 use super::{
     course::Course,
+    desk::Desk,
     failure::{Failure, Finish},
     flight::Event,
     link::Link,
     plan::Plan,
-    reply::Reply,
+    reply::{Reply, bad_body},
     site::{Place, Site},
-    state::Desk,
     trace::Trace,
 };
+use crate::access_log::Flag;
 
 /// Why the beginning of a body did not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,23 @@ pub(super) enum Unpeeked {
     Late,
     /// It is malformed.
     Malformed,
+}
+
+impl Unpeeked {
+    /// The answer to such a request.
+    pub(super) fn reply<'c>(self) -> Reply<'c> {
+        match self {
+            Self::Malformed => bad_body(),
+            Self::Late => {
+                let reply = Reply::new(408, "stream_idle_timeout").text("stream timeout");
+                reply.flag(Flag::StreamIdleTimeout)
+            }
+            Self::Gone => {
+                let flag = Flag::DownstreamConnectionTermination;
+                Reply::new(400, "downstream_remote_disconnect").flag(flag)
+            }
+        }
+    }
 }
 
 /// How long a client may be silent within a body where the manager says nothing.

@@ -25,6 +25,7 @@ use super::{
     client::{After, BODY_WAIT_MAX, CONTINUE, Client, Unpeeked, framed},
     clock::{Clock, earlier},
     course::Course,
+    desk::Desk,
     exchange::{exchange, refuse},
     failure::{Failure, Finish},
     flight::{self, Event},
@@ -37,7 +38,7 @@ use super::{
     reply::{Reply, bad_body},
     respond,
     site::{Place, Site},
-    state::{Desk, HttpWorker},
+    state::HttpWorker,
     trace::Trace,
 };
 use crate::{

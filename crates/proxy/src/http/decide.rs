@@ -9,6 +9,7 @@ use sluis_rules::{Forward, HttpManager, Matched, RouteAction, Underscores};
 
 use super::{
     client::Client,
+    desk::Desk,
     edge::{self, Path},
     filters,
     plan::Plan,
@@ -16,7 +17,6 @@ use super::{
     rewrite,
     routing::{Missing, cluster_of},
     site::Site,
-    state::Desk,
     text, timeouts,
     trace::Trace,
 };

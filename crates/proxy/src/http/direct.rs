@@ -13,6 +13,7 @@ use super::{
     connection::Connection,
     course::Course,
     credentials::{self, Judged},
+    desk::Desk,
     failure::{Failure, Finish},
     flight::{Event, Flight, Passing},
     pool::Pooled,
@@ -20,7 +21,6 @@ use super::{
     respond::{self, INTERIM_MAX, switches},
     settle::{Seen, settle},
     site::Site,
-    state::Desk,
     trace::Trace,
 };
 

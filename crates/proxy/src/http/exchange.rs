@@ -9,13 +9,13 @@ use super::{
     client::{After, Client},
     credentials,
     decide::decide,
+    desk::Desk,
     filters,
     forward::{Outcome, forward},
     protocol::Protocol,
     reply::{Reply, Unsent},
     respond::{self, Dressed},
     site::Site,
-    state::Desk,
     trace::Trace,
 };
 use crate::{
@@ -34,7 +34,7 @@ pub(super) async fn exchange(client: &mut impl Client, desk: &mut Desk) -> After
         Trace::new(now, place.worker.wall_now(), (site.protocol, desk.request.method()));
     place.worker.stats().inc(Counter::HttpRqTotal);
     if place.program.has_scripts {
-        desk.marks.scripts.place = Some(Rc::clone(&place));
+        desk.marks.scripts.place = Some(place.clone());
     }
     let outcome = match decide((&mut *client, site), desk, &config, manager, &mut trace).await {
         Ok(plan) => forward(client, site, desk, &plan, &mut trace).await,

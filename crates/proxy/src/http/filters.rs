@@ -21,18 +21,18 @@ use sluis_rules::{
 use sluis_script::CompileError;
 
 use super::{
-    client::{Client, Unpeeked},
-    reply::{Reply, Unsent, bad_body},
+    client::Client,
+    desk::Desk,
+    reply::{Reply, Unsent},
     routing::{Found, cluster_of, find},
     site::Site,
-    state::Desk,
+    strand::{Cut, Gathered},
     trace::Trace,
 };
 use crate::{access_log::Flag, config::Config, worker::Worker};
 use ext_authz::Authz;
 use fault::Fault;
 use jwt::Jwt;
-pub(super) use lua::{BODY_BYTES_MAX, Broken, Cut, Gathered, Scripts, Strand, cut};
 use lua::{Begun, Lua};
 use rate_limit::RateLimit;
 use rbac::Rbac;
@@ -294,19 +294,4 @@ pub(super) fn watch(site: Site<'_>, matched: &Matched<'_>, desk: &Desk) -> bool 
                 }
                 _ => false,
             }))
-}
-
-/// The answer when the beginning of a body did not come.
-fn unpeeked<'c>(why: Unpeeked) -> Reply<'c> {
-    match why {
-        Unpeeked::Malformed => bad_body(),
-        Unpeeked::Late => {
-            let reply = Reply::new(408, "stream_idle_timeout").text("stream timeout");
-            reply.flag(Flag::StreamIdleTimeout)
-        }
-        Unpeeked::Gone => {
-            let flag = Flag::DownstreamConnectionTermination;
-            Reply::new(400, "downstream_remote_disconnect").flag(flag)
-        }
-    }
 }

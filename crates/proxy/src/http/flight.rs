@@ -28,7 +28,7 @@ use self::bulk::Bulk;
 use super::{
     buffer::{Buffer, Outgoing},
     clock::{Clock, earlier},
-    state::Desk,
+    desk::Desk,
 };
 use crate::{conn::Io, pipes::Pipes};
 

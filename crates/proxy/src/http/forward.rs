@@ -16,6 +16,7 @@ use super::{
     client::{After, Client},
     course::Course,
     credentials::{self, Promise},
+    desk::Desk,
     failure::{Failure, Finish},
     filters,
     flight::Deadlines,
@@ -25,7 +26,6 @@ use super::{
     retry::{self, Next, Tries},
     rewrite,
     site::Site,
-    state::Desk,
     timeouts,
     trace::Trace,
 };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sluis_rules::LocalRateLimit;
 
-use super::{change::Change, filters::Scripts, under_way::UnderWay};
+use super::{change::Change, strand::Scripts, under_way::UnderWay};
 use crate::buckets::Bucket;
 
 /// What filters remember of a request until its response.

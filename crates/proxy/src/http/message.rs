@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::{
+    desk::Desk,
     piece::{Fault, Piece},
-    state::Desk,
 };
 
 /// Where a body comes from.

@@ -18,13 +18,14 @@ use tokio::{
 use tracing::debug;
 
 use super::{
+    desk::Desk,
     failure::Failure,
     http2::copy,
     plan::Plan,
     pool::{Key, Pooled},
     protocol::Protocol,
     site::Site,
-    state::{Desk, HttpWorker},
+    state::HttpWorker,
 };
 use crate::{
     config::Backend,

@@ -17,11 +17,11 @@ use tokio::time::Instant;
 
 use super::{
     clock::Clock,
-    filters::{BODY_BYTES_MAX, Broken, Gathered, Strand},
+    desk::Desk,
     flight::{Deadline, Deadlines, Event},
     message::{ClientSide, EndpointSide, Sink},
     piece::{Fault, Piece},
-    state::Desk,
+    strand::{BODY_BYTES_MAX, Broken, Gathered, Strand},
 };
 
 /// One direction.

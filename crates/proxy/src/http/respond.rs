@@ -6,14 +6,15 @@ use sluis_script::BodyIs;
 use tokio::time::Instant;
 
 use super::{
-    filters::{self, Gathered},
+    desk::Desk,
+    filters::{self},
     flight::Passing,
     mutate::{self, Unmade},
     plan::Plan,
     protocol::Protocol,
     reply::{Reply, Unsent},
     site::Site,
-    state::Desk,
+    strand::Gathered,
     text::number,
     trace::Trace,
 };

@@ -2,9 +2,9 @@
 
 use super::{
     failure::{Failure, Finish},
-    filters,
     flight::{Deadline, Event},
     reply::{Reply, bad_body},
+    strand::cut,
     trace::Trace,
 };
 use crate::{access_log::Flag, grpc};
@@ -69,10 +69,10 @@ pub(super) fn settle<'c>(
             Ok(Finish::Broken)
         }
         Event::ScriptFailed | Event::ResponseTooLong if has_begun => {
-            trace.details = Some(filters::cut().details);
+            trace.details = Some(cut().details);
             Ok(Finish::Broken)
         }
-        Event::ScriptFailed => Ok(Finish::Reply(filters::cut().into())),
+        Event::ScriptFailed => Ok(Finish::Reply(cut().into())),
         Event::ResponseTooLong => {
             let reply = Reply::new(500, "response_payload_too_large");
             // As in Envoy the scripts, one of which asked for it, do not see this.

@@ -1,4 +1,4 @@
-//! What HTTP keeps per worker: desks, upstream pools, compiled managers, formats.
+//! What HTTP keeps per worker: desks, upstream pools, formats.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,23 +11,12 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use sluis_http1::{Body, RequestHead, ResponseHead, Scan};
-use sluis_rules::HttpManager;
+use sluis_http1::Scan;
 use tracing::warn;
 
-use super::{
-    buffer::{Buffer, Outgoing},
-    http2::sessions::Sessions,
-    kept::{Kept, Replay},
-    marks::Marks,
-    pool::Pool,
-    program::Program,
-    sealed::Sealed,
-    under_way::Count,
-};
+use super::{desk::Desk, http2::sessions::Sessions, pool::Pool, shared::Shared, under_way::Count};
 use crate::{
     access_log::{Format, http_date},
-    config::Config,
     upstream::Dialer,
     worker::Worker,
 };
@@ -38,71 +27,10 @@ const DESKS_KEPT_MAX: usize = 64;
 /// Compiled header formats that are kept; beyond it all are forgotten and compiled anew.
 const FORMATS_KEPT_MAX: usize = 1024;
 
-/// Everything that one exchange is written on. Idle connections have none.
-#[derive(Debug, Default)]
-pub(super) struct Desk {
-    /// From the client: the body under way, then the next requests.
-    pub(super) input: Buffer,
-    pub(super) scan: Scan,
-    pub(super) request: RequestHead,
-    pub(super) request_body: Body,
-    /// Takes the content out of what of the input is body, where that does not go on as it came.
-    pub(super) content: Body,
-    /// Trailer lines found by it.
-    pub(super) trailers: Vec<u8>,
-    /// To the endpoint: head and what of the body came with it.
-    pub(super) up: Outgoing,
-    /// From the endpoint.
-    pub(super) reply: Buffer,
-    pub(super) reply_scan: Scan,
-    pub(super) response: ResponseHead,
-    pub(super) response_body: Body,
-    /// To the client: head and what of the body came with it.
-    pub(super) down: Outgoing,
-    /// What has gone to the endpoint of the request's body.
-    pub(super) kept: Kept,
-    /// The same of a body that was taken apart.
-    pub(super) replay: Replay,
-    /// What filters remember of the request.
-    pub(super) marks: Marks,
-    /// For values under construction.
-    pub(super) text: Vec<u8>,
-    /// The request as it is sent, where credentials are added: for the codec alone.
-    pub(super) sealed: Option<Box<Sealed>>,
-}
-
-impl Desk {
-    /// Clears what belongs to one exchange; what the client has sent ahead stays.
-    pub(super) fn next_request(&mut self) {
-        self.input.discard_ready();
-        self.up.clear();
-        self.down.clear();
-        self.reply.clear();
-        self.marks = Marks::default();
-        self.sealed = None;
-        self.kept.restart(false);
-        self.replay.restart(false);
-        self.reply_scan = Scan::default();
-        self.trailers.clear();
-    }
-}
-
 type Desks = Vec<Box<Desk>>;
 
 /// A header format with the text that it was compiled from; `None` when that is malformed.
 type KeptFormat = (Arc<str>, Option<Rc<Format>>);
-
-/// A configuration, counted within its worker.
-#[derive(Debug)]
-pub(super) struct Shared(Arc<Config>);
-
-impl Deref for Shared {
-    type Target = Config;
-
-    fn deref(&self) -> &Config {
-        &self.0
-    }
-}
 
 /// A worker that serves HTTP. Lives in an `Rc`; each connection's task holds one.
 #[derive(Debug)]
@@ -135,8 +63,6 @@ pub(super) struct WorkerState {
     /// Copies to mirrors.
     pub(super) copies: Count,
     pub(super) sessions: Sessions,
-    /// By the manager's place in memory, which the program keeps alive.
-    programs: RefCell<HashMap<usize, Rc<Program>, RandomState>>,
     /// By the format's place in memory, which the entry keeps alive.
     formats: RefCell<HashMap<usize, KeptFormat, RandomState>>,
     config: RefCell<Option<Rc<Shared>>>,
@@ -174,38 +100,9 @@ impl WorkerState {
             _ => {
                 let config = Rc::new(Shared(worker.config()));
                 *kept = Some(Rc::clone(&config));
-                self.forget_managers();
                 config
             }
         }
-    }
-
-    /// The compiled form of a manager; `None` when it cannot be served.
-    pub(super) fn program(
-        &self,
-        worker: &Worker,
-        manager: &Arc<HttpManager>,
-    ) -> Option<Rc<Program>> {
-        let place = Arc::as_ptr(manager) as usize;
-        if let Some(program) = self.programs.borrow().get(&place) {
-            return Some(Rc::clone(program));
-        }
-        match Program::new(worker, manager) {
-            Ok(program) => {
-                let program = Rc::new(program);
-                self.programs.borrow_mut().insert(place, Rc::clone(&program));
-                Some(program)
-            }
-            Err(error) => {
-                warn!(manager = %manager.stat_prefix, %error, "HTTP manager cannot serve: its connections are closed");
-                None
-            }
-        }
-    }
-
-    /// Forgets compiled managers that no configuration and no connection uses any more.
-    fn forget_managers(&self) {
-        self.programs.borrow_mut().retain(|_, program| Arc::strong_count(&program.manager) > 1);
     }
 
     /// A compiled header format; `None` when it is malformed.

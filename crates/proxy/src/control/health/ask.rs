@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Uri};
 use http_body_util::{BodyExt as _, Collected, Full, Limited};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use sluis_rules::{
     Address, GrpcProbe, HeaderAction, HeaderText, HealthCheck, HttpProbe, Probe, TcpProbe,
 };
@@ -19,6 +18,7 @@ use super::Answer;
 use crate::{
     config::Backend,
     conn::Io,
+    control::exchange::exchange,
     upstream::{ConnectContext, Pick},
 };
 
@@ -166,33 +166,6 @@ fn edit(request: &mut Request<Full<Bytes>>, probe: &HttpProbe) -> Result<(), Fau
 
 fn absolute(host: &str, path: &str) -> Result<Uri, http::Error> {
     Uri::builder().scheme("http").authority(host).path_and_query(path).build()
-}
-
-pub(in crate::control) async fn exchange(
-    tasks: &mut JoinSet<()>,
-    io: Io,
-    request: Request<Full<Bytes>>,
-    is_http2: bool,
-) -> Result<http::Response<Incoming>, hyper::Error> {
-    let io = TokioIo::new(io);
-    if is_http2 {
-        let (mut sender, connection) = hyper::client::conn::http2::handshake(Local, io).await?;
-        tasks.spawn_local(async move { drop(connection.await) });
-        return sender.send_request(request).await;
-    }
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
-    tasks.spawn_local(async move { drop(connection.await) });
-    sender.send_request(request).await
-}
-
-/// Runs hyper's tasks on this thread.
-#[derive(Clone, Copy)]
-struct Local;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
 }
 
 async fn grpc(asked: Asked<'_>, probe: &GrpcProbe) -> Result<(), Fault> {

@@ -15,7 +15,10 @@ use tokio::{
 use super::{SOURCE_V4, SOURCE_V6};
 use crate::{
     conn::{Io, Socket, read_ahead::ReadAhead},
-    control::health::{check_request, exchange, is_serving},
+    control::{
+        exchange::exchange,
+        health::{check_request, is_serving},
+    },
 };
 
 /// What is told of an application's answer (Istio's figure).

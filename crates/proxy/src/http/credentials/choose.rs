@@ -10,16 +10,9 @@ use zeroize::Zeroizing;
 
 use super::{Part, Promise, Refusal, record, sealed::values, tokens};
 use crate::{
-    access_log::Flag,
     credentials::{Places, Ready},
     http::{
-        client::{Client, Unpeeked},
-        plan::Plan,
-        reply::{Reply, bad_body},
-        rewrite,
-        site::Site,
-        state::Desk,
-        trace::Trace,
+        client::Client, desk::Desk, plan::Plan, reply::Reply, rewrite, site::Site, trace::Trace,
     },
     rbac::peer_facts,
     upstream::Pick,
@@ -234,7 +227,7 @@ async fn digests<'c>(
     if has_body {
         let most = usize::try_from(most).unwrap_or(usize::MAX - 1);
         let peeked = client.peek_body(desk, most + 1).await;
-        let (bytes, is_whole) = peeked.map_err(|unpeeked| unread(unpeeked, plan))?;
+        let (bytes, is_whole) = peeked.map_err(|why| why.reply().of(plan.matched).closing())?;
         if !is_whole || bytes.len() > most {
             trace.received = bytes.len() as u64;
             let reply = Reply::new(413, "request_payload_too_large").text("Payload Too Large");
@@ -243,19 +236,4 @@ async fn digests<'c>(
         body = bytes;
     }
     Ok(needs.iter().map(|need| Digest::of(need.algorithm, &body)).collect())
-}
-
-fn unread<'c>(unpeeked: Unpeeked, plan: &Plan<'c>) -> Box<Reply<'c>> {
-    let reply = match unpeeked {
-        Unpeeked::Malformed => bad_body(),
-        Unpeeked::Late => {
-            let reply = Reply::new(408, "stream_idle_timeout").text("stream timeout");
-            reply.flag(Flag::StreamIdleTimeout)
-        }
-        Unpeeked::Gone => {
-            let flag = Flag::DownstreamConnectionTermination;
-            Reply::new(400, "downstream_remote_disconnect").flag(flag)
-        }
-    };
-    reply.of(plan.matched).closing().into()
 }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::{Promise, record};
 use crate::{
     access_log::Flag,
-    http::{reply::Reply, site::Site, state::Desk},
+    http::{desk::Desk, reply::Reply, site::Site},
 };
 
 /// Shorter values are not looked for: they are in any text.

@@ -5,7 +5,7 @@ use sluis_rules::{Choice, MetaFields, MetaValue};
 use super::{Promise, Refusal};
 use crate::{
     audit::{Credential, Destination, Outcome, Ticket, Use, User, Verdict, What, Who},
-    http::{plan::Plan, rewrite, site::Site, state::Desk, trace::Trace},
+    http::{desk::Desk, plan::Plan, rewrite, site::Site, trace::Trace},
     stats::Counter,
 };
 

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::{Part, Promise, Refusal, record, tokens::moment};
 use crate::{
     credentials::{Held, Places},
-    http::{plan::Plan, reply::Reply, sealed::Sealed, site::Site, state::Desk, trace::Trace},
+    http::{desk::Desk, plan::Plan, reply::Reply, sealed::Sealed, site::Site, trace::Trace},
 };
 
 /// Room that most injections fit in: what is in the head is then in one place of memory only.

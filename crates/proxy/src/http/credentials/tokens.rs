@@ -25,7 +25,8 @@ use crate::{
     credentials::{Held, Tokens},
     http::{
         call::{self, CallError, Question},
-        state::{Desk, HttpWorker},
+        desk::Desk,
+        state::HttpWorker,
     },
     worker::Worker,
 };

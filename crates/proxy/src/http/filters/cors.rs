@@ -5,8 +5,8 @@ use sluis_rules::{CorsPolicy, FilterSetting, Matched, RouteAction};
 
 use super::Stage;
 use crate::http::{
+    desk::Desk,
     reply::{Reply, Unsent},
-    state::Desk,
 };
 
 const METHOD: &[u8] = b"access-control-request-method";

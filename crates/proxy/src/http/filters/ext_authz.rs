@@ -15,7 +15,6 @@ use sluis_rules::{
 };
 use tracing::debug;
 
-use super::unpeeked;
 use crate::{
     access_log::Flag,
     config::Config,
@@ -23,9 +22,9 @@ use crate::{
         authz::{self, AuthzError},
         call,
         client::Client,
+        desk::Desk,
         reply::{Reply, Unsent},
         site::Site,
-        state::Desk,
         trace::Trace,
     },
 };
@@ -230,7 +229,7 @@ async fn peek<'c>(
 ) -> Result<Seen, Box<Reply<'c>>> {
     let enough = if limits.allows_part { limits.bytes_max } else { limits.bytes_max + 1 };
     let (mut bytes, is_whole) =
-        client.peek_body(desk, enough).await.map_err(|why| unpeeked(why).of(matched).closing())?;
+        client.peek_body(desk, enough).await.map_err(|why| why.reply().of(matched).closing())?;
     if !limits.allows_part && (!is_whole || bytes.len() > limits.bytes_max) {
         trace.received = bytes.len() as u64;
         let reply = Reply::new(413, "request_payload_too_large").text("Payload Too Large");

@@ -10,7 +10,7 @@ use sluis_rules::{
 use super::Stage;
 use crate::{
     access_log::Flag,
-    http::{reply::Reply, state::Desk, under_way::Count},
+    http::{desk::Desk, reply::Reply, under_way::Count},
 };
 
 const DELAY: &[u8] = b"x-envoy-fault-delay-request";

@@ -31,7 +31,7 @@ use self::{
     places::{Found, Places},
 };
 use crate::{
-    http::{reply::Reply, site::Site, state::Desk, trace::Trace},
+    http::{desk::Desk, reply::Reply, site::Site, trace::Trace},
     key_ring::KeySlot,
     worker::Worker,
 };

@@ -6,8 +6,6 @@
 
 mod asked;
 mod facts;
-mod shown;
-mod strand;
 
 use std::{cell::RefCell, collections::HashMap, fmt, rc::Rc, sync::Arc};
 
@@ -17,23 +15,23 @@ use sluis_rules::{FilterSetting, LuaFilter, LuaRoute, LuaScript, Matched, MetaFi
 use sluis_script::{Begin, BodyIs, Effects, Host, Response, RunError, Script, Side, Step, Want};
 use tracing::{error, warn};
 
-use super::{FilterError, read, unpeeked};
+use super::{FilterError, read};
 use crate::{
     http::{
         client::Client,
+        desk::Desk,
         reply::{Reply, Unsent},
-        site::{Place, Site},
-        state::{Desk, Shared},
+        site::Site,
+        strand::{
+            self, BODY_BYTES_MAX, Cut, FAILED, Gathered, Running, Waiting, map, pairs,
+            shown::{self, Claims, Head, Shown},
+        },
         trace::Trace,
         under_way::Count,
     },
     stats::Counter,
     worker::Worker,
 };
-use asked::Asking;
-use shown::{Claims, Head, Shown};
-pub(in crate::http) use strand::{BODY_BYTES_MAX, Broken, Cut, Gathered, Scripts, Strand, cut};
-use strand::{FAILED, Running, Waiting, map, pairs};
 
 /// Scripts of routes' own that one filter keeps ready; beyond it all are forgotten and loaded anew.
 const OWN_MAX: usize = 256;
@@ -156,7 +154,7 @@ impl Lua {
         let Some(place) = desk.marks.scripts.place.clone() else {
             return Err(self.not_ready(site));
         };
-        let config = place.worker.http.config(&place.worker);
+        let config = place.config();
         let told = facts::Told::new(
             (&place, &config),
             (matched, trace.client),
@@ -532,7 +530,7 @@ async fn gather<'c>(
     trace: &mut Trace<'_>,
 ) -> Result<(Vec<u8>, Option<HeaderMap>), Box<Reply<'c>>> {
     let peeked = client.peek_body(desk, BODY_BYTES_MAX + 1).await;
-    let (bytes, is_whole) = peeked.map_err(|why| Box::new(unpeeked(why).closing()))?;
+    let (bytes, is_whole) = peeked.map_err(|why| Box::new(why.reply().closing()))?;
     if !is_whole || bytes.len() > BODY_BYTES_MAX {
         trace.received = bytes.len() as u64;
         let reply = Reply::new(413, "request_payload_too_large").text("Payload Too Large");
@@ -548,6 +546,3 @@ async fn gather<'c>(
     client.replace_body(desk, bytes.clone(), trailers.clone());
     Ok((bytes, trailers))
 }
-
-/// What of a worker and a request a script's runs keep.
-pub(in crate::http) type Kept = (Rc<Place>, Rc<Shared>);

@@ -4,9 +4,9 @@ use sluis_rules::{FilterSetting, MutationFilter, MutationStep};
 
 use super::Stage;
 use crate::http::{
+    desk::Desk,
     mutate,
     reply::{Reply, Unsent},
-    state::Desk,
 };
 
 /// The changes that apply, in the order in which they are made.

@@ -9,9 +9,9 @@ use crate::{
     access_log::Flag,
     buckets::Bucket,
     http::{
+        desk::Desk,
         mutate,
         reply::{Reply, Unsent},
-        state::Desk,
         text::number,
     },
 };

@@ -6,7 +6,7 @@ use sluis_rules::{FilterSetting, Matched, RbacFacts, RbacFilter};
 use tracing::debug;
 
 use crate::{
-    http::{reply::Reply, site::Site, state::Desk, trace::Trace},
+    http::{desk::Desk, reply::Reply, site::Site, trace::Trace},
     rbac::{Guard, peer_facts, tell},
     worker::Worker,
 };

@@ -17,6 +17,7 @@ use crate::{
         carry::{Start, carry},
         connection::Connection,
         course::Course,
+        desk::Desk,
         failure::{Failure, Finish},
         http1::endpoint::PlainEndpoint,
         link::Link,
@@ -25,7 +26,6 @@ use crate::{
         reply::Reply,
         respond::{self, switches},
         site::Site,
-        state::Desk,
         trace::Trace,
     },
 };

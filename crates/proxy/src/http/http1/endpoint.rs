@@ -15,9 +15,9 @@ use super::lines::{Mode, WAITING_BYTES_MAX, trailers};
 use crate::{
     conn::Io,
     http::{
+        desk::Desk,
         message::{EndpointSide, Sink, Source},
         piece::{Fault, Piece},
-        state::Desk,
     },
 };
 

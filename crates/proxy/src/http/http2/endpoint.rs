@@ -9,9 +9,9 @@ use tracing::debug;
 
 use super::{heads, websocket, wire::Handle};
 use crate::http::{
+    desk::Desk,
     message::{EndpointSide, Sink, Source},
     piece::{Fault, Piece},
-    state::Desk,
 };
 
 /// One stream to an endpoint.

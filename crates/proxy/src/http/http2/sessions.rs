@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     conn::Io,
-    http::{failure::Failure, piece::Fault, pool::Key, sealed::Sealed, site::Site, state::Desk},
+    http::{desk::Desk, failure::Failure, piece::Fault, pool::Key, sealed::Sealed, site::Site},
     random::Random,
     stats::Counter,
     upstream::Upstream,

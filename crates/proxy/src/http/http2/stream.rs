@@ -26,6 +26,7 @@ use crate::{
         client::{After, BODY_WAIT_MAX, Client, Unpeeked, framed},
         clock::Clock,
         course::Course,
+        desk::Desk,
         exchange::{exchange, log_malformed, refuse},
         failure::{Failure, Finish},
         flight::Event,
@@ -37,7 +38,6 @@ use crate::{
         relay::of_client,
         reply::Reply,
         site::{Place, Site},
-        state::Desk,
         trace::Trace,
     },
 };

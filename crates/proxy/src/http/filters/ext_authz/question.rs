@@ -18,8 +18,8 @@ use super::Seen;
 use crate::http::{
     authz::{attributes, context, joined, timestamp},
     call::Question,
+    desk::Desk,
     site::Site,
-    state::Desk,
     trace::Trace,
 };
 

@@ -4,13 +4,7 @@
 //! Out:   the answer as the script gets it: 503 where there was none, as from Envoy.
 //! Never: waits without a limit.
 
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    rc::Rc,
-    task::{Context, Poll},
-};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, uri};
@@ -18,64 +12,71 @@ use sluis_rules::Address;
 use sluis_script::{Answer, Call};
 use tracing::debug;
 
-use super::{Kept, shown::is_framing};
-use crate::http::{
-    call::{self, CallError, Question},
-    failure::Failure,
-    under_way::Count,
+use crate::{
+    conn::ConnectionFacts,
+    http::{
+        call::{self, CallError, Question},
+        failure::Failure,
+        protocol::Protocol,
+        shared::Shared,
+        site::Place,
+        strand::{Asking, Ground, shown::is_framing},
+    },
+    stats::Counter,
 };
 
 /// Longest body of an answer that a script gets.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
-/// Calls of one filter on one worker that nobody waits for, at a time.
-const CALLS_MAX: u32 = 1000;
-
-/// A call under way.
-pub(in crate::http) struct Asking(Pin<Box<dyn Future<Output = Answer>>>);
-
-impl fmt::Debug for Asking {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Asking")
+impl Ground for Place {
+    fn connection(&self) -> &ConnectionFacts {
+        &self.facts
     }
-}
 
-impl Asking {
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
-        self.0.as_mut().poll(cx)
+    fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    fn config(&self) -> Rc<Shared> {
+        self.worker.http.config(&self.worker)
+    }
+
+    fn call(self: Rc<Self>, config: Rc<Shared>, call: Call) -> Asking {
+        Asking::new(async move { ask(&self, &config, &call).await })
+    }
+
+    fn failed(&self) {
+        self.worker.stats().inc(Counter::LuaErrors);
     }
 }
 
 /// Makes a call.
-pub(super) fn begin(kept: &Kept, call: Call) -> Asking {
-    let (place, config) = (Rc::clone(&kept.0), Rc::clone(&kept.1));
-    Asking(Box::pin(async move {
-        let Some(backend) = config.backend(&call.cluster) else { return Answer::failure() };
-        let our_address = match &place.facts.local {
-            Address::Socket(local) => Some(local.ip().to_string()),
-            Address::Pipe(_) | Address::Internal(_) => None,
-        };
-        let Some(question) = question(&call, our_address.as_deref()) else {
-            debug!(cluster = call.cluster, "a script's call cannot be expressed");
-            return Answer::failure();
-        };
-        match call::ask(&place.worker, backend, &question, (call.timeout, false)).await {
-            Ok(answer) => Answer {
-                status: answer.status,
-                headers: answer
-                    .headers
-                    .iter()
-                    .filter(|(name, _)| !is_hop(name))
-                    .map(|(name, value)| (name.as_str().into(), value.as_bytes().to_vec()))
-                    .collect(),
-                body: answer.body,
-            },
-            Err(error) => {
-                debug!(cluster = call.cluster, %error, "a script's call failed");
-                failed(error)
-            }
+async fn ask(place: &Place, config: &Shared, call: &Call) -> Answer {
+    let Some(backend) = config.backend(&call.cluster) else { return Answer::failure() };
+    let our_address = match &place.facts.local {
+        Address::Socket(local) => Some(local.ip().to_string()),
+        Address::Pipe(_) | Address::Internal(_) => None,
+    };
+    let Some(question) = question(call, our_address.as_deref()) else {
+        debug!(cluster = call.cluster, "a script's call cannot be expressed");
+        return Answer::failure();
+    };
+    match call::ask(&place.worker, backend, &question, (call.timeout, false)).await {
+        Ok(answer) => Answer {
+            status: answer.status,
+            headers: answer
+                .headers
+                .iter()
+                .filter(|(name, _)| !is_hop(name))
+                .map(|(name, value)| (name.as_str().into(), value.as_bytes().to_vec()))
+                .collect(),
+            body: answer.body,
+        },
+        Err(error) => {
+            debug!(cluster = call.cluster, %error, "a script's call failed");
+            failed(error)
         }
-    }))
+    }
 }
 
 /// What a script is told of a call that failed: what a client would be told, as by Envoy.
@@ -100,21 +101,6 @@ fn failed(error: CallError) -> Answer {
         (b"content-type".to_vec(), b"text/plain".to_vec()),
     ];
     Answer { status: reply.status, headers, body: reply.body.into_owned() }
-}
-
-/// Makes calls whose answers nobody waits for.
-pub(super) fn send(kept: &Kept, calls: Vec<Call>, under_way: &Count) {
-    for call in calls {
-        let Some(under_way) = under_way.within(CALLS_MAX) else {
-            debug!(cluster = call.cluster, "a script's call is not made: too many are under way");
-            continue;
-        };
-        let mut asking = begin(kept, call);
-        tokio::task::spawn_local(async move {
-            let _under_way = under_way;
-            std::future::poll_fn(|cx| asking.poll(cx)).await;
-        });
-    }
 }
 
 /// As in Envoy: these end at the proxy.

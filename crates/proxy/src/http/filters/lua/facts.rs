@@ -13,7 +13,7 @@ use sluis_tls::{Description, describe};
 
 use crate::{
     conn::ConnectionFacts,
-    http::{site::Place, state::Shared},
+    http::{shared::Shared, strand::Ground},
 };
 
 /// Where the metadata for scripts are, whatever the filter is called (as in Envoy).
@@ -21,7 +21,7 @@ const CANONICAL: &str = "envoy.filters.http.lua";
 
 /// What is known when a script starts.
 pub(super) struct Told {
-    place: Rc<Place>,
+    place: Rc<dyn Ground>,
     config: Rc<Shared>,
     route: Option<Arc<Route>>,
     host: Option<Arc<Metadata>>,
@@ -32,7 +32,7 @@ pub(super) struct Told {
 
 impl Told {
     pub(super) fn new(
-        (place, config): (&Rc<Place>, &Rc<Shared>),
+        (place, config): (&Rc<dyn Ground>, &Rc<Shared>),
         (matched, client): (Option<&Matched<'_>>, Option<SocketAddr>),
         (name, context): (Arc<str>, Option<Arc<MetaFields>>),
     ) -> Self {
@@ -48,7 +48,7 @@ impl Told {
     }
 
     fn connection(&self) -> &ConnectionFacts {
-        &self.place.facts
+        self.place.connection()
     }
 
     fn peer(&self) -> Option<Description> {
@@ -63,7 +63,7 @@ impl Told {
 
 impl Facts for Told {
     fn protocol(&self) -> &str {
-        self.place.protocol.name()
+        self.place.protocol().name()
     }
 
     fn route_name(&self) -> &str {

@@ -1,11 +1,15 @@
-//! Scripts that watch a body while it passes.
+//! Scripts that watch a body while it passes, and what scripts want of an exchange.
 //!
 //! In:    the pieces of a body, in order.
 //! Out:   the pieces as the scripts leave them.
 //! Never: lets a piece overtake another; lets a body differ from the length that its head told.
 
+pub(super) mod shown;
+
 use std::{
-    future::poll_fn,
+    fmt,
+    future::{Future, poll_fn},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -15,61 +19,96 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use sluis_rules::Metadata;
 use sluis_script::{Answer, BodyIs, Call, Effects, Pairs, Run, RunError, Step, Want};
-use tracing::warn;
+use tracing::{debug, warn};
 
+use self::shown::{Claims, Head, Shown};
 use super::{
-    Asking, Kept, asked,
-    shown::{Claims, Head, Shown},
+    piece::{Fault, Piece, clean},
+    protocol::Protocol,
+    reply::Reply,
+    shared::Shared,
+    under_way::Count,
 };
-use crate::{
-    http::{
-        piece::{Fault, Piece, clean},
-        reply::Reply,
-        site::Place,
-        state::Shared,
-        under_way::Count,
-    },
-    stats::Counter,
-};
+use crate::conn::ConnectionFacts;
 
 /// Most bytes of a body that are held for a script: Envoy's default.
-pub(in crate::http) const BODY_BYTES_MAX: usize = 1 << 20;
+pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// Why the client is told so.
 pub(super) const FAILED: &str = "lua_script_failed";
 
+/// Calls of one filter on one worker that nobody waits for, at a time.
+const CALLS_MAX: u32 = 1000;
+
+/// Where an exchange takes place, as far as its scripts need it.
+pub(super) trait Ground: fmt::Debug {
+    /// The client's connection.
+    fn connection(&self) -> &ConnectionFacts;
+
+    /// What the client speaks.
+    fn protocol(&self) -> Protocol;
+
+    /// The configuration now.
+    fn config(&self) -> Rc<Shared>;
+
+    /// Calls another service, under the configuration with which the script has begun.
+    fn call(self: Rc<Self>, config: Rc<Shared>, call: Call) -> Asking;
+
+    /// Counts a script that has failed.
+    fn failed(&self);
+}
+
+/// A call under way.
+pub(super) struct Asking(Pin<Box<dyn Future<Output = Answer>>>);
+
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Asking")
+    }
+}
+
+impl Asking {
+    pub(super) fn new(call: impl Future<Output = Answer> + 'static) -> Self {
+        Self(Box::pin(call))
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
 /// What scripts want of one exchange, and what they wait for.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Scripts {
+pub(super) struct Scripts {
     /// Where the exchange takes place, for calls to other services. Set where there are scripts.
-    pub(in crate::http) place: Option<Rc<Place>>,
-    pub(in crate::http) request: Strand,
-    pub(in crate::http) response: Strand,
+    pub(super) place: Option<Rc<dyn Ground>>,
+    pub(super) request: Strand,
+    pub(super) response: Strand,
     /// The script that waits before the head of a response goes on.
     pub(super) waiting: Option<Box<Waiting>>,
     /// What follows the head of the response.
-    pub(in crate::http) response_body: BodyIs,
+    pub(super) response_body: BodyIs,
     /// The whole body of the response.
-    pub(in crate::http) gathered: Option<Gathered>,
+    pub(super) gathered: Option<Gathered>,
     /// Whether the client's connection ends with this exchange.
-    pub(in crate::http) drains: bool,
+    pub(super) drains: bool,
     /// The endpoint that the request is to go to, and whether to no other.
-    pub(in crate::http) override_host: Option<(String, bool)>,
+    pub(super) override_host: Option<(String, bool)>,
     /// Whether a script has taken away the length of the request's body.
-    pub(in crate::http) is_unframed: bool,
+    pub(super) is_unframed: bool,
 }
 
 /// A whole body.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Gathered {
-    pub(in crate::http) bytes: Vec<u8>,
-    pub(in crate::http) trailers: Option<HeaderMap>,
-    pub(in crate::http) is_changed: bool,
+pub(super) struct Gathered {
+    pub(super) bytes: Vec<u8>,
+    pub(super) trailers: Option<HeaderMap>,
+    pub(super) is_changed: bool,
 }
 
 /// A script that waits before the head of a response goes on.
 #[derive(Debug)]
-pub(in crate::http) struct Waiting {
+pub(super) struct Waiting {
     /// Which of the filters it is.
     pub(super) index: usize,
     pub(super) running: Running,
@@ -80,24 +119,24 @@ pub(in crate::http) struct Waiting {
 
 impl Waiting {
     /// Which of the filters it is.
-    pub(in crate::http) fn index(&self) -> usize {
+    pub(super) fn index(&self) -> usize {
         self.index
     }
 }
 
 impl Scripts {
     /// Whether the request's body has to be taken apart.
-    pub(in crate::http) fn take_request_apart(&self) -> bool {
+    pub(super) fn take_request_apart(&self) -> bool {
         self.is_unframed || !self.request.is_idle()
     }
 
     /// Whether a script waits for the whole body of the response.
-    pub(in crate::http) fn wants_body(&self) -> bool {
+    pub(super) fn wants_body(&self) -> bool {
         self.waiting.as_ref().is_some_and(|waiting| waiting.asking.is_none())
     }
 
     /// Ready when the answer has come that a script waits for.
-    pub(in crate::http) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(waiting) = &mut self.waiting else { return Poll::Ready(()) };
         let Some(asking) = &mut waiting.asking else { return Poll::Ready(()) };
         waiting.answer = Some(ready!(asking.poll(cx)));
@@ -105,14 +144,14 @@ impl Scripts {
     }
 
     /// Forgets what scripts wanted of a response that is not sent.
-    pub(in crate::http) fn forget_response(&mut self) {
+    pub(super) fn forget_response(&mut self) {
         self.waiting = None;
         self.gathered = None;
         self.response = Strand::default();
     }
 
     /// The script that has waited.
-    pub(in crate::http) fn take_waiting(&mut self) -> Option<Waiting> {
+    pub(super) fn take_waiting(&mut self) -> Option<Waiting> {
         self.waiting.take().map(|waiting| *waiting)
     }
 }
@@ -121,15 +160,16 @@ impl Scripts {
 #[derive(Debug)]
 pub(super) struct Own {
     pub(super) name: Arc<str>,
-    pub(super) place: Rc<Place>,
+    pub(super) place: Rc<dyn Ground>,
     pub(super) config: Rc<Shared>,
 }
 
 /// A script under way.
 #[derive(Debug)]
-pub(in crate::http) struct Running {
+pub(super) struct Running {
     name: Arc<str>,
-    kept: Kept,
+    place: Rc<dyn Ground>,
+    config: Rc<Shared>,
     pub(super) run: Run,
     pub(super) claims: Claims,
     asking: Option<Asking>,
@@ -139,21 +179,33 @@ pub(in crate::http) struct Running {
 impl Running {
     pub(super) fn new(own: Own, run: Run, calls: Count) -> Self {
         let Own { name, place, config } = own;
-        let kept = (place, config);
-        Self { name, kept, run, claims: Claims::default(), asking: None, calls }
+        Self { name, place, config, run, claims: Claims::default(), asking: None, calls }
     }
 
     /// Makes the calls that the script does not wait for, and tells what else it wants.
     pub(super) fn settle(&mut self) -> Effects {
-        let calls = self.run.take_calls();
-        if !calls.is_empty() {
-            asked::send(&self.kept, calls, &self.calls);
+        for call in self.run.take_calls() {
+            self.send(call);
         }
         self.run.take_effects()
     }
 
+    /// Makes a call.
     pub(super) fn begin(&self, call: Call) -> Asking {
-        asked::begin(&self.kept, call)
+        Rc::clone(&self.place).call(Rc::clone(&self.config), call)
+    }
+
+    /// Makes a call whose answer nobody waits for.
+    fn send(&self, call: Call) {
+        let Some(under_way) = self.calls.within(CALLS_MAX) else {
+            debug!(cluster = call.cluster, "a script's call is not made: too many are under way");
+            return;
+        };
+        let mut asking = self.begin(call);
+        tokio::task::spawn_local(async move {
+            let _under_way = under_way;
+            poll_fn(|cx| asking.poll(cx)).await;
+        });
     }
 
     pub(super) async fn ask(&self, call: Call) -> Answer {
@@ -162,7 +214,7 @@ impl Running {
     }
 
     fn failed(&self, error: &RunError) -> Cut {
-        self.kept.0.worker.stats().inc(Counter::LuaErrors);
+        self.place.failed();
         warn!(filter = %self.name, %error, "script failed: the message does not go on");
         Cut
     }
@@ -242,16 +294,16 @@ fn whole(data: Bytes, ends: bool) -> Option<Piece> {
 
 /// A script has failed: the message must not go on.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::http) struct Cut;
+pub(super) struct Cut;
 
 /// The answer to a message whose script has failed while its body passed.
-pub(in crate::http) fn cut<'c>() -> Reply<'c> {
+pub(super) fn cut<'c>() -> Reply<'c> {
     Reply::new(500, FAILED).plain().closing()
 }
 
 /// The scripts that watch one body, in order.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Strand {
+pub(super) struct Strand {
     runs: Vec<Running>,
     /// The piece under way, the script that has it, and whether that script may change it.
     piece: Option<(Piece, usize, bool)>,
@@ -261,7 +313,7 @@ pub(in crate::http) struct Strand {
 
 impl Strand {
     /// Whether nobody watches.
-    pub(in crate::http) fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.runs.is_empty()
     }
 
@@ -273,12 +325,12 @@ impl Strand {
     }
 
     /// The head tells of so many bytes.
-    pub(in crate::http) fn expect(&mut self, len: u64) {
+    pub(super) fn expect(&mut self, len: u64) {
         self.left = Some(len);
     }
 
     /// The next piece as the scripts leave it.
-    pub(in crate::http) fn poll_through(
+    pub(super) fn poll_through(
         &mut self,
         cx: &mut Context<'_>,
         metadata: &mut Metadata,
@@ -299,7 +351,7 @@ impl Strand {
     }
 
     /// Lets a whole body pass.
-    pub(in crate::http) async fn pass(
+    pub(super) async fn pass(
         &mut self,
         (bytes, trailers): (Vec<u8>, Option<HeaderMap>),
         metadata: &mut Metadata,
@@ -384,7 +436,7 @@ impl Strand {
 
 impl Running {
     fn misframed(&self) {
-        self.kept.0.worker.stats().inc(Counter::LuaErrors);
+        self.place.failed();
         let error = "the body has not the length that its head tells";
         warn!(filter = %self.name, error, "script failed: the message does not go on");
     }
@@ -392,7 +444,7 @@ impl Running {
 
 /// Why no piece came.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::http) enum Broken {
+pub(super) enum Broken {
     /// The source of the body.
     Fault(Fault),
     /// A script.

@@ -6,14 +6,14 @@ use sluis_script::{Edit, HeaderRefused, Level, Stream};
 use tracing::{debug, error, info, trace, warn};
 
 /// A head that a script sees, or the body behind it.
-pub(super) struct Shown<'h> {
+pub(in crate::http) struct Shown<'h> {
     head: Head<'h>,
     metadata: &'h mut Metadata,
     name: &'h str,
-    pub(super) claims: Claims,
+    pub(in crate::http) claims: Claims,
 }
 
-pub(super) enum Head<'h> {
+pub(in crate::http) enum Head<'h> {
     Request(&'h mut RequestHead, &'static str),
     Response(&'h mut ResponseHead),
     /// It has gone on.
@@ -23,17 +23,17 @@ pub(super) enum Head<'h> {
 /// What a script says of the length of the body. It is ours to say; so it is compared with what is
 /// true.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(in crate::http) struct Claims {
     is_removed: bool,
-    pub(super) length: Option<Vec<u8>>,
+    pub(in crate::http) length: Option<Vec<u8>>,
 }
 
 impl Claims {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::http) fn is_empty(&self) -> bool {
         !self.is_removed && self.length.is_none()
     }
 
-    pub(super) fn add(&mut self, later: Self) {
+    pub(in crate::http) fn add(&mut self, later: Self) {
         if !later.is_empty() {
             *self = later;
         }
@@ -41,13 +41,13 @@ impl Claims {
 }
 
 impl<'h> Shown<'h> {
-    pub(super) fn new(head: Head<'h>, metadata: &'h mut Metadata, name: &'h str) -> Self {
+    pub(in crate::http) fn new(head: Head<'h>, metadata: &'h mut Metadata, name: &'h str) -> Self {
         Self { head, metadata, name, claims: Claims::default() }
     }
 }
 
 /// Fields that say where the message ends or belong to one hop: ours alone.
-pub(super) fn is_framing(name: &[u8]) -> bool {
+pub(in crate::http) fn is_framing(name: &[u8]) -> bool {
     matches!(
         Known::of(name),
         Some(
