@@ -53,7 +53,7 @@ pub(crate) async fn serve(server: Rc<Server>, accepted: Accepted) {
         Ok(Some(done)) => done,
         // The listener went away meanwhile.
         Ok(None) => return,
-        Err(error) => return turn_away(&worker, &listener, &error),
+        Err(error) => return turn_away(worker, &listener, &error),
     };
     // The configuration of now: between here and the gate nothing waits, so that a chain which is
     // drained cannot be chosen any more.
@@ -114,7 +114,7 @@ pub(crate) async fn serve(server: Rc<Server>, accepted: Accepted) {
             }
         }
     });
-    until_closed(&worker, &gate, work).await;
+    until_closed(worker, &gate, work).await;
 }
 
 /// Goes on with the work until it ends or the gate closes.

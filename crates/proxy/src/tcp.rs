@@ -64,7 +64,7 @@ pub(crate) async fn serve(
 ) {
     worker.stats().inc(Counter::TcpTotal);
     let mut facts = Arc::clone(&downstream.facts);
-    let outcome = forward(downstream, &proxy, (&worker, inner)).await;
+    let outcome = forward(downstream, &proxy, (worker, inner)).await;
     if let Some(asked) = &outcome.asked {
         Arc::make_mut(&mut facts).sni = Some(Arc::from(asked.as_str()));
     }
@@ -72,7 +72,7 @@ pub(crate) async fn serve(
         worker.stats().add(Counter::TcpReceived, moved.received);
         worker.stats().add(Counter::TcpSent, moved.sent);
     }
-    write_log(&worker, &logs, &facts, &outcome);
+    write_log(worker, &logs, &facts, &outcome);
 }
 
 /// Logs a connection that no filter chain wanted.

@@ -3,5 +3,6 @@
 mod bad_certificates;
 mod handshakes;
 mod pki;
+mod suites;
 
 pub(crate) use pki::{Leaf as TestLeaf, Pki};
