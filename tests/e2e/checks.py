@@ -49,10 +49,16 @@ def what_is_wrong(world):
 
     stopped = next(proxy["pid"] for proxy in world.status()["proxies"] if proxy["name"] == "client")
     os.kill(stopped, signal.SIGKILL)
-    wait_until("the sidecar to be back", lambda: world.in_sync() and any(one["restarts"] for one in world.status()["proxies"]))
+    wait_until("the sidecar to be back", lambda: has_restarted(world, stopped) and world.in_sync())
     found = asked(world, codes=(DOUBTFUL,))
     expect(any("1 times" in (one["error"] or "") for one in found["proxies"]), f"{found}")
     expect(any(GATEWAY in one["description"] for one in found["proxies"]), f"{found}")
+
+
+def has_restarted(world, stopped):
+    """Whether the client's sidecar is another process than the one that was stopped."""
+    client = next(proxy for proxy in world.status()["proxies"] if proxy["name"] == "client")
+    return client["restarts"] and client["pid"] not in (None, stopped)
 
 
 def wrong(world, category, told):
