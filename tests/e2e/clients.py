@@ -245,6 +245,20 @@ def signals(world):
         expect(done.returncode == code, f"{script}: {done.returncode}")
 
 
+LATE = """
+import os, signal, time
+def late(*_):
+    time.sleep(0.3)
+    print("late", flush=True)
+    signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTSTP)
+signal.signal(signal.SIGTSTP, late)
+print("started", flush=True)
+signal.pause()
+print("goes on", flush=True)
+"""
+
+
 class Terminal:
     """A shell on a terminal of its own."""
 
@@ -293,6 +307,16 @@ def terminal(world):
         one.says(r"exec")
         one.type("words\n")
         one.says(r"got words\ncode=5\noutside> $")
+        # The shell outside waits for a command that takes its time to stop: until then the terminal is the command's.
+        (world.dir / "late.py").write_text(LATE)
+        one.type(f"{sluis} python3 late.py; echo code=$?\n")
+        one.says("started\n")
+        one.type("\x1a")
+        shown = one.says(r"(?s)(.*)Stopped").group(1)
+        expect("late" in shown and "outside>" not in shown, f"the shell outside did not wait: {shown!r}")
+        one.says(r"code=148\noutside> $")
+        one.type("fg; echo code=$?\n")
+        one.says(r"goes on\ncode=0\noutside> $")
         one.type(f"{sluis} bash --norc --noprofile -i\n")
         shown = one.says(r"(?s)(.*)outside> $").group(1)
         expect("no job control" not in shown, shown)

@@ -1,7 +1,8 @@
 //! The first process of the jail: makes it, starts the command, reaps, and takes it down.
 //!
 //! In:    the spec; one unix stream to the outer process.
-//! Out:   the jail's sockets, or the error, on that stream; the command's exit code as its own.
+//! Out:   the jail's sockets, that the command has stopped, or the error, on that stream; the
+//!        command's exit code as its own.
 //! Never: outlives the outer process; holds a capability once the command runs.
 
 use std::io;
@@ -95,7 +96,7 @@ fn watch(command: Pid, outer: &UnixStream, caught: &SignalFd) -> io::Result<u8> 
         while let Some(signal) = signals::next(caught)? {
             match signal {
                 Signal::SIGCHLD => {
-                    if let Some(code) = reap(command)? {
+                    if let Some(code) = reap(command, outer)? {
                         return Ok(code);
                     }
                 }
@@ -106,11 +107,15 @@ fn watch(command: Pid, outer: &UnixStream, caught: &SignalFd) -> io::Result<u8> 
     }
 }
 
-/// Collects every ended child; tells the command's exit code if it is among them.
-fn reap(command: Pid) -> io::Result<Option<u8>> {
+/// Collects every ended child; tells the command's exit code if it is among them, and the outer
+/// process when the command has stopped.
+fn reap(command: Pid, outer: &UnixStream) -> io::Result<Option<u8>> {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
             Ok(WaitStatus::StillAlive) | Err(nix::errno::Errno::ECHILD) => return Ok(None),
+            Ok(WaitStatus::Stopped(pid, Signal::SIGTSTP)) if pid == command => {
+                wire::send(outer, &Report::Stopped, &[])?;
+            }
             Ok(status) if status.pid() == Some(command) => {
                 if let Some(code) = signals::exit_code(status) {
                     return Ok(Some(code));

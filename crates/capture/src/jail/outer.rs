@@ -2,7 +2,7 @@
 //!
 //! In:    the spec.
 //! Out:   the command's exit code, or why there was none.
-//! Never: trusts init's word for more than the error text and the sockets.
+//! Never: trusts init's word for more than the error text, the sockets, and that the command stopped.
 
 use std::io;
 use std::os::fd::AsFd as _;
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -74,7 +75,9 @@ impl Jail {
         match wire::receive::<Report>(&self.stream).map_err(talk)? {
             Some((Report::Ready, _)) => {}
             Some((Report::Failed(error), _)) => return Err(error),
-            None => return Err(talk(io::ErrorKind::UnexpectedEof.into())),
+            Some((Report::Stopped, _)) | None => {
+                return Err(talk(io::ErrorKind::UnexpectedEof.into()));
+            }
         }
         let sockets = Sockets::receive(&self.stream).map_err(talk)?;
         let link = Link::make(spec, sockets).map_err(|error| JailError::Sidecar {
@@ -92,7 +95,7 @@ impl Jail {
         let _ended = waitpid(self.init, None);
     }
 
-    /// Forwards signals and keeps the sidecar's link, until init ends.
+    /// Forwards signals, stops when the command has, and keeps the sidecar's link, until init ends.
     ///
     /// On one thread: a process that has made a pid namespace for its children can have no more
     /// (pid_namespaces(7)).
@@ -100,20 +103,40 @@ impl Jail {
         let failed = |error: io::Error| JailError::step("wait for the command", &error);
         let ended = runtime.block_on(async {
             let caught = sys::watch_readable(self.caught.as_fd())?;
+            let stream = sys::watch_readable(self.stream.as_fd())?;
+            let mut last_word = None;
+            let mut is_over = false;
             loop {
                 tokio::select! {
                     ready = caught.readable() => {
                         ready?.clear_ready();
                         if let Some(code) = self.pass_on_signals()? {
-                            return Ok(code);
+                            return Ok((code, last_word));
+                        }
+                    }
+                    ready = stream.readable(), if !is_over => {
+                        ready?.clear_ready();
+                        while !is_over && self.has_more()? {
+                            match wire::receive::<Report>(&self.stream)? {
+                                Some((Report::Stopped, _)) => signals::stop()?,
+                                Some((Report::Failed(error), _)) => last_word = Some(error),
+                                Some((Report::Ready, _)) => {}
+                                None => is_over = true,
+                            }
                         }
                     }
                     () = link.tend() => {}
                 }
             }
         });
-        let code = ended.map_err(failed)?;
-        self.last_word().map_or(Ok(code), Err)
+        let (code, last_word) = ended.map_err(failed)?;
+        last_word.or_else(|| self.last_word()).map_or(Ok(code), Err)
+    }
+
+    /// Whether init has said something, or ended.
+    fn has_more(&self) -> io::Result<bool> {
+        let mut events = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut events, PollTimeout::ZERO)? > 0)
     }
 
     /// Gives init the signals that are for the command; tells the exit code once init has ended.

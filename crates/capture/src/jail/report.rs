@@ -9,6 +9,8 @@ use super::JailError;
 pub(super) enum Report {
     /// The jail is made; its sockets follow.
     Ready,
+    /// The command has been stopped as by Ctrl-Z.
+    Stopped,
     /// It is not, or the command could not be started.
     Failed(JailError),
 }

@@ -3,13 +3,13 @@
 use std::io;
 
 use libc::SI_KERNEL;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::WaitStatus;
 
-/// What is passed on to the command. Not `SIGTSTP`: the terminal's Ctrl-Z must stop us as it stops the
-/// command, or the shell outside would wait for ever.
-const FORWARDED: [Signal; 9] = [
+/// What is passed on to the command. Of `SIGTSTP` we stop ourselves only when the command has
+/// stopped ([`stop`]): a shell outside that went on earlier would share the terminal with it.
+const FORWARDED: [Signal; 10] = [
     Signal::SIGHUP,
     Signal::SIGINT,
     Signal::SIGQUIT,
@@ -18,6 +18,7 @@ const FORWARDED: [Signal; 9] = [
     Signal::SIGUSR2,
     Signal::SIGALRM,
     Signal::SIGWINCH,
+    Signal::SIGTSTP,
     Signal::SIGCONT,
 ];
 
@@ -37,7 +38,7 @@ pub(super) fn caught() -> SigSet {
 
 /// The next signal that somebody sent to this process alone, or a child's end.
 ///
-/// The terminal's own (Ctrl-C, hang-up) go to the whole foreground group, so the command has them
+/// The terminal's own (Ctrl-C, Ctrl-Z, hang-up) go to the whole foreground group, so the command has them
 /// already: they are dropped here.
 pub(super) fn next(signals: &SignalFd) -> io::Result<Option<Signal>> {
     while let Some(info) = signals.read_signal()? {
@@ -48,6 +49,15 @@ pub(super) fn next(signals: &SignalFd) -> io::Result<Option<Signal>> {
         }
     }
     Ok(None)
+}
+
+/// Stops this process as Ctrl-Z does, until somebody lets it go on.
+pub(super) fn stop() -> io::Result<()> {
+    let stop = SigSet::from(Signal::SIGTSTP);
+    raise(Signal::SIGTSTP)?;
+    // Here it stops, and goes on.
+    stop.thread_unblock()?;
+    Ok(stop.thread_block()?)
 }
 
 /// The exit code of an ended child, by the custom of shells; `None` while it has not ended.
