@@ -15,7 +15,7 @@ use std::{
     time::SystemTime,
 };
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use rustls_pki_types::CertificateDer;
 use sluis_rules::{Address, Metadata};
 use sluis_tls::{PeerIdentity, TlsSession};
@@ -124,77 +124,6 @@ impl AsyncWrite for Socket {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
-    }
-}
-
-/// A connection whose first bytes were read ahead: they are given back before it is read.
-#[derive(Debug)]
-pub struct Prefixed<S> {
-    ahead: BytesMut,
-    inner: S,
-}
-
-impl<S> Prefixed<S> {
-    /// Puts the bytes read ahead in front of the connection.
-    #[must_use]
-    pub fn new(ahead: BytesMut, inner: S) -> Self {
-        Self { ahead, inner }
-    }
-
-    /// The connection below.
-    #[must_use]
-    pub fn inner(&self) -> &S {
-        &self.inner
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.ahead.is_empty() {
-            return Pin::new(&mut this.inner).poll_read(cx, buf);
-        }
-        let length = this.ahead.len().min(buf.remaining());
-        buf.put_slice(&this.ahead[..length]);
-        this.ahead.advance(length);
-        if this.ahead.is_empty() {
-            this.ahead = BytesMut::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 }
 

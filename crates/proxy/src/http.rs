@@ -82,10 +82,7 @@ use std::{rc::Rc, sync::Arc};
 
 use sluis_rules::HttpManager;
 
-use crate::{
-    conn::{Downstream, Prefixed},
-    stats::Counter,
-};
+use crate::{conn::Downstream, stats::Counter};
 use protocol::Protocol;
 pub use server::Server;
 use site::Place;
@@ -102,9 +99,8 @@ pub async fn serve(downstream: Downstream, manager: Arc<HttpManager>, server: &S
         Protocol::Http2 => {
             let Downstream { io, prefix, facts, gate } = downstream;
             let place = Place { worker, program, facts, protocol: Protocol::Http2 };
-            let io = Prefixed::new(prefix, io);
             // HTTP/1 connections should not carry the size of this one.
-            Box::pin(http2::connection::serve(io, Rc::new(place), gate)).await;
+            Box::pin(http2::connection::serve(io, prefix, Rc::new(place), gate)).await;
         }
     }
 }

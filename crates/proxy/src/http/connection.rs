@@ -43,7 +43,7 @@ use super::{
 };
 use crate::{
     access_log::Flag,
-    conn::{Downstream, Io, Prefixed},
+    conn::{Downstream, Io},
     drain::Gate,
 };
 
@@ -300,7 +300,7 @@ impl Connection {
             facts: Arc::clone(facts),
             protocol: Protocol::Http2,
         };
-        http2::connection::serve(Prefixed::new(ahead, io), Rc::new(place), gate).await;
+        http2::connection::serve(io, ahead, Rc::new(place), gate).await;
     }
 
     /// Ends the connection.

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use sluis_http2::{Accepted, Connection, Reason, Role};
 use tokio::{
     io::AsyncWriteExt as _,
@@ -26,7 +27,7 @@ use super::{
     wire::Wire,
 };
 use crate::{
-    conn::{Io, Prefixed},
+    conn::Io,
     drain::Gate,
     http::{
         clock::{Clock, earlier},
@@ -41,14 +42,16 @@ const EARLY_RESETS_MAX: u64 = 100;
 /// How long a farewell may take to leave.
 const FAREWELL_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Serves a connection until it ends.
-pub(in crate::http) async fn serve(mut io: Prefixed<Io>, place: Rc<Place>, gate: Gate) {
+/// Serves a connection, of which some bytes have been read already, until it ends.
+pub(in crate::http) async fn serve(mut io: Io, ahead: BytesMut, place: Rc<Place>, gate: Gate) {
     let manager = &place.program.manager;
     let settings = &manager.http2;
     let mut own = options(settings, place.program.limits.head_bytes_max);
     own.streams_max = settings.max_concurrent_streams.unwrap_or(STREAMS_MAX);
     own.connect_protocol = settings.allow_connect;
     let wire = Wire::new(Role::Server, own);
+    wire.with(|engine| engine.feed(&ahead));
+    drop(ahead);
     let asking = ping::keep_asking(&wire, settings.keepalive, place.worker.random());
     let mut streams = Streams::new(Rc::clone(&place), Rc::clone(&wire));
     tokio::select! {
@@ -98,7 +101,7 @@ impl Streams {
         }
     }
 
-    async fn run(&mut self, io: &mut Prefixed<Io>, gate: &Gate) {
+    async fn run(&mut self, io: &mut Io, gate: &Gate) {
         let mut draining = pin!(gate.draining());
         loop {
             let happened = std::future::poll_fn(|cx| {
@@ -146,7 +149,7 @@ impl Streams {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, io: &mut Prefixed<Io>) -> Poll<Happened> {
+    fn poll(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Poll<Happened> {
         while let Poll::Ready(Some(ended)) = self.tasks.poll_join_next(cx) {
             if ended.is_err_and(|error| error.is_panic()) {
                 self.place.worker.stats().inc(Counter::DownstreamPanics);
