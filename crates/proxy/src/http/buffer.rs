@@ -86,6 +86,12 @@ impl Buffer {
         self.end = bytes.len();
     }
 
+    /// Keeps bytes that are ready and could not be written at once; there must be none before them.
+    pub(super) fn hold(&mut self, bytes: &[u8]) {
+        self.extend(bytes);
+        self.ready = self.end;
+    }
+
     pub(super) fn has_room(&self) -> bool {
         self.end - self.start < self.bytes.len().max(1)
     }

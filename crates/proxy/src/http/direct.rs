@@ -52,7 +52,7 @@ impl Connection {
         let gate = &self.gate;
         let io = (&mut self.io, &mut pooled.upstream.io);
         let codec = (site.program.limits, method);
-        let start = (now, &site.worker.pipes);
+        let start = (now, &***site.worker);
         let mut flight = Flight::new(io, desk, &mut self.clock, codec, start);
         flight.deadlines = course.deadlines;
         flight.deadlines.attempt = course.tries.per_try_timeout().map(|limit| now + limit);

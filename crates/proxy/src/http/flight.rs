@@ -16,7 +16,6 @@ use std::{
     future::poll_fn,
     io,
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -30,7 +29,7 @@ use super::{
     clock::{Clock, earlier},
     desk::Desk,
 };
-use crate::{conn::Io, pipes::Pipes};
+use crate::{conn::Io, worker::Worker};
 
 /// Bytes of converted response body that may wait for the client.
 const CONVERTED_BYTES_MAX: usize = 64 * 1024;
@@ -185,7 +184,7 @@ pub(super) struct Flight<'f> {
     /// Bytes moved, and their number when silence was last measured.
     moved: u64,
     idle_from: (u64, Instant),
-    /// What is passed on by the kernel.
+    /// What is passed on without a look.
     bulk: Bulk<'f>,
 }
 
@@ -198,7 +197,7 @@ impl<'f> Flight<'f> {
         desk: &'f mut Desk,
         clock: &'f mut Clock,
         (limits, method): (Limits, Method),
-        (now, pipes): (Instant, &'f Rc<Pipes>),
+        (now, worker): (Instant, &'f Worker),
     ) -> Self {
         Self {
             client,
@@ -224,7 +223,7 @@ impl<'f> Flight<'f> {
             reply_ended: false,
             moved: 0,
             idle_from: (0, now),
-            bulk: Bulk::new(pipes),
+            bulk: Bulk::new(worker),
         }
     }
 
@@ -346,7 +345,7 @@ impl<'f> Flight<'f> {
 
     /// Reads the request's body, or learns that the client has gone.
     fn read_client(&mut self, cx: &mut Context<'_>) -> Step {
-        if let Some(step) = self.splice_request(cx) {
+        if let Some(step) = self.pass_request(cx) {
             return step;
         }
         if !self.desk.input.has_room() {
@@ -435,7 +434,7 @@ impl<'f> Flight<'f> {
         if response_body.is_done() || self.reply_ended || !may_read {
             return Ok(false);
         }
-        if let Some(step) = self.splice_response(cx) {
+        if let Some(step) = self.pass_response(cx) {
             return step;
         }
         let Desk { reply, .. } = &mut *self.desk;

@@ -17,7 +17,7 @@ async fn the_next_messages_follow_long_bodies_on_the_same_connections() {
     let scene = Scene::new().await;
     let mut client = scene.client().await;
     let mut origin = None;
-    for len in [LONG, 200_000, 128 << 10, (128 << 10) + 1, 1] {
+    for len in [LONG, 200_000, 128 << 10, (128 << 10) + 1, 100_000, 40_000, (16 << 10) + 1, 1] {
         let body = pattern(len);
         // The next request is behind the body already.
         let head = format!("POST /up HTTP/1.1\r\nHost: a\r\nContent-Length: {len}\r\n\r\n");
@@ -44,6 +44,49 @@ async fn the_next_messages_follow_long_bodies_on_the_same_connections() {
         let ((), received) = tokio::join!(peer.send_bytes(&answer), receiving);
         assert!(received == body, "a response of {len} bytes");
         origin = Some(peer);
+    }
+}
+
+/// Bodies that are read through the worker's scratch buffer: the one that is under way when a side
+/// stops taking bytes is held, and nobody else's bytes get into it.
+#[tokio::test]
+async fn middling_bodies_wait_for_who_does_not_read() {
+    const MIDDLING: usize = 100_000;
+    const REQUESTS: usize = 400;
+    let scene = Scene::new().await;
+    let mut client = scene.client().await;
+    let body = pattern(MIDDLING);
+    let head = format!("Content-Length: {MIDDLING}\r\n\r\n");
+    let request = [b"POST / HTTP/1.1\r\nHost: a\r\n", head.as_bytes(), &body].concat();
+    let answer = [b"HTTP/1.1 200 OK\r\n", head.as_bytes(), &body].concat();
+
+    client.send_bytes(&request).await;
+    let mut origin = scene.origin.accept().await;
+    let (mut asks, mut answers) = client.split();
+    {
+        // Nobody reads answers, so that they fill every buffer, and requests too in the end.
+        let asking = async {
+            for _ in 1..REQUESTS {
+                asks.send_bytes(&request).await;
+            }
+        };
+        let answering = async {
+            for number in 0..REQUESTS {
+                origin.head().await;
+                assert!(origin.bytes(MIDDLING).await == body, "request {number}");
+                origin.send_bytes(&answer).await;
+            }
+        };
+        let mut moving = std::pin::pin!(futures_util::future::join(asking, answering));
+        let stuck = std::time::Duration::from_millis(300);
+        assert!(tokio::time::timeout(stuck, moving.as_mut()).await.is_err(), "nothing is stuck");
+        let reading = async {
+            for number in 0..REQUESTS {
+                assert_eq!(answers.head().await.line(), "HTTP/1.1 200 OK");
+                assert!(answers.bytes(MIDDLING).await == body, "answer {number}");
+            }
+        };
+        tokio::join!(moving, reading);
     }
 }
 

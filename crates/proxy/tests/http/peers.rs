@@ -56,6 +56,14 @@ impl Peer {
         Self { stream, ahead: Vec::new() }
     }
 
+    /// The same connection twice: to write and to read at once.
+    pub(crate) fn split(self) -> (Self, Self) {
+        let stream = self.stream.into_std().unwrap();
+        let other = TcpStream::from_std(stream.try_clone().unwrap()).unwrap();
+        let own = TcpStream::from_std(stream).unwrap();
+        (Self::new(other), Self { stream: own, ahead: self.ahead })
+    }
+
     pub(crate) async fn send(&mut self, text: &str) {
         self.send_bytes(text.as_bytes()).await;
     }

@@ -1,30 +1,42 @@
-//! Long stretches of bodies that nobody looks at, between plain sockets: passed on by the kernel.
+//! Long stretches of bodies that nobody looks at: passed on through the worker's one scratch buffer,
+//! and the longest, between plain sockets, by the kernel.
 //!
 //! In:    how much of a body follows without framing.
-//! Out:   bytes moved, told to the body as those that are copied are.
+//! Out:   bytes moved, told to the body as those that are looked at are.
 //! Never: takes a byte beyond the stretch: the next message, and chunk framing, are read as ever.
 
 use std::{
+    io,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll},
 };
 
 use sluis_http1::Body;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
 
 use super::{Event, Flight, Passing, Step};
 use crate::{
     conn::Io,
+    http::buffer::Buffer,
     pipes::{Filled, Pipe, Pipes, plain_pair},
+    worker::{BUFFER_BYTES, Worker},
 };
 
 /// A stretch from this size on is spliced: below it a pipe costs more calls than it saves copying.
 /// By measurement, see the notebook.
-const STRETCH_BYTES_MIN: u64 = 128 * 1024;
+const SPLICED_BYTES_MIN: u64 = 128 * 1024;
+
+/// A stretch from this size on is read into the scratch buffer: more than the usual buffer takes.
+const CARRIED_BYTES_MIN: u64 = BUFFER_BYTES as u64;
 
 /// The pipes of one flight, each held only while bytes move or wait in it.
 pub(super) struct Bulk<'f> {
-    pipes: &'f Rc<Pipes>,
+    worker: &'f Worker,
     up: Lane,
     down: Lane,
 }
@@ -41,8 +53,10 @@ struct Lane {
 enum Came {
     Nothing,
     Bytes(usize),
-    End(std::io::Result<()>),
-    /// Copy.
+    End(io::Result<()>),
+    /// Bytes, and the other side takes no more.
+    NotTaken,
+    /// Another way is to be tried.
     Refused,
 }
 
@@ -53,7 +67,7 @@ impl Lane {
 
     /// How much may be spliced now, of a stretch of `left` bytes.
     fn wants(&self, left: u64) -> Option<usize> {
-        let least = if self.is_begun { 1 } else { STRETCH_BYTES_MIN };
+        let least = if self.is_begun { 1 } else { SPLICED_BYTES_MIN };
         (left >= least).then(|| usize::try_from(left).unwrap_or(usize::MAX))
     }
 
@@ -82,8 +96,8 @@ impl Lane {
 }
 
 impl<'f> Bulk<'f> {
-    pub(super) fn new(pipes: &'f Rc<Pipes>) -> Self {
-        Self { pipes, up: Lane::default(), down: Lane::default() }
+    pub(super) fn new(worker: &'f Worker) -> Self {
+        Self { worker, up: Lane::default(), down: Lane::default() }
     }
 
     /// Whether bytes of the response wait for the client.
@@ -102,6 +116,35 @@ fn drain(lane: &mut Lane, cx: &mut Context<'_>, (source, sink): (&Io, &Io)) -> P
     let pair = plain_pair(source, sink).zip(lane.pipe.as_mut());
     let Some(((_, sink), pipe)) = pair else { return Poll::Ready(None) };
     pipe.poll_drain(cx, sink).map(|drained| drained.ok())
+}
+
+/// Reads some of a stretch of `left` bytes and writes it at once; what is not taken is held.
+fn carry(
+    worker: &Worker,
+    cx: &mut Context<'_>,
+    (source, sink, held): (&mut Io, &mut Io, &mut Buffer),
+    left: u64,
+) -> Came {
+    worker.with_scratch(|scratch| {
+        let most = usize::try_from(left).map_or(scratch.len(), |left| left.min(scratch.len()));
+        let mut room = ReadBuf::new(&mut scratch[..most]);
+        match Pin::new(source).poll_read(cx, &mut room) {
+            Poll::Pending => return Came::Nothing,
+            Poll::Ready(Err(error)) => return Came::End(Err(error)),
+            Poll::Ready(Ok(())) if room.filled().is_empty() => return Came::End(Ok(())),
+            Poll::Ready(Ok(())) => {}
+        }
+        let bytes = room.filled();
+        let written = match Pin::new(sink).poll_write(cx, bytes) {
+            Poll::Pending => 0,
+            Poll::Ready(Ok(0) | Err(_)) => return Came::NotTaken,
+            Poll::Ready(Ok(len)) => len,
+        };
+        if written < bytes.len() {
+            held.hold(&bytes[written..]);
+        }
+        Came::Bytes(bytes.len())
+    })
 }
 
 impl Flight<'_> {
@@ -132,21 +175,32 @@ impl Flight<'_> {
         }
     }
 
-    /// Takes a stretch of the response's body past us; `None` when it is to be copied.
-    pub(super) fn splice_response(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+    /// Takes a stretch of the response's body past us; `None` when it is to be read as ever.
+    pub(super) fn pass_response(&mut self, cx: &mut Context<'_>) -> Option<Step> {
         let desk = &mut *self.desk;
-        let left = match &desk.response_body {
-            // One whose length nobody knows has to show that it is long.
-            Body::UntilClose if self.is_tunnel || self.sent < STRETCH_BYTES_MIN => 0,
-            body => body.plain_left(),
-        };
         let is_clear = self.passing == Passing::Raw && desk.reply.is_empty() && desk.down.is_sent();
-        let most = self.bulk.down.wants(left).filter(|_| is_clear)?;
-        let (source, _) = plain_pair(self.endpoint, self.client)?;
-        if self.bulk.down.holds() {
-            return Some(Ok(false));
+        if !is_clear || self.is_tunnel {
+            return None;
         }
-        match self.bulk.down.fill(cx, source, most, self.bulk.pipes) {
+        let left = desk.response_body.plain_left();
+        // One whose length nobody knows has to show that it is long.
+        let is_known = !matches!(desk.response_body, Body::UntilClose);
+        let spliced = if is_known || self.sent >= SPLICED_BYTES_MIN { left } else { 0 };
+        let Bulk { worker, down, .. } = &mut self.bulk;
+        let came = match (down.wants(spliced), plain_pair(self.endpoint, self.client)) {
+            (Some(_), Some(_)) if down.holds() => return Some(Ok(false)),
+            (Some(most), Some((source, _))) => down.fill(cx, source, most, &worker.pipes),
+            _ => Came::Refused,
+        };
+        let came = match came {
+            Came::Refused if left >= CARRIED_BYTES_MIN => {
+                self.client_unflushed |= self.client.is_tls();
+                let between = (&mut *self.endpoint, &mut *self.client, &mut desk.reply);
+                carry(worker, cx, between, left)
+            }
+            came => came,
+        };
+        match came {
             Came::Nothing => Some(Ok(false)),
             Came::Bytes(len) => {
                 desk.response_body.skip(len as u64);
@@ -155,28 +209,43 @@ impl Flight<'_> {
                 Some(Ok(true))
             }
             Came::End(end) => Some(self.end_of_endpoint(end.is_ok())),
+            Came::NotTaken => Some(Err(Event::ClientGone)),
             Came::Refused => None,
         }
     }
 
-    /// Takes a stretch of the request's body past us; `None` when it is to be copied.
-    pub(super) fn splice_request(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+    /// Takes a stretch of the request's body past us; `None` when it is to be read as ever.
+    pub(super) fn pass_request(&mut self, cx: &mut Context<'_>) -> Option<Step> {
         let desk = &mut *self.desk;
         let is_clear = !self.is_tunnel
             && !self.is_endpoint_deaf
             && !desk.kept.wants_more()
             && desk.input.is_empty()
             && desk.up.is_sent();
-        let most = self.bulk.up.wants(desk.request_body.plain_left()).filter(|_| is_clear)?;
-        let (source, _) = plain_pair(self.client, self.endpoint)?;
-        if self.bulk.up.holds() {
-            return Some(Ok(false));
+        if !is_clear {
+            return None;
         }
-        match self.bulk.up.fill(cx, source, most, self.bulk.pipes) {
+        let left = desk.request_body.plain_left();
+        let Bulk { worker, up, .. } = &mut self.bulk;
+        let came = match (up.wants(left), plain_pair(self.client, self.endpoint)) {
+            (Some(_), Some(_)) if up.holds() => return Some(Ok(false)),
+            (Some(most), Some((source, _))) => up.fill(cx, source, most, &worker.pipes),
+            _ => Came::Refused,
+        };
+        let came = match came {
+            Came::Refused if left >= CARRIED_BYTES_MIN => {
+                self.endpoint_unflushed |= self.endpoint.is_tls();
+                let between = (&mut *self.client, &mut *self.endpoint, &mut desk.input);
+                carry(worker, cx, between, left)
+            }
+            came => came,
+        };
+        match came {
             Came::Nothing => Some(Ok(false)),
             Came::Bytes(len) => {
                 desk.kept.more(&[]);
                 desk.request_body.skip(len as u64);
+                self.has_sent = true;
                 self.received += len as u64;
                 self.moved += len as u64;
                 if self.desk.request_body.is_done() {
@@ -185,6 +254,11 @@ impl Flight<'_> {
                 Some(Ok(true))
             }
             Came::End(_) => Some(Err(Event::ClientGone)),
+            // It may have answered before it closed: what has come is still to be read.
+            Came::NotTaken => {
+                self.is_endpoint_deaf = true;
+                Some(Ok(true))
+            }
             Came::Refused => None,
         }
     }
