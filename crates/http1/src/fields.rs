@@ -103,6 +103,11 @@ impl Fields {
             .map(|field| self.value(field))
     }
 
+    /// All fields: which well-known one it is, its name as received, its value.
+    pub fn iter_known(&self) -> impl Iterator<Item = (Option<Known>, &[u8], &[u8])> {
+        self.live().map(|field| (Known::at(field.known), self.name(field), self.value(field)))
+    }
+
     /// All fields, names as received.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.live().map(|field| (self.name(field), self.value(field)))
@@ -206,6 +211,11 @@ impl Fields {
         }
     }
 
+    /// No fewer bytes than all lines have.
+    pub(crate) fn written_max(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Appends all lines to `out`, without the empty line that ends a head.
     pub fn write_to(&self, out: &mut Vec<u8>) {
         let mut run = 0..0;
@@ -220,9 +230,15 @@ impl Fields {
         out.extend_from_slice(&self.bytes[run]);
     }
 
-    /// Makes room for so many bytes of edits, so that none of them moves what is there.
-    pub fn reserve(&mut self, bytes: usize) {
-        self.bytes.reserve(bytes);
+    /// Makes room for so many bytes of edits, so that none of them moves what is there. Where it has
+    /// to be moved now, the memory that it leaves is overwritten.
+    pub fn make_room(&mut self, bytes: usize) {
+        if self.bytes.capacity() - self.bytes.len() < bytes {
+            let mut moved = Vec::with_capacity(self.bytes.len() + bytes);
+            moved.extend_from_slice(&self.bytes);
+            zeroize::Zeroize::zeroize(&mut self.bytes);
+            self.bytes = moved;
+        }
     }
 
     /// Forgets the message and overwrites its memory.
@@ -480,5 +496,24 @@ fn check_value(value: &[u8]) -> Result<(), FieldError> {
             Some(b'\t') => at += 1,
             Some(_) => return Err(FieldError::Value),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_that_room_was_made_for_move_nothing() {
+        let mut fields = Fields::default();
+        fields.append(b"host", b"a").unwrap();
+        fields.make_room(4 + b"x-keysecret".len());
+        let place = fields.get(Known::Host).unwrap().as_ptr();
+        fields.make_room(4 + b"x-keysecret".len());
+        fields.set(b"x-key", b"secret").unwrap();
+        assert_eq!(fields.get(Known::Host).unwrap().as_ptr(), place);
+        assert_eq!(fields.get_name(b"x-key"), Some(&b"secret"[..]));
+        fields.wipe();
+        assert!(fields.is_empty());
     }
 }

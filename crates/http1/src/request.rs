@@ -21,6 +21,10 @@ pub enum Version {
 
 type Span = (u32, u32);
 
+/// What a head has besides its method, its target and its fields: two spaces, the version, the ends
+/// of two lines.
+const START_LINE_MORE: usize = 2 + "HTTP/1.1".len() + 2 * "\r\n".len();
+
 /// The head of one request, checked. Reused from request to request.
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {
@@ -293,6 +297,11 @@ impl RequestHead {
 
     /// Appends the head as an HTTP/1.1 message in origin-form (CONNECT: in authority-form).
     pub fn write_to(&self, out: &mut Vec<u8>) {
+        // At once: a head with credentials leaves no halves in memory that was given back.
+        let target = self.path().len().max(self.authority().len());
+        out.reserve(
+            self.fields.written_max() + self.method_name().len() + target + START_LINE_MORE,
+        );
         out.extend_from_slice(self.method_name());
         out.push(b' ');
         out.extend_from_slice(if self.path().is_empty() { self.authority() } else { self.path() });

@@ -201,17 +201,18 @@ impl AuditLog {
         Ok((Self(Some(Arc::clone(&shared))), AuditWriter { shared, thread: Some(thread) }))
     }
 
-    /// Asks to use a credential, before the request leaves. `used` is what is known by then.
+    /// Asks to use a credential, before the request leaves. `used` says what is known by then; it
+    /// is not asked where there is no log.
     ///
     /// # Errors
     ///
     /// [`AuditUnavailable`] while the file cannot be written or too many records wait for it: the
     /// request must be refused.
-    pub fn begin(&self, used: Use) -> Result<Ticket, AuditUnavailable> {
+    pub fn begin(&self, used: impl FnOnce() -> Use) -> Result<Ticket, AuditUnavailable> {
         let begun = Instant::now();
         let Some(shared) = &self.0 else { return Ok(Ticket { log: None, used: None, begun }) };
         if shared.admit() {
-            let (log, used) = (Some(Arc::clone(shared)), Some(Box::new(used)));
+            let (log, used) = (Some(Arc::clone(shared)), Some(Box::new(used())));
             return Ok(Ticket { log, used, begun });
         }
         shared.refused.fetch_add(1, Ordering::Relaxed);
@@ -223,7 +224,7 @@ impl AuditLog {
     }
 
     /// Records a refusal. When it cannot be kept it is counted: the request is refused anyway.
-    pub fn refused(&self, used: Use) {
+    pub fn refused(&self, used: impl FnOnce() -> Use) {
         if let Ok(ticket) = self.begin(used) {
             ticket.end(None);
         }

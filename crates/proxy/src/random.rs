@@ -1,8 +1,15 @@
-//! A small random generator per worker: for balancing, jitter and request ids; never for keys.
+//! Randomness of a worker: numbers for balancing, jitter and request ids, never for keys; and nonces,
+//! which nobody can foresee.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
-use rustls::crypto::aws_lc_rs;
+use aws_lc_rs::{error::Unspecified, rand};
+
+/// Bytes of a nonce.
+const NONCE_BYTES: usize = 16;
+
+/// Nonces that are made at once: one costs as much as all.
+const NONCES: usize = 32;
 
 /// `xoshiro256++`, seeded from the operating system.
 #[derive(Debug)]
@@ -13,10 +20,7 @@ impl Random {
     #[must_use]
     pub fn from_os() -> Self {
         let mut seed = [0_u8; 32];
-        aws_lc_rs::default_provider()
-            .secure_random
-            .fill(&mut seed)
-            .expect("the operating system gives random bytes");
+        rand::fill(&mut seed).expect("the operating system gives random bytes");
         let mut state = [0_u64; 4];
         for (word, bytes) in state.iter_mut().zip(seed.chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().expect("chunks of eight bytes"));
@@ -53,9 +57,42 @@ impl Random {
     }
 }
 
+/// Random bytes by the cryptographic library, some ahead of need; each is given out once.
+#[derive(Default)]
+pub struct Nonces(RefCell<Vec<[u8; NONCE_BYTES]>>);
+
+impl Nonces {
+    /// Bytes that were never given out before.
+    ///
+    /// # Errors
+    ///
+    /// When the library has none.
+    pub fn next(&self) -> Result<[u8; NONCE_BYTES], Unspecified> {
+        let mut ahead = self.0.borrow_mut();
+        if let Some(nonce) = ahead.pop() {
+            return Ok(nonce);
+        }
+        let mut bytes = [[0; NONCE_BYTES]; NONCES];
+        rand::fill(bytes.as_flattened_mut())?;
+        let [first, rest @ ..] = bytes;
+        ahead.extend(rest);
+        Ok(first)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
+
+    #[test]
+    fn no_nonce_is_given_out_twice() {
+        let nonces = Nonces::default();
+        let given: HashSet<_> = (0..3 * NONCES).map(|_| nonces.next().unwrap()).collect();
+        assert_eq!(given.len(), 3 * NONCES);
+        assert!(!given.contains(&[0; NONCE_BYTES]));
+    }
 
     #[test]
     fn numbers_stay_below_their_bound_and_uuids_say_version_four() {

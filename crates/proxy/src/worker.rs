@@ -23,7 +23,7 @@ use crate::{
     gates::Gates,
     log_sink::{LogBuffers, LogSender},
     pipes::Pipes,
-    random::Random,
+    random::{Nonces, Random},
     stats::Shard,
 };
 
@@ -41,6 +41,7 @@ pub struct Worker {
     index: usize,
     config: RefCell<Arc<Config>>,
     random: Random,
+    nonces: Nonces,
     stats: Arc<Shard>,
     logs: Rc<LogBuffers>,
     buffers: RefCell<Vec<BytesMut>>,
@@ -64,6 +65,7 @@ impl Worker {
             index,
             config: RefCell::new(config),
             random: Random::from_os(),
+            nonces: Nonces::default(),
             logs: Rc::new(LogBuffers::new(logs, Arc::clone(&stats))),
             stats,
             buffers: RefCell::default(),
@@ -114,6 +116,12 @@ impl Worker {
     #[must_use]
     pub fn random(&self) -> &Random {
         &self.random
+    }
+
+    /// What makes a signature unlike others.
+    #[must_use]
+    pub fn nonces(&self) -> &Nonces {
+        &self.nonces
     }
 
     /// This worker's counters.

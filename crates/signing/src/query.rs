@@ -63,6 +63,9 @@ pub(crate) fn encode(bytes: &[u8], kept: &[u8]) -> String {
 /// The target without the parameters of some names, whatever their case and encoding.
 pub(crate) fn without<'t>(target: &'t str, names: &[String]) -> Cow<'t, str> {
     let (path, Some(query)) = split(target) else { return Cow::Borrowed(target) };
+    if names.is_empty() {
+        return Cow::Borrowed(target);
+    }
     let is_owned = |pair: &str| {
         let name = pair.split_once('=').map_or(pair, |(name, _)| name);
         let name = decode_form(name).unwrap_or_else(|| name.as_bytes().to_vec());

@@ -4,6 +4,8 @@
 //! Out:   a template whose every variable is known and may stand there; later its bytes.
 //! Never: runs anything: the list of variables is closed.
 
+use std::ops::Deref;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
@@ -15,6 +17,9 @@ use crate::{
 
 /// Longest template, in bytes; a signed text has a dozen lines.
 pub const TEMPLATE_BYTES_MAX: usize = 8 * 1024;
+
+/// Room for what most templates make: a signed text, a field.
+const USUAL_BYTES: usize = 256;
 
 /// What is wrong with a template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -154,10 +159,10 @@ impl Template {
     }
 
     pub(crate) fn render(&self, values: &Values<'_>) -> Result<Zeroizing<Vec<u8>>, SignError> {
-        let mut out = Zeroizing::new(Vec::new());
+        let mut out = Zeroizing::new(Vec::with_capacity(USUAL_BYTES));
         for part in &self.0 {
             match part {
-                Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Literal(text) => put(text.as_bytes(), &mut out),
                 Part::Variable(variable, form) => write(variable, *form, values, &mut out)?,
             }
         }
@@ -216,50 +221,85 @@ fn write(
     out: &mut Zeroizing<Vec<u8>>,
 ) -> Result<(), SignError> {
     let view = values.view;
-    let text = |text: &str| Zeroizing::new(text.as_bytes().to_vec());
-    let (bytes, is_binary) = match variable {
+    let (value, is_binary) = match variable {
         Variable::Method => (text(view.request.method), false),
-        Variable::Host => (text(&view.host()), false),
+        Variable::Host => (made(view.host()), false),
         Variable::Authority => (text(view.request.authority), false),
         Variable::Path => (text(view.path()), false),
         Variable::Query => (text(view.query().unwrap_or_default()), false),
         Variable::PathAndQuery => (text(view.target()), false),
-        Variable::Scheme => (text(&view.request.scheme.to_ascii_lowercase()), false),
+        Variable::Scheme => (made(view.request.scheme.to_ascii_lowercase()), false),
         Variable::Date => (text(values.date), false),
-        Variable::Timestamp => (text(&view.moment.unix_seconds().to_string()), false),
-        Variable::Nonce => (Zeroizing::new(view.moment.nonce.to_vec()), true),
-        Variable::Signature => {
-            (Zeroizing::new(values.signature.ok_or(SignError::Library)?.to_vec()), true)
-        }
+        Variable::Timestamp => (made(view.moment.unix_seconds().to_string()), false),
+        Variable::Nonce => (Value::Lent(&view.moment.nonce), true),
+        Variable::Signature => (Value::Lent(values.signature.ok_or(SignError::Library)?), true),
         Variable::BodyDigest => {
             let how = values.digest.ok_or(SignError::Library)?;
             let digest = view.digest(how.algorithm)?;
             match form {
-                Form::Plain | Form::Lower | Form::Upper => (text(&how.text(digest)), false),
-                _ => (Zeroizing::new(digest.bytes().to_vec()), true),
+                Form::Plain | Form::Lower | Form::Upper => (made(how.text(digest)), false),
+                _ => (Value::Lent(digest.bytes()), true),
             }
         }
         // An absent field is an empty one: that it is absent is what is signed.
-        Variable::Header(name) => (Zeroizing::new(view.field(name).unwrap_or_default()), false),
+        Variable::Header(name) => {
+            (Value::Made(Zeroizing::new(view.field(name).unwrap_or_default())), false)
+        }
         Variable::Secret(entry) => {
-            let value = values.material.text(entry).map_err(|_| SignError::Library)?;
-            (text(value), false)
+            (text(values.material.text(entry).map_err(|_| SignError::Library)?), false)
         }
     };
     match form {
-        Form::Plain if !is_binary => out.extend_from_slice(&bytes),
-        Form::Plain | Form::Hex => out.extend_from_slice(hex(&bytes).as_bytes()),
-        Form::Base64 => out.extend_from_slice(STANDARD.encode(&*bytes).as_bytes()),
-        Form::Base64Url => out.extend_from_slice(base64url(&bytes).as_bytes()),
+        Form::Plain if !is_binary => put(&value, out),
+        Form::Plain | Form::Hex => put(hex(&value).as_bytes(), out),
+        Form::Base64 => put(STANDARD.encode(&*value).as_bytes(), out),
+        Form::Base64Url => put(base64url(&value).as_bytes(), out),
         Form::Lower | Form::Upper => {
-            let mut bytes =
-                if is_binary { Zeroizing::new(hex(&bytes).into_bytes()) } else { bytes };
-            match form {
-                Form::Upper => bytes.make_ascii_uppercase(),
-                _ => bytes.make_ascii_lowercase(),
+            let start = out.len();
+            match is_binary {
+                true => put(hex(&value).as_bytes(), out),
+                false => put(&value, out),
             }
-            out.extend_from_slice(&bytes);
+            match form {
+                Form::Upper => out[start..].make_ascii_uppercase(),
+                _ => out[start..].make_ascii_lowercase(),
+            }
         }
     }
     Ok(())
+}
+
+/// Appends, and overwrites the memory that is left where there is no room.
+fn put(bytes: &[u8], out: &mut Zeroizing<Vec<u8>>) {
+    if out.capacity() - out.len() < bytes.len() {
+        let mut moved = Zeroizing::new(Vec::with_capacity(2 * (out.len() + bytes.len())));
+        moved.extend_from_slice(out);
+        *out = moved;
+    }
+    out.extend_from_slice(bytes);
+}
+
+/// What a variable stands for.
+enum Value<'v> {
+    Lent(&'v [u8]),
+    Made(Zeroizing<Vec<u8>>),
+}
+
+impl Deref for Value<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Lent(bytes) => bytes,
+            Self::Made(bytes) => bytes,
+        }
+    }
+}
+
+fn text(text: &str) -> Value<'_> {
+    Value::Lent(text.as_bytes())
+}
+
+fn made(text: String) -> Value<'static> {
+    Value::Made(Zeroizing::new(text.into_bytes()))
 }

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use zeroize::Zeroizing;
+
 use crate::{Digest, Edits, HashAlgorithm, Moment, Owned, RequestView, SignError, query};
 
 /// A request, less what the scheme owns, with what it has added so far.
@@ -14,7 +16,7 @@ pub(crate) struct View<'r> {
     pub(crate) moment: &'r Moment,
     owned: &'r Owned,
     target: Cow<'r, str>,
-    added: Vec<(String, Vec<u8>)>,
+    added: Vec<(String, Zeroizing<Vec<u8>>)>,
 }
 
 impl<'r> View<'r> {
@@ -87,7 +89,7 @@ impl<'r> View<'r> {
 
     /// A field is sent with the signature, and later parts see it.
     pub(crate) fn add(&mut self, name: &str, value: &[u8]) {
-        self.added.push((name.to_owned(), value.to_vec()));
+        self.added.push((name.to_owned(), Zeroizing::new(value.to_vec())));
     }
 
     /// The values of a field as one (RFC 9110 §5.3): trimmed, with a comma and a space between.
@@ -132,8 +134,24 @@ impl<'r> View<'r> {
     }
 }
 
+/// The bytes of a token.
+const TOKEN_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    let mut byte = 0_u8;
+    while byte < 0x80 {
+        table[byte as usize] |= byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
+
 /// RFC 9110 §5.6.2.
 pub(crate) fn is_token(text: &str) -> bool {
-    let is_mark = |byte: &u8| b"!#$%&'*+-.^_`|~".contains(byte);
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || is_mark(&byte))
+    !text.is_empty() && text.bytes().all(|byte| TOKEN_BYTES[usize::from(byte)])
 }

@@ -46,7 +46,7 @@ fn used(number: u32) -> Use {
 
 fn uses(log: &AuditLog, count: u32) {
     for number in 0..count {
-        let ticket = log.begin(used(number)).unwrap();
+        let ticket = log.begin(|| used(number)).unwrap();
         ticket.finish(Outcome { status: 200, ..Outcome::default() });
     }
 }
@@ -107,7 +107,7 @@ fn a_log_that_is_closed_in_order_is_whole_and_signed_to_its_end() {
         &fs::metadata(folder.path().join("gateway.jsonl")).unwrap().permissions(),
     );
     assert_eq!(mode & 0o777, 0o600);
-    assert_eq!(log.begin(used(0)).map(drop), Err(AuditUnavailable), "after its end");
+    assert_eq!(log.begin(|| used(0)).map(drop), Err(AuditUnavailable), "after its end");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_request_whose_task_goes_away_is_recorded_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = identity();
     let (log, writer) = AuditLog::start(settings(folder.path()), &store).unwrap();
-    drop(log.begin(used(1)).unwrap());
+    drop(log.begin(|| used(1)).unwrap());
     writer.close();
     let text = fs::read_to_string(folder.path().join("gateway.jsonl")).unwrap();
     assert!(text.contains("\"details\":\"abandoned\""), "{text}");
@@ -163,12 +163,12 @@ fn where_nothing_can_be_written_nothing_may_be_used() {
     let (store, _) = identity();
     let mut settings = AuditSettings::new("/dev/full".into(), String::new());
     let (log, writer) = AuditLog::start(settings.clone(), &store).unwrap();
-    assert_eq!(log.begin(used(1)).map(drop), Err(AuditUnavailable));
+    assert_eq!(log.begin(|| used(1)).map(drop), Err(AuditUnavailable));
     assert_eq!(log.state().unwrap().refused, 1);
     drop((log, writer));
     settings.goes_on_without = true;
     let (log, _writer) = AuditLog::start(settings, &store).unwrap();
-    assert!(log.begin(used(1)).is_ok(), "the operator said so");
+    assert!(log.begin(|| used(1)).is_ok(), "the operator said so");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn the_queue_is_bounded_by_what_is_under_way() {
     let folder = tempfile::tempdir().unwrap();
     let (store, _) = identity();
     let (log, _writer) = AuditLog::start(settings(folder.path()), &store).unwrap();
-    let tickets: Vec<_> = (0..PENDING_MAX).map(|_| log.begin(Use::default()).unwrap()).collect();
-    assert_eq!(log.begin(Use::default()).map(drop), Err(AuditUnavailable));
+    let tickets: Vec<_> = (0..PENDING_MAX).map(|_| log.begin(Use::default).unwrap()).collect();
+    assert_eq!(log.begin(Use::default).map(drop), Err(AuditUnavailable));
     drop(tickets);
 }

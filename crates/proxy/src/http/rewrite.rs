@@ -143,11 +143,11 @@ pub(super) fn host_port(head: &RequestHead) -> Option<u16> {
     Authority::parse(head.authority()).ok()?.port
 }
 
-/// The host that a request names, as a certificate would: a name in lower case, not an address.
+/// The host that a request names, as a certificate would: a name in lower case, and no address
+/// ([`is_dns_name`] has none).
 pub(super) fn dns_host(request: &RequestHead) -> Option<String> {
     let host = host_name(request)?.trim_end_matches('.');
-    let is_ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
-    (!is_ip && is_dns_name(host.as_bytes())).then(|| host.to_ascii_lowercase())
+    is_dns_name(host.as_bytes()).then(|| host.to_ascii_lowercase())
 }
 
 /// The request's host without its port, lower-case letters or not; `None` when there is none.

@@ -173,14 +173,14 @@ impl Way for Compiled {
         let (late, early): (Vec<_>, Vec<_>) =
             self.outputs.iter().partition(|(_, value)| value.names(&Variable::Signature));
         for (name, template) in early {
-            let value = template.render(&self.values(job, &date, None))?;
-            job.set(name, value.to_vec())?;
+            let mut value = template.render(&self.values(job, &date, None))?;
+            job.set(name, std::mem::take(&mut *value))?;
         }
         let text = self.string_to_sign.render(&self.values(job, &date, None))?;
         let signature = self.signature(job, &date, &text)?;
         for (name, template) in late {
-            let value = template.render(&self.values(job, &date, Some(&signature)))?;
-            job.set(name, value.to_vec())?;
+            let mut value = template.render(&self.values(job, &date, Some(&signature)))?;
+            job.set(name, std::mem::take(&mut *value))?;
         }
         Ok(())
     }

@@ -54,11 +54,13 @@ pub(super) fn injected(
 ) -> Result<Ticket, Refusal> {
     tell(trace, "version", version);
     tell(trace, "result", "injected");
-    let mut used = used(site, (desk, plan), trace);
-    // The guard has seen to it before.
-    used.destination.verified = rewrite::dns_host(&desk.request);
-    "https".clone_into(&mut used.what.scheme);
-    let ticket = site.worker.peek_config().settings.audit.begin(used);
+    let ticket = site.worker.peek_config().settings.audit.begin(|| {
+        let mut used = used(site, (desk, plan), trace);
+        // The guard has seen to it before.
+        used.destination.verified = rewrite::dns_host(&desk.request);
+        "https".clone_into(&mut used.what.scheme);
+        used
+    });
     let ticket = ticket.map_err(|_| Refusal::Unrecorded)?;
     site.worker.stats().inc(Counter::CredentialsUsed);
     if is_previous {
@@ -71,7 +73,7 @@ pub(super) fn injected(
 pub(super) fn without(site: Site<'_>, (desk, plan): (&Desk, &Plan<'_>), trace: &mut Trace<'_>) {
     tell(trace, "result", "without");
     site.worker.stats().inc(Counter::CredentialsWithout);
-    let used = Use { verdict: Verdict::Without, ..used(site, (desk, plan), trace) };
+    let used = || Use { verdict: Verdict::Without, ..used(site, (desk, plan), trace) };
     site.worker.peek_config().settings.audit.refused(used);
 }
 
@@ -94,7 +96,7 @@ pub(super) fn refused(
     site.worker.stats().inc(counter);
     let details = refusal.details().to_owned();
     let outcome = Outcome { status: refusal.reply(plan).status, details, ..Outcome::default() };
-    let used = Use { verdict, result: outcome, ..used(site, (desk, plan), trace) };
+    let used = || Use { verdict, result: outcome, ..used(site, (desk, plan), trace) };
     site.worker.peek_config().settings.audit.refused(used);
 }
 

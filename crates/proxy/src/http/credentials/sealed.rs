@@ -1,11 +1,12 @@
 //! The request in the form in which it is sent: with its credentials, for the codec alone.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use sluis_http1::{Framing, Known, Method, RequestHead};
 use sluis_rules::{Choice, Injection, Injector, Signature, TokenUse};
 use sluis_signing::{Edits, RequestView};
 use sluis_tls::{GenericSecret, Slot};
+use smallvec::SmallVec;
 use tracing::warn;
 
 use super::{Part, Promise, Refusal, record, tokens::moment};
@@ -14,8 +15,9 @@ use crate::{
     http::{desk::Desk, plan::Plan, reply::Reply, sealed::Sealed, site::Site, trace::Trace},
 };
 
-/// Room that most injections fit in: what is in the head is then in one place of memory only.
-const EDITS_BYTES: usize = 8 * 1024;
+/// What a line takes besides its name and its value, and what the codec may add to the head itself.
+const LINE_BYTES_MORE: usize = 4;
+const CODEC_BYTES_MAX: usize = 128;
 
 /// Keeps the promise for one attempt: the head that will be written is put on the desk, beside the
 /// one that everything else sees.
@@ -41,7 +43,6 @@ pub(in crate::http) fn seal<'c>(
     }
     let mut sealed = Box::<Sealed>::default();
     sealed.head.clone_from(&desk.request);
-    sealed.head.fields.reserve(EDITS_BYTES);
     for index in 0..promise.parts.len() {
         let (done, allowed) = match promise.parts[index] {
             Part::Injector(rules, slot) => {
@@ -156,14 +157,16 @@ fn edits(
 ) -> Result<Edits, String> {
     let head = &sealed.head;
     let text = |bytes| std::str::from_utf8(bytes).map_err(|error| error.to_string());
-    let mut names = Vec::with_capacity(head.fields.len());
-    for (name, value) in head.fields.iter() {
-        if Known::of(name) != Some(Known::Host) {
-            names.push((text(name)?.to_ascii_lowercase(), value));
+    let mut named = SmallVec::<[(Cow<'_, str>, &[u8]); 24]>::new();
+    for (known, name, value) in head.fields.iter_known() {
+        match known {
+            Some(Known::Host) => {}
+            Some(known) => named.push((known.name().into(), value)),
+            None => named.push((lower(text(name)?), value)),
         }
     }
-    let fields: Vec<(&str, &[u8])> =
-        names.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let fields: SmallVec<[(&str, &[u8]); 24]> =
+        named.iter().map(|(name, value)| (&**name, *value)).collect();
     let algorithm = match &how {
         How::Signed { signature, .. } => signature.scheme().needs_body().map(|need| need.algorithm),
         How::Token { .. } => None,
@@ -197,9 +200,17 @@ fn edits(
     }
 }
 
+fn lower(name: &str) -> Cow<'_, str> {
+    let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+    if is_lower { name.into() } else { name.to_ascii_lowercase().into() }
+}
+
 fn apply(sealed: &mut Sealed, edits: &Edits) -> Result<(), Refusal> {
     let Sealed { head, names, .. } = sealed;
     let unfit = |_| Refusal::Unavailable;
+    let lines = edits.set().map(|(name, value)| name.len() + value.len() + LINE_BYTES_MORE);
+    let target = edits.path_and_query().map_or(0, str::len);
+    head.fields.make_room(lines.sum::<usize>() + target + CODEC_BYTES_MAX);
     for gone in edits.removed() {
         head.fields.remove_where(|name, _| sluis_rules::is_same(gone, name));
     }
@@ -223,6 +234,8 @@ fn envoys(sealed: &mut Sealed, rules: &Injector, slot: Option<&Arc<Slot>>) -> Re
     let secret = slot.and_then(|slot| slot.generic()).ok_or(Refusal::NotInjected)?;
     let value = secret.entry("").filter(|value| !value.is_empty()).ok_or(Refusal::NotInjected)?;
     let value = zeroize::Zeroizing::new([rules.prefix.as_bytes(), value].concat());
+    let bytes = name.len() + value.len() + LINE_BYTES_MORE;
+    sealed.head.fields.make_room(bytes + CODEC_BYTES_MAX);
     sealed.head.fields.set(name, &value).map_err(|_| Refusal::NotInjected)?;
     sealed.names.push(rules.header.to_string());
     Ok(())

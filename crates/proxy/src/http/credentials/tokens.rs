@@ -7,7 +7,6 @@
 
 use std::{sync::Arc, time::Duration, time::UNIX_EPOCH};
 
-use aws_lc_rs::rand;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use sluis_nouns::HostPattern;
@@ -196,8 +195,7 @@ fn material(secret: &GenericSecret) -> Material {
 
 /// The time, and random bytes that were never used before.
 pub(super) fn moment(worker: &Worker) -> Result<Moment, SignError> {
-    let mut nonce = [0; 16];
-    rand::fill(&mut nonce).map_err(|_| SignError::Library)?;
+    let nonce = worker.nonces().next().map_err(|_| SignError::Library)?;
     let since = worker.wall_now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Moment { unix_nanos: i128::try_from(since.as_nanos()).unwrap_or(i128::MAX), nonce })
 }
