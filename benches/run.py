@@ -26,7 +26,6 @@ from lab.shapes import KEY, Place, command
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
-PEERS = ("sluis", "envoy", "haproxy", "nginx")
 HISTORY = HERE / "history.csv"
 WARM_SECONDS = 1
 SETTLE_SECONDS = 0.3  # after the start, before idle memory is read: nginx's worker is not there yet
@@ -118,19 +117,19 @@ def remember(options, chosen, results):
     with open(HISTORY, "a", newline="") as file:
         out = csv.writer(file)
         if is_new:
-            out.writerow(["date", "commit", "scenario", "cpu_us", *(f"of_{peer}" for peer in PEERS[1:])])
+            out.writerow(["date", "commit", "scenario", "cpu_us", *(f"of_{peer}" for peer in scenarios.PEERS[1:])])
         for scenario in chosen:
             middle = {peer: statistics.median(row["cpu_us"] for row in results[scenario.letter, peer])
-                      for peer in PEERS if results.get((scenario.letter, peer))}
+                      for peer in scenarios.PEERS if results.get((scenario.letter, peer))}
             if "sluis" in middle:
-                ratios = [f"{middle['sluis'] / middle[peer]:.3f}" if peer in middle else "" for peer in PEERS[1:]]
+                ratios = [f"{middle['sluis'] / middle[peer]:.3f}" if peer in middle else "" for peer in scenarios.PEERS[1:]]
                 out.writerow([datetime.date.today().isoformat(), revision(), scenario.letter, f"{middle['sluis']:.2f}", *ratios])
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     release = ROOT / "target/release"
-    parser.add_argument("--peers", default=",".join(PEERS), help="[%(default)s]")
+    parser.add_argument("--peers", default=",".join(scenarios.PEERS), help="[%(default)s]")
     parser.add_argument("--only", default="", help="letters of scenarios, or how they begin, with commas between [all]")
     parser.add_argument("--quick", action="store_true", help="the chief scenarios, short: under three minutes")
     parser.add_argument("--runs", type=int, default=3, help="alternating runs of each [%(default)s]")
@@ -211,7 +210,7 @@ def crowded(bench):
 def swapped(bench):
     """Starting, and changes under load: rows by the number of routes and the peer."""
     options, found = bench.options, {}
-    for routes, peers in ((1, PEERS), (1000, ("sluis", "envoy"))):
+    for routes, peers in ((1, scenarios.PEERS), (1000, ("sluis", "envoy"))):
         for peer in [one for one in options.peers if one in peers]:
             try:
                 found[routes, peer] = row = swap.run(bench, peer, routes)

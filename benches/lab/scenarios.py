@@ -4,8 +4,9 @@ import dataclasses
 import typing
 
 from . import load
-from .shapes import Shape
+from .shapes import FLOORS, Shape
 
+PEERS = ("sluis", "envoy", "haproxy", "nginx")
 REGEX_ROUTES = 1000  # of regular expressions; ten thousand are more than Envoy loads within its limit
 
 
@@ -19,7 +20,7 @@ class Scenario:
     load: typing.Callable
     per: str = "request"
     is_quick: bool = False
-    peers: tuple = ("sluis", "envoy", "haproxy", "nginx")
+    peers: tuple = PEERS
     paced: dict | None = None  # how the generator at a fixed rate asks, where latency is measured
     counts: bool = False  # system calls too
     once: bool = False  # one run says enough: no aim hangs on it
@@ -57,7 +58,7 @@ def all_of(bench):
     """Every scenario, in order."""
     http, grpc = Shape(), Shape(front="h2c", back="h2c")
     made = [
-        Scenario("a", "HTTP/1.1, 64 connections, 46 bytes", (http,), wrk(), is_quick=True, paced={}, counts=True),
+        Scenario("a", "HTTP/1.1, 64 connections, 46 bytes", (http,), wrk(), is_quick=True, paced={}, counts=True, peers=(*PEERS, *FLOORS)),
         Scenario("b", "HTTP/1.1, 1 connection", (http,), wrk(connections=1), is_quick=True, counts=True),
         Scenario("c1", "bodies of 1 KiB", (http,), wrk("/body/1k"), once=True),
         Scenario("c2", "bodies of 64 KiB", (http,), wrk("/body/64k", 32), once=True),

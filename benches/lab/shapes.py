@@ -14,6 +14,7 @@ import subprocess
 TYPE = "type.googleapis.com/envoy.extensions."
 CORE = "envoy.extensions.filters.http."
 NAME = "bench.local"
+FLOORS = {"floor": "epoll", "floor-uring": "uring"}  # no proxies: the least that one can cost, and how
 DESCRIPTORS_FOR_OTHERS = 500  # than connections
 KEY = "secret-key-of-the-bench"
 ASKED = "localhost"  # what wrk puts into a hello: the name in its URL
@@ -56,8 +57,19 @@ class Place:
         return self.folder / f"{name}{self.number or ''}"
 
 
+def floor(proxy, place):
+    """What a proxy's calls cost by themselves (floor.c), by epoll or by io_uring."""
+    by, program = FLOORS[proxy], place.file(proxy)
+    uring = ["-DURING", "-luring"] if by == "uring" else []
+    source = pathlib.Path(__file__).with_name("floor.c")
+    subprocess.run(["cc", "-O2", "-o", program, source, *uring], check=True)
+    return [program, by, str(place.port), str(place.next_port)]
+
+
 def command(proxy, shape, place, options):
     """The command that starts `proxy` in this shape, or None."""
+    if proxy in FLOORS:
+        return floor(proxy, place)
     if proxy in ("sluis", "envoy"):
         if shape.signs and proxy == "envoy":
             return None
