@@ -14,6 +14,7 @@ import json
 import pathlib
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -54,7 +55,8 @@ def piece(options, folder, case, times):
     return total(out) / times
 
 
-async def origin(port):
+async def origin(port, pair=None):
+    """Answers every request; by TLS where there is a certificate with its key."""
     async def serve(reader, writer):
         try:
             while True:
@@ -62,7 +64,11 @@ async def origin(port):
                 writer.write(ANSWER)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
-    server = await asyncio.start_server(serve, "127.0.0.1", port)
+    tls = None
+    if pair:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(pair)
+    server = await asyncio.start_server(serve, "127.0.0.1", port, ssl=tls)
     await server.serve_forever()
 
 
@@ -130,13 +136,17 @@ def main():
         folder = pathlib.Path(folder)
         for case, (times, _) in PIECES.items():
             found[case] = piece(options, folder, case, times)
-        port, port2 = free_port(), free_port()
-        threading.Thread(target=lambda: asyncio.run(origin(port)), daemon=True).start()
+        stage.certificates(folder)
+        port, port_tls, port2 = free_port(), free_port(), free_port()
+        for one in ((port,), (port_tls, folder / "both.pem")):
+            threading.Thread(target=lambda of=one: asyncio.run(origin(*of)), daemon=True).start()
         keys, token = stage.key_and_token(folder)
         guarded = Shape(rules=20, keys=keys)
         found["proxy"] = whole(options, folder, Shape(), port, lambda at: asking(at, ""))
         found["proxy, 20 rules, token"] = whole(options, folder, guarded, port, lambda at: asking(at, token))
         found["proxy, log"] = whole(options, folder, Shape(log=True), port, lambda at: asking(at, ""))
+        signed = Shape(signs=True, back="tls")
+        found["proxy, signed, TLS begun"] = whole(options, folder, signed, port_tls, lambda at: asking(at, ""))
         body = folder / "body" / "small"
         body.parent.mkdir()
         body.write_bytes(b"x" * 46)

@@ -14,10 +14,10 @@
 use std::ops::Range;
 
 use crate::Known;
+use crate::bytes::is_token_byte;
 use crate::limits::{
     CHUNK_EXTENSIONS_BYTES_MAX, CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX, TRAILERS_MAX,
 };
-use crate::scan::is_token_byte;
 
 /// Hex digits of a chunk size: 15 keep every sum below 2^63.
 const SIZE_DIGITS_MAX: u8 = 15;

@@ -7,7 +7,7 @@
 
 use crate::{
     Authority, FIELDS_MAX, Framing, FramingError, HeadError, HostError, Known, Limits, Method,
-    RequestHead, ResponseHead, Scan, TargetError, scan::TOKEN_BYTES,
+    RequestHead, ResponseHead, Scan, TargetError, bytes::TOKEN_BYTES,
 };
 
 /// Bytes around a name and a value on a line: `: ` and CRLF.
@@ -183,7 +183,7 @@ fn start_line(pseudo: Pseudo<'_>, limits: &Limits, text: &mut Vec<u8>) -> Result
                 return Err(TargetError::Form.into());
             }
             // It will be a field's value: RFC 9110 §7.8 wants tokens there.
-            let is_name = |&byte: &u8| crate::scan::is_token_byte(byte) || byte == b'/';
+            let is_name = |&byte: &u8| crate::bytes::is_token_byte(byte) || byte == b'/';
             if protocol.is_empty() || !protocol.iter().all(is_name) {
                 return Err(HeadError::FieldValue);
             }
@@ -213,7 +213,7 @@ fn start_line(pseudo: Pseudo<'_>, limits: &Limits, text: &mut Vec<u8>) -> Result
     if !target.iter().all(|&byte| (0x21..=0x7e).contains(&byte)) {
         return Err(TargetError::Byte.into());
     }
-    if method.is_empty() || !method.iter().all(|&byte| crate::scan::is_token_byte(byte)) {
+    if method.is_empty() || !method.iter().all(|&byte| crate::bytes::is_token_byte(byte)) {
         return Err(HeadError::StartLine);
     }
     text.extend_from_slice(method);

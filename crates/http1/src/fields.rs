@@ -9,8 +9,8 @@
 
 use smallvec::SmallVec;
 
+use crate::bytes::{end_of_text, is_token_byte};
 use crate::{FIELDS_MAX, HEAD_BYTES_MAX, HeadError, Known, Names};
-use crate::{quick::end_of_text, scan::is_token_byte};
 
 /// Bytes of the block with everything that edits put behind it.
 const BLOCK_BYTES_MAX: usize = 4 * HEAD_BYTES_MAX;

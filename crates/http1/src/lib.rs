@@ -9,6 +9,7 @@
 
 mod authority;
 mod body;
+mod bytes;
 mod chunked;
 mod connection;
 mod convert;

@@ -12,18 +12,12 @@ use std::ops::Range;
 
 use crate::{
     FIELDS_MAX, Fields, Known, Limits, Version,
+    bytes::{colon, end_of_text, is_token_byte},
     fields::{UNKNOWN, imitates_framing},
-    scan::is_token_byte,
 };
 
 /// Longest method that is read here.
 const METHOD_BYTES_MAX: usize = 16;
-
-/// Longest field name that is read here; it bounds the search for a colon.
-const NAME_BYTES_MAX: usize = 128;
-
-const LOW: u64 = 0x0101_0101_0101_0101;
-const HIGH: u64 = 0x8080_8080_8080_8080;
 
 /// Where the parts of a request line lie.
 #[derive(Debug)]
@@ -140,52 +134,6 @@ fn read_fields(input: &[u8], mut at: usize, limits: &Limits, fields: &mut Fields
 
 fn is_own_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|byte| is_token_byte(*byte)) && !imitates_framing(name)
-}
-
-/// Eight bytes from `at` on, the first one lowest.
-fn word(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..)?.first_chunk().map(|eight| u64::from_le_bytes(*eight))
-}
-
-/// The high bit of each byte that is `wanted`. Only the lowest is sure: it may lend to those above.
-fn equal(word: u64, wanted: u8) -> u64 {
-    let differs = word ^ (LOW * u64::from(wanted));
-    differs.wrapping_sub(LOW) & !differs & HIGH
-}
-
-/// The same for each byte below `floor`, which is ASCII.
-fn below(word: u64, floor: u8) -> u64 {
-    word.wrapping_sub(LOW * u64::from(floor)) & !word & HIGH
-}
-
-/// The first place from `at` on with a byte below `floor` or with DEL; else the end.
-pub(crate) fn end_of_text(bytes: &[u8], mut at: usize, floor: u8) -> usize {
-    while let Some(word) = word(bytes, at) {
-        let found = below(word, floor) | equal(word, 0x7f);
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    let rest = bytes.get(at..).unwrap_or_default();
-    let is_end = |byte: &u8| *byte < floor || *byte == 0x7f;
-    at + rest.iter().position(is_end).unwrap_or(rest.len())
-}
-
-/// The first colon from `at` on, unless it is far.
-fn colon(bytes: &[u8], start: usize) -> Option<usize> {
-    let mut at = start;
-    while let Some(word) = word(bytes, at) {
-        let found = equal(word, b':');
-        if found != 0 {
-            return Some(at + found.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-        if at - start > NAME_BYTES_MAX {
-            return None;
-        }
-    }
-    Some(at + bytes.get(at..)?.iter().position(|byte| *byte == b':')?)
 }
 
 #[cfg(test)]

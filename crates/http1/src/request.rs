@@ -262,7 +262,7 @@ impl RequestHead {
     ///
     /// [`FieldError::Name`] when it is not a token, or is CONNECT; [`FieldError::Room`].
     pub fn set_method(&mut self, name: &[u8]) -> Result<(), FieldError> {
-        let is_token = !name.is_empty() && name.iter().all(|&b| crate::scan::is_token_byte(b));
+        let is_token = !name.is_empty() && name.iter().all(|&b| crate::bytes::is_token_byte(b));
         if !is_token || [Method::of(name), self.method].contains(&Method::Connect) {
             return Err(FieldError::Name);
         }

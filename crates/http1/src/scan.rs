@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use memchr::memchr;
 
-use crate::{HeadError, Limits};
+use crate::{HeadError, Limits, bytes::is_token_byte};
 
 /// Whose head is being read; the first line differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,24 +129,3 @@ fn check_request_line(line: &[u8]) -> Result<(), HeadError> {
         _ => Err(HeadError::StartLine),
     }
 }
-
-/// `tchar` of RFC 9110 §5.6.2.
-pub(crate) fn is_token_byte(byte: u8) -> bool {
-    TOKEN_BYTES[usize::from(byte)]
-}
-
-pub(crate) const TOKEN_BYTES: [bool; 256] = {
-    let marks = b"!#$%&'*+-.^_`|~";
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < table.len() {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
-        byte += 1;
-    }
-    let mut at = 0;
-    while at < marks.len() {
-        table[marks[at] as usize] = true;
-        at += 1;
-    }
-    table
-};

@@ -23,7 +23,6 @@ mod guard;
 mod hash;
 mod http;
 mod inbound;
-mod ingress;
 mod inner;
 mod listeners;
 mod lua;

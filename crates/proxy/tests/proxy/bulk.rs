@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     harness::{Echo, Proxy, cluster, expect, listener, log_in, soon, tcp_chain},
     pki::Pki,
-    tls::{client_tls, dial, terminator},
+    tls::{client_tls, dial, http_chain, server_tls, terminator},
 };
 
 /// More than sockets, pipes and buffers on the way hold together.
@@ -246,5 +246,54 @@ async fn long_messages_pass_through_tls_on_both_sides() {
         let ((), read) = soon("to and fro", both).await;
         read.unwrap();
         assert!(got == sent, "a message of {len} bytes");
+    }
+}
+
+/// What has come is passed on while the rest is awaited, and nothing else is held up by the waiting.
+#[tokio::test]
+async fn long_bodies_may_come_bit_by_bit_through_tls_on_both_sides() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = Pki::new(dir.path());
+    let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let behind = Proxy::with(
+        json!([terminator("tls", "far", &pki.secret("api.data.local"), &log_in(&dir))]),
+        json!([cluster("far", &[server.local_addr().unwrap()])]),
+    )
+    .await;
+    let mut right = cluster("right", &[behind.address("tls")]);
+    right["transport_socket"] = client_tls("api.data.local", &pki);
+    let mut chain = http_chain("right");
+    chain["transport_socket"] = server_tls(&pki.secret("gateway.local"));
+    let front =
+        Proxy::with(json!([listener("front", json!({"filter_chains": [chain]}))]), json!([right]))
+            .await;
+    let mut client = dial(front.address("front"), "gateway.local", &pki).await.unwrap();
+    let body = pattern(120_000);
+    let length = format!("Content-Length: {}\r\n\r\n", body.len());
+    let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{length}");
+    client.write_all(head.as_bytes()).await.unwrap();
+    client.flush().await.unwrap();
+    let mut origin = soon("connection", server.accept()).await.unwrap().0;
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        seen.push(soon("head", origin.read_u8()).await.unwrap());
+    }
+    for piece in body.chunks(25_000) {
+        client.write_all(piece).await.unwrap();
+        client.flush().await.unwrap();
+        let mut got = vec![0; piece.len()];
+        soon("a piece of the request", origin.read_exact(&mut got)).await.unwrap();
+        assert!(got == piece);
+    }
+    origin.write_all(format!("HTTP/1.1 200 OK\r\n{length}").as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        seen.push(soon("answer", client.read_u8()).await.unwrap());
+    }
+    for piece in body.chunks(25_000) {
+        origin.write_all(piece).await.unwrap();
+        let mut got = vec![0; piece.len()];
+        soon("a piece of the answer", client.read_exact(&mut got)).await.unwrap();
+        assert!(got == piece);
     }
 }

@@ -245,7 +245,7 @@ async fn a_chain_without_its_certificate_serves_nobody() {
 }
 
 /// A filter chain that speaks HTTP and sends everything to one cluster.
-fn http_chain(to: &str) -> Value {
+pub(crate) fn http_chain(to: &str) -> Value {
     json!({"filters": [{
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {

@@ -194,7 +194,6 @@ impl Flight<'_> {
         };
         let came = match came {
             Came::Refused if left >= CARRIED_BYTES_MIN => {
-                self.client_unflushed |= self.client.is_tls();
                 let between = (&mut *self.endpoint, &mut *self.client, &mut desk.reply);
                 carry(worker, cx, between, left)
             }
@@ -203,6 +202,7 @@ impl Flight<'_> {
         match came {
             Came::Nothing => Some(Ok(false)),
             Came::Bytes(len) => {
+                self.client_unflushed |= self.client.is_tls();
                 desk.response_body.skip(len as u64);
                 self.sent += len as u64;
                 self.moved += len as u64;
@@ -234,7 +234,6 @@ impl Flight<'_> {
         };
         let came = match came {
             Came::Refused if left >= CARRIED_BYTES_MIN => {
-                self.endpoint_unflushed |= self.endpoint.is_tls();
                 let between = (&mut *self.client, &mut *self.endpoint, &mut desk.input);
                 carry(worker, cx, between, left)
             }
@@ -243,6 +242,7 @@ impl Flight<'_> {
         match came {
             Came::Nothing => Some(Ok(false)),
             Came::Bytes(len) => {
+                self.endpoint_unflushed |= self.endpoint.is_tls();
                 desk.kept.more(&[]);
                 desk.request_body.skip(len as u64);
                 self.has_sent = true;

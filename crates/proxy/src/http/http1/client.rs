@@ -19,7 +19,7 @@ use crate::{
         course::Course,
         desk::Desk,
         failure::{Failure, Finish},
-        http1::endpoint::PlainEndpoint,
+        http1::endpoint::{self, PlainEndpoint},
         link::Link,
         message::{ClientSide, Sink, Source},
         piece::{Fault, Piece},
@@ -261,7 +261,7 @@ impl Connection {
                 };
                 let sides = (&mut client, &mut endpoint);
                 let carried = carry(site, sides, (&mut *desk, clock), course, trace, start).await;
-                line.pooled.is_done = !carried.is_clean || !endpoint_is_free(desk);
+                line.pooled.is_done = !carried.is_clean || !endpoint::is_free(desk);
                 carried.end
             }
             Link::Http2(lease) => {
@@ -301,10 +301,4 @@ fn begin_content(desk: &mut Desk, trace: &mut Trace<'_>) -> Result<(), Failure> 
         }
     }
     Ok(())
-}
-
-/// Whether the endpoint's connection is at the end of a response and nothing else.
-pub(in crate::http) fn endpoint_is_free(desk: &Desk) -> bool {
-    let is_connect = desk.request.method() == Method::Connect;
-    !is_connect && desk.response.persists() && desk.response_body.is_done() && desk.reply.is_empty()
 }

@@ -230,3 +230,9 @@ impl EndpointSide for PlainEndpoint<'_> {
         desk.response_body = Body::UntilClose;
     }
 }
+
+/// Whether the endpoint's connection is at the end of a response and nothing else.
+pub(in crate::http) fn is_free(desk: &Desk) -> bool {
+    let is_connect = desk.request.method() == Method::Connect;
+    !is_connect && desk.response.persists() && desk.response_body.is_done() && desk.reply.is_empty()
+}

@@ -30,7 +30,7 @@ use crate::{
         exchange::{exchange, log_malformed, refuse},
         failure::{Failure, Finish},
         flight::Event,
-        http1::{client::endpoint_is_free, endpoint::PlainEndpoint},
+        http1::endpoint::{self, PlainEndpoint},
         link::Link,
         message::{ClientSide, Sink, Source},
         piece::{Fault, Piece},
@@ -249,7 +249,7 @@ impl Client for Stream {
                 };
                 let sides = (&mut self.side, &mut endpoint);
                 let carried = carry(site, sides, (&mut *desk, clock), course, trace, start).await;
-                line.pooled.is_done = !carried.is_clean || !endpoint_is_free(desk);
+                line.pooled.is_done = !carried.is_clean || !endpoint::is_free(desk);
                 carried
             }
             Link::Http2(lease) => {

@@ -10,13 +10,13 @@ use sluis_model::{Mtls, MtlsMode, Owned};
 use sluis_resources::{CaptureMode, DefaultEndpoint, IngressListener, Protocol, Sidecar};
 
 use super::{
-    Selection,
-    inbound::{self, Claim, Served, Spoken, claims, is_http2, spoken},
-    server_tls,
+    claims::{Claim, Spoken, claims, is_http2, spoken},
+    clusters::{self, Served},
 };
 use crate::{
     Capture, EndpointInput, Fault, InboundChain, InboundCluster, InboundHandler, InboundListener,
     InboundService, Transport,
+    select::{Selection, server_tls},
 };
 
 /// What an ingress listener came to.
@@ -117,7 +117,7 @@ fn chains(
     }
     let (number, meta) = (one.port.number, sidecar.meta());
     let name = listener_name(selection, one);
-    let cluster = inbound::cluster_name(number);
+    let cluster = clusters::name(number);
     let claims = if of_user.is_some() {
         vec![Claim::tls(spoken(protocol) == Spoken::Http, &[])]
     } else {
@@ -166,12 +166,12 @@ fn cluster(
 ) -> InboundCluster {
     let number = one.port.number;
     let mut made = match served {
-        Some(served) => inbound::cluster(selection, number, served),
-        None => inbound::passthrough_cluster(selection),
+        Some(served) => clusters::of_port(selection, number, served),
+        None => clusters::passthrough(selection),
     };
-    made.name = inbound::cluster_name(number);
+    made.name = clusters::name(number);
     made.port = number;
-    made.protocol = inbound::protocol(one.port.protocol);
+    made.protocol = clusters::protocol(one.port.protocol);
     if made.services.is_empty() {
         let (name, namespace) = (&sidecar.meta().name.name, &sidecar.meta().name.namespace);
         made.services.push(InboundService {
@@ -180,7 +180,7 @@ fn cluster(
             namespace: namespace.to_string(),
         });
     }
-    let own_source = inbound::passthrough_cluster(selection).sources;
+    let own_source = clusters::passthrough(selection).sources;
     (made.endpoint, made.sources) = match &one.default_endpoint {
         None => (None, own_source),
         Some(DefaultEndpoint::Unix(path)) => (Some(endpoint(path.clone(), None)), Vec::new()),
@@ -193,7 +193,7 @@ fn cluster(
         }
     };
     let wide = sidecar.spec().inbound_connection_pool.as_ref();
-    one.connection_pool.as_ref().or(wide).into_iter().fold(made, inbound::limited)
+    one.connection_pool.as_ref().or(wide).into_iter().fold(made, clusters::limited)
 }
 
 /// The workload's own address of a family; the loopback one where it has none.
