@@ -5,7 +5,7 @@
 //! Never: judges what a head means.
 
 /// Longest field name in which a colon is looked for.
-const NAME_BYTES_MAX: usize = 128;
+pub(crate) const NAME_BYTES_MAX: usize = 128;
 
 const LOW: u64 = 0x0101_0101_0101_0101;
 const HIGH: u64 = 0x8080_8080_8080_8080;

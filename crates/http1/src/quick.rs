@@ -139,7 +139,7 @@ fn is_own_name(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Method, RequestHead, ResponseHead, Scan};
+    use crate::{Method, RequestHead, ResponseHead, Scan, bytes::NAME_BYTES_MAX};
 
     const REQUESTS: [&[u8]; 7] = [
         b"GET /a?b=c HTTP/1.1\r\nHost: a.example\r\nX-Own_1: v\r\n\r\nGET ",
