@@ -55,7 +55,7 @@ async fn a_black_hole_closes_at_once_and_the_log_says_uh() {
     let mut rest = Vec::new();
     soon("close", client.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.is_empty());
-    assert_eq!(proxy.counter("tcp.blocked").await, 1);
+    proxy.until_counter("tcp.blocked", 1).await;
     assert_eq!(proxy.stop_and_read(&log).await, ["UH 0 0 BlackHoleCluster -"]);
 }
 
@@ -164,7 +164,7 @@ async fn a_connection_to_its_own_listener_is_refused() {
     let header = format!("PROXY TCP4 10.1.1.1 127.0.0.1 999 {}\r\n", own.port());
     client.write_all(header.as_bytes()).await.unwrap();
     soon("close", client.read_to_end(&mut Vec::new())).await.unwrap();
-    assert_eq!(proxy.counter("upstream_cx_loop").await, 1);
+    proxy.until_counter("upstream_cx_loop", 1).await;
     assert_eq!(proxy.stop_and_read(&log).await, ["UF 0 0 PassthroughCluster -"]);
 }
 
@@ -185,5 +185,5 @@ async fn an_idle_connection_is_closed_after_its_time() {
     soon("close", client.read_to_end(&mut all)).await.unwrap();
     assert_eq!(all, b"hi");
     assert!(start.elapsed() >= Duration::from_millis(190));
-    assert_eq!(proxy.counter("tcp.idle_timeout").await, 1);
+    proxy.until_counter("tcp.idle_timeout", 1).await;
 }
