@@ -71,6 +71,31 @@ impl Lane {
         (left >= least).then(|| usize::try_from(left).unwrap_or(usize::MAX))
     }
 
+    /// Passes on some of a stretch of `left` bytes, of which `spliced` may go by the kernel.
+    fn pass(
+        &mut self,
+        worker: &Worker,
+        cx: &mut Context<'_>,
+        (source, sink, held): (&mut Io, &mut Io, &mut Buffer),
+        (left, spliced): (u64, u64),
+    ) -> Came {
+        let by_kernel = self.wants(spliced).zip(plain_pair(source, sink));
+        if by_kernel.is_none() && left < CARRIED_BYTES_MIN {
+            return Came::Refused;
+        }
+        if self.holds() {
+            // What is in the pipe goes first.
+            return Came::Nothing;
+        }
+        if let Some((most, (source, _))) = by_kernel {
+            match self.fill(cx, source, most, &worker.pipes) {
+                Came::Refused if left >= CARRIED_BYTES_MIN => {}
+                came => return came,
+            }
+        }
+        carry(worker, cx, (source, sink, held), left)
+    }
+
     fn fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -187,19 +212,8 @@ impl Flight<'_> {
         let is_known = !matches!(desk.response_body, Body::UntilClose);
         let spliced = if is_known || self.sent >= SPLICED_BYTES_MIN { left } else { 0 };
         let Bulk { worker, down, .. } = &mut self.bulk;
-        let came = match (down.wants(spliced), plain_pair(self.endpoint, self.client)) {
-            (Some(_), Some(_)) if down.holds() => return Some(Ok(false)),
-            (Some(most), Some((source, _))) => down.fill(cx, source, most, &worker.pipes),
-            _ => Came::Refused,
-        };
-        let came = match came {
-            Came::Refused if left >= CARRIED_BYTES_MIN => {
-                let between = (&mut *self.endpoint, &mut *self.client, &mut desk.reply);
-                carry(worker, cx, between, left)
-            }
-            came => came,
-        };
-        match came {
+        let sides = (&mut *self.endpoint, &mut *self.client, &mut desk.reply);
+        match down.pass(worker, cx, sides, (left, spliced)) {
             Came::Nothing => Some(Ok(false)),
             Came::Bytes(len) => {
                 self.client_unflushed |= self.client.is_tls();
@@ -227,19 +241,8 @@ impl Flight<'_> {
         }
         let left = desk.request_body.plain_left();
         let Bulk { worker, up, .. } = &mut self.bulk;
-        let came = match (up.wants(left), plain_pair(self.client, self.endpoint)) {
-            (Some(_), Some(_)) if up.holds() => return Some(Ok(false)),
-            (Some(most), Some((source, _))) => up.fill(cx, source, most, &worker.pipes),
-            _ => Came::Refused,
-        };
-        let came = match came {
-            Came::Refused if left >= CARRIED_BYTES_MIN => {
-                let between = (&mut *self.client, &mut *self.endpoint, &mut desk.input);
-                carry(worker, cx, between, left)
-            }
-            came => came,
-        };
-        match came {
+        let sides = (&mut *self.client, &mut *self.endpoint, &mut desk.input);
+        match up.pass(worker, cx, sides, (left, left)) {
             Came::Nothing => Some(Ok(false)),
             Came::Bytes(len) => {
                 self.endpoint_unflushed |= self.endpoint.is_tls();
