@@ -235,7 +235,9 @@ def signals(world):
         name = number.name.removeprefix("SIG")
         script = f"trap 'echo got; exit 9' {name}; echo ready; while :; do sleep 0.02; done"
         process = subprocess.Popen([world.sluis, "exec", CLIENT, "--", "sh", "-c", script], cwd=world.dir, text=True,
-                                   env=world.jail_environment(), stdout=subprocess.PIPE)
+                                   env=world.jail_environment(), stdout=subprocess.PIPE,
+                                   # Under nohup it would be ignored, and a shell cannot trap what is.
+                                   preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
         with process.stdout:
             expect(process.stdout.readline() == "ready\n", name)
             process.send_signal(number)
