@@ -247,16 +247,16 @@ def signals(world):
         expect(done.returncode == code, f"{script}: {done.returncode}")
 
 
+# Waits for the signal by sigwait: a handler could run before the wait for it begins, or inside the print before that.
 LATE = """
 import os, signal, time
-def late(*_):
-    time.sleep(0.3)
-    print("late", flush=True)
-    signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-    os.kill(os.getpid(), signal.SIGTSTP)
-signal.signal(signal.SIGTSTP, late)
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTSTP})
 print("started", flush=True)
-signal.pause()
+signal.sigwait({signal.SIGTSTP})
+time.sleep(0.3)
+print("late", flush=True)
+os.kill(os.getpid(), signal.SIGTSTP)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTSTP})
 print("goes on", flush=True)
 """
 
