@@ -230,18 +230,29 @@ def two_at_once(world):
     expect(second.returncode == 0, f"{second.returncode}")
 
 
+PASSED_ON = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGWINCH
+
+
+def heed_signals():
+    """For a child: what our caller ignores (under nohup, in a shell's background) a shell could not trap."""
+    for number in PASSED_ON:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def signals(world):
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGWINCH):
+    for number in PASSED_ON:
         name = number.name.removeprefix("SIG")
         script = f"trap 'echo got; exit 9' {name}; echo ready; while :; do sleep 0.02; done"
         process = subprocess.Popen([world.sluis, "exec", CLIENT, "--", "sh", "-c", script], cwd=world.dir, text=True,
-                                   env=world.jail_environment(), stdout=subprocess.PIPE,
-                                   # Under nohup it would be ignored, and a shell cannot trap what is.
-                                   preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))
-        with process.stdout:
+                                   env=world.jail_environment(), stdout=subprocess.PIPE, preexec_fn=heed_signals)
+        try:
             expect(process.stdout.readline() == "ready\n", name)
             process.send_signal(number)
-            expect(process.stdout.read() == "got\n" and process.wait(WITHIN) == 9, name)
+            expect(process.communicate(timeout=WITHIN)[0] == "got\n" and process.returncode == 9, name)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
     for script, code in (("exit 7", 7), ("kill -TERM $$", 143), ("kill -9 $$", 137), ("exit 255", 255)):
         done = world.exec(CLIENT, "sh", "-c", script)
         expect(done.returncode == code, f"{script}: {done.returncode}")
@@ -267,6 +278,7 @@ class Terminal:
     def __init__(self, world):
         self.pid, self.end = pty.fork()
         if self.pid == 0:
+            heed_signals()
             os.chdir(world.dir)
             environment = world.jail_environment() | {"PS1": "outside> ", "TERM": "dumb"}
             os.execve("/bin/bash", ["bash", "--norc", "--noprofile", "-i"], environment)

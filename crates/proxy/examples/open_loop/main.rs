@@ -24,7 +24,13 @@ use std::{
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
+    buffer::spare_capacity,
+    event::{
+        PollFd, PollFlags, Timespec,
+        epoll::{self, CreateFlags, Event, EventData, EventFlags},
+        poll,
+    },
+    fd::OwnedFd,
     thread::set_current_timer_slack,
 };
 
@@ -113,23 +119,26 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// One connection and its share of the schedule.
+/// One connection.
 struct Client<'w> {
     wanted: &'w Wanted,
+    /// Its place among all, by which its events are told.
+    number: u64,
     stream: Option<TcpStream>,
     wire: Box<dyn Wire>,
     out: Vec<u8>,
-    /// When the next request is due.
-    next: Instant,
     /// Due, and not yet sent.
     queue: VecDeque<Instant>,
     /// When the last answer came: until then a request waited for the proxy, not for us.
     free: Instant,
 }
 
+/// The schedule: request after request at equal distances, the connections in turn.
 struct Load<'w> {
     clients: Vec<Client<'w>>,
-    every: Duration,
+    events: OwnedFd,
+    begin: Instant,
+    rate: f64,
     end: Instant,
     found: Found,
 }
@@ -144,36 +153,40 @@ struct Found {
 }
 
 impl<'w> Load<'w> {
-    fn new(wanted: &'w Wanted, count: u32, rate: f64, length: Duration) -> Result<Self, Failure> {
-        let every = Duration::from_secs_f64(f64::from(count) / rate);
+    fn new(wanted: &'w Wanted, count: u64, rate: f64, length: Duration) -> Result<Self, Failure> {
+        let events = epoll::create(CreateFlags::CLOEXEC)?;
         let begin = Instant::now() + Duration::from_millis(50);
         let mut clients = Vec::new();
         for number in 0..count {
-            let next = begin + every.mul_f64(f64::from(number) / f64::from(count));
             let (out, queue) = (Vec::new(), VecDeque::new());
             let wire = wire(wanted, &mut Vec::new());
-            let mut client = Client { wanted, stream: None, wire, out, next, queue, free: begin };
-            client.connect()?;
+            let mut client = Client { wanted, number, stream: None, wire, out, queue, free: begin };
+            client.connect(&events)?;
             clients.push(client);
         }
-        Ok(Self { clients, every, end: begin + length, found: Found::default() })
+        Ok(Self { clients, events, begin, rate, end: begin + length, found: Found::default() })
     }
 
     /// Asks on every connection until the end, and waits for what is then under way.
     fn run(&mut self) -> Result<(), Failure> {
-        let mut done = Vec::new();
+        let (mut ready, mut done) = (Vec::with_capacity(self.clients.len()), Vec::new());
+        let mut turns = (0..u32::MAX).zip((0..self.clients.len()).cycle());
+        let mut turn = turns.next();
         loop {
             let now = Instant::now();
             let mut next = None;
-            for client in &mut self.clients {
-                while client.next <= now && client.next < self.end {
-                    client.queue.push_back(client.next);
-                    client.next += self.every;
+            while let Some((number, client)) = turn {
+                let due = self.begin + Duration::from_secs_f64(f64::from(number) / self.rate);
+                if due >= self.end {
+                    break;
                 }
-                if client.next < self.end {
-                    next = Some(next.map_or(client.next, |next: Instant| next.min(client.next)));
+                if due > now {
+                    next = Some(due);
+                    break;
                 }
-                client.send(now, &mut self.found);
+                self.clients[client].queue.push_back(due);
+                self.clients[client].send(now, &self.events, &mut self.found);
+                turn = turns.next();
             }
             let is_over = next.is_none();
             if is_over && self.clients.iter_mut().all(Client::is_idle) {
@@ -186,35 +199,34 @@ impl<'w> Load<'w> {
                 }
                 return Ok(());
             }
-            let until = next.unwrap_or(self.end + GRACE);
-            for number in self.ready(until)? {
-                self.clients[number].receive(&mut done, &mut self.found);
-            }
-            for done in done.drain(..) {
-                if done.is_good {
-                    self.found.latencies.push(u64::try_from(done.due.elapsed().as_micros())?);
-                } else {
-                    self.found.failed += 1;
+            self.wait(next.unwrap_or(self.end + GRACE), &mut ready)?;
+            for event in ready.drain(..) {
+                let client = &mut self.clients[usize::try_from(event.data.u64())?];
+                client.receive(event.flags, &mut done, &mut self.found);
+                for done in done.drain(..) {
+                    if done.is_good {
+                        self.found.latencies.push(u64::try_from(done.due.elapsed().as_micros())?);
+                    } else {
+                        self.found.failed += 1;
+                    }
                 }
+                client.send(Instant::now(), &self.events, &mut self.found);
             }
         }
     }
 
-    /// Which connections have something to read, or room for what is to be written.
-    fn ready(&self, until: Instant) -> Result<Vec<usize>, Failure> {
-        let mut numbers = Vec::with_capacity(self.clients.len());
-        let mut polled = Vec::with_capacity(self.clients.len());
-        for (number, client) in self.clients.iter().enumerate() {
-            let Some(stream) = &client.stream else { continue };
-            let flags =
-                if client.out.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
-            polled.push(PollFd::new(stream, flags));
-            numbers.push(number);
+    /// What happened on connections; nothing, when the time is over.
+    fn wait(&self, until: Instant, ready: &mut Vec<Event>) -> Result<(), Failure> {
+        let none = Timespec::try_from(Duration::ZERO)?;
+        if epoll::wait(&self.events, spare_capacity(ready), Some(&none))? > 0 {
+            return Ok(());
         }
-        let wait = Timespec::try_from(until.saturating_duration_since(Instant::now()))?;
-        poll(&mut polled, Some(&wait))?;
-        let ready = numbers.into_iter().zip(polled).filter(|(_, one)| !one.revents().is_empty());
-        Ok(ready.map(|(number, _)| number).collect())
+        // epoll_wait(2) knows milliseconds only.
+        let rest = Timespec::try_from(until.saturating_duration_since(Instant::now()))?;
+        if poll(&mut [PollFd::new(&self.events, PollFlags::IN)], Some(&rest))? > 0 {
+            epoll::wait(&self.events, spare_capacity(ready), Some(&none))?;
+        }
+        Ok(())
     }
 
     fn print(&mut self) {
@@ -242,12 +254,14 @@ impl<'w> Load<'w> {
 }
 
 impl Client<'_> {
-    fn connect(&mut self) -> Result<(), Failure> {
+    fn connect(&mut self, events: &OwnedFd) -> Result<(), Failure> {
         self.out.clear();
         self.wire = wire(self.wanted, &mut self.out);
         let stream = TcpStream::connect(self.wanted.address)?;
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(events, &stream, EventData::new_u64(self.number), flags)?;
         self.stream = Some(stream);
         Ok(())
     }
@@ -257,9 +271,9 @@ impl Client<'_> {
     }
 
     /// Sends what is due, on a new connection where the one before is closed.
-    fn send(&mut self, now: Instant, found: &mut Found) {
+    fn send(&mut self, now: Instant, events: &OwnedFd, found: &mut Found) {
         if self.stream.is_none() && !self.queue.is_empty() {
-            if self.connect().is_err() {
+            if self.connect(events).is_err() {
                 found.failed += 1;
                 self.queue.pop_front();
                 return;
@@ -295,8 +309,8 @@ impl Client<'_> {
         }
     }
 
-    /// Reads what is there.
-    fn receive(&mut self, done: &mut Vec<Done>, found: &mut Found) {
+    /// Reads what is there, and writes what had no room.
+    fn receive(&mut self, flags: EventFlags, done: &mut Vec<Done>, found: &mut Found) {
         let mut piece = [0; 16 * 1024];
         loop {
             let Some(stream) = &mut self.stream else { return };
@@ -309,7 +323,7 @@ impl Client<'_> {
             if self.wire.take(&piece[..length], &mut self.out, done).is_err() {
                 return self.lose(found);
             }
-            if length < piece.len() {
+            if length < piece.len() && !flags.contains(EventFlags::RDHUP) {
                 break;
             }
         }
