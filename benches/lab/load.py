@@ -60,7 +60,7 @@ def h2load(core, url, connections, streams, seconds, headers=(), data=None):
 def open_loop(core, program, url, connections, rate, seconds, headers=(), body=0, is_http2=False, may_fail=False):
     """Requests at a fixed rate, however slowly they are answered: latencies from when each was due.
 
-    It runs before the origin, with which it shares a core, where it may: so it is not late itself."""
+    Where it may, it runs before all on its core but the origin (`paced`): so it is hardly late itself."""
     command = ["chrt", "-f", "10"] if may_run_first() else []
     command += [program, *(["--http2"] if is_http2 else []), "--body", str(body)]
     for header in headers:

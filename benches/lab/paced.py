@@ -2,25 +2,37 @@
 
 import statistics
 
-from .load import LoadFailed, open_loop
-from .machine import cpu_seconds, ended
+from .load import LoadFailed, may_run_first, open_loop
+from .machine import before_others, cpu_seconds, ended, undisturbed
 
 SHARE = 0.6  # of Envoy's saturation
 CONNECTIONS = 64
 WARM_SECONDS = 1
+DIRECT = "direct"  # the origin itself, with no proxy before it: what of a latency is the laboratory's
+
+
+def begin(bench, peer, scenario):
+    """The processes of a peer, none for the origin alone, and the port to ask; None when it cannot do the scenario."""
+    if peer == DIRECT:
+        return [], bench.stage.port("h2c" if scenario.paced.get("is_http2") else "http")
+    begun = bench.begin(peer, scenario)
+    return begun and begun[:2]
 
 
 def run(bench, peer, scenario, rate):
     """One run of one peer, or None when it cannot do the scenario."""
     options, asks = bench.options, {**scenario.paced}
-    begun = bench.begin(peer, scenario)
+    begun = begin(bench, peer, scenario)
     if begun is None:
         return None
-    processes, port, _ = begun
+    processes, port = begun
     url = f"http://127.0.0.1:{port}{asks.pop('path', '/')}"
     connections = asks.pop("connections", CONNECTIONS)
     pids = [process.pid for process in processes]
-    with ended(*processes):
+    origins = [process.pid for process in bench.stage.processes]
+    with ended(*processes), before_others(origins if may_run_first() else []):
+        if may_run_first():
+            undisturbed(pids)
         ask = lambda seconds: open_loop(options.client_core, options.open_loop, url, connections, rate, seconds, **asks)
         ask(WARM_SECONDS)
         before = cpu_seconds(pids)
@@ -39,7 +51,7 @@ def all_of(bench, chosen, results):
             continue
         rate = int(statistics.median(rates) * SHARE)
         for _ in range(options.runs):
-            for peer in [one for one in options.peers if one in scenario.peers]:
+            for peer in [DIRECT, *(one for one in options.peers if one in scenario.peers)]:
                 try:
                     row = run(bench, peer, scenario, rate)
                 except LoadFailed as error:

@@ -5,7 +5,7 @@ import platform
 import re
 import subprocess
 
-from . import goals
+from . import goals, paced
 from .goals import NAMES, middle
 
 HEAD = (f"{'scenario':14} {'proxy':8} {'CPU us':>9} {'spread':>17} {'user':>7} {'system':>7} {'ours/it':>7} {'calls':>6}"
@@ -58,14 +58,14 @@ def goal_rows(results, paced):
     return rows
 
 
-def markdown(options, revision, chosen, results, paced, held, crowds, swaps, counts):
+def markdown(options, revision, chosen, results, latencies, held, crowds, swaps, counts):
     """The whole result, to be put into the docs as it is."""
     out = [f"`make bench` of {datetime.date.today().isoformat()} at {revision}: {processor()}, Linux {platform.release().split('-')[0]}, "
            f"{versions(options)}; medians of {options.runs} runs of {options.seconds} s (scenarios without an aim: one), "
            "the proxy alone on one core, client and origin on another.\n",
            "### The aims\n",
            "Ours divided by each peer's: CPU time, or what the line names; in brackets the most that it may be.\n",
-           table(["aim", "of Envoy's", "of HAProxy's", "of nginx's", "met"], goal_rows(results, paced)),
+           table(["aim", "of Envoy's", "of HAProxy's", "of nginx's", "met"], goal_rows(results, latencies)),
            "### CPU time\n",
            "µs for each request (or handshake): user + system; in brackets the least and the most of the runs; bold, ours divided by it.\n"]
     rows = []
@@ -90,13 +90,16 @@ def markdown(options, revision, chosen, results, paced, held, crowds, swaps, cou
              number(middle(runs, "p50_us"), 0), number(middle(runs, "p99_us"), 0), number(middle(runs, "idle_mib")), number(middle(runs, "after_mib"))]
             for one in chosen for peer in NAMES if (runs := results.get((one.letter, peer))) and (one.is_quick or one.counts)]
     out.append(table(["", "proxy", "calls/request", "busy", "per second", "p50 µs", "p99 µs", "idle MiB", "after MiB"], rows))
-    if paced:
+    if latencies:
         out += ["### Latency at 60 % of Envoy's saturation\n",
-                "From when each request was due, by a generator that runs before the origin on their core and was itself late by no more than is said.\n"]
-        rows = [[letter, NAMES[peer], number(middle(runs, "rate"), 0), number(middle(runs, "p50"), 0), number(middle(runs, "p99"), 0),
-                 number(middle(runs, "p999"), 0), number(middle(runs, "cpu_us")), number(middle(runs, "late_p99"), 0), f"{middle(runs, 'client_busy'):.0%}"]
-                for (letter, peer), runs in paced.items()]
-        out.append(table(["", "proxy", "per second", "p50 µs", "p99 µs", "p99.9 µs", "CPU µs", "generator late, p99 µs", "its share of a core"], rows))
+                "From when each request was due, by a generator that runs before all on its core but the origin, and was itself late by no more than "
+                "is said. The usual p99 is the median of those of each quarter of a second; the other figures are of whole runs.\n"]
+        names = {**NAMES, paced.DIRECT: "none: the origin"}
+        rows = [[letter, names[peer], number(middle(runs, "rate"), 0), number(middle(runs, "p50"), 0), number(middle(runs, "usual_p99"), 0),
+                 number(middle(runs, "p99"), 0), number(middle(runs, "p999"), 0), number(middle(runs, "cpu_us")), number(middle(runs, "late_p99"), 0),
+                 f"{middle(runs, 'client_busy'):.0%}"]
+                for (letter, peer), runs in latencies.items()]
+        out.append(table(["", "proxy", "per second", "p50 µs", "usual p99 µs", "p99 µs", "p99.9 µs", "CPU µs", "generator late, p99 µs", "its share of a core"], rows))
     if held:
         out.append("### Silent connections (e): resident MiB\n")
         for kind in dict.fromkeys(kind for kind, _ in held):

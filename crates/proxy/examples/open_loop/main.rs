@@ -2,8 +2,8 @@
 //!
 //! In:    an `http://` address, how many connections share the rate, requests in a second, how long;
 //!        HTTP/1.1, or HTTP/2 with several streams on a connection.
-//! Out:   one line of JSON: requests, what failed, latencies in microseconds, and how late the
-//!        generator itself was.
+//! Out:   one line of JSON: requests, what failed, latencies in microseconds of the whole and of a
+//!        usual quarter of a second, and how late the generator itself was.
 //! Never: forgets the time that a request waits because the one before it is late: a latency is
 //!        counted from the moment at which the request was due.
 
@@ -43,6 +43,10 @@ const USAGE: &str = "open_loop [--http2] [--header 'NAME: VALUE']… [--body BYT
 
 /// How long answers are waited for after the last request was due.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a piece of the run is whose own p99 is taken: the median of these says what is usual,
+/// whatever stops a core now and then.
+const WINDOW: Duration = Duration::from_millis(250);
 
 /// What is asked for.
 struct Wanted {
@@ -115,8 +119,7 @@ fn main() -> Result<(), Failure> {
     let length = Duration::from_secs_f64(seconds.parse()?);
     let mut load = Load::new(&wanted, connections.parse()?, rate.parse()?, length)?;
     load.run()?;
-    load.print();
-    Ok(())
+    load.print()
 }
 
 /// One connection.
@@ -145,7 +148,8 @@ struct Load<'w> {
 
 #[derive(Default)]
 struct Found {
-    latencies: Vec<u64>,
+    /// In the order in which they came, with when the request was due.
+    latencies: Vec<(Instant, u64)>,
     /// How long after it was due a request was sent on a connection that was free.
     late: Vec<u64>,
     failed: u64,
@@ -205,7 +209,8 @@ impl<'w> Load<'w> {
                 client.receive(event.flags, &mut done, &mut self.found);
                 for done in done.drain(..) {
                     if done.is_good {
-                        self.found.latencies.push(u64::try_from(done.due.elapsed().as_micros())?);
+                        let latency = u64::try_from(done.due.elapsed().as_micros())?;
+                        self.found.latencies.push((done.due, latency));
                     } else {
                         self.found.failed += 1;
                     }
@@ -229,28 +234,47 @@ impl<'w> Load<'w> {
         Ok(())
     }
 
-    fn print(&mut self) {
-        let Found { latencies, late, failed, reconnects } = &mut self.found;
-        latencies.sort_unstable();
-        late.sort_unstable();
-        let at = |list: &[u64], thousandths: usize| {
-            let place = list.len() * thousandths / 1000;
-            list.get(place.min(list.len().saturating_sub(1))).copied().unwrap_or_default()
-        };
+    fn print(&self) -> Result<(), Failure> {
+        let Found { latencies, late, failed, reconnects } = &self.found;
+        let whole = sorted(latencies.iter().map(|(_, latency)| *latency));
+        let late = sorted(late.iter().copied());
+        let mut windows: Vec<Vec<u64>> = Vec::new();
+        for (due, latency) in latencies {
+            let number = usize::try_from(due.duration_since(self.begin).as_millis() / WINDOW.as_millis())?;
+            if windows.len() <= number {
+                windows.resize(number + 1, Vec::new());
+            }
+            windows[number].push(*latency);
+        }
+        let usual = sorted(windows.into_iter().map(|window| at(&sorted(window), 990)));
         // Nanoseconds on a core, the first field (proc(5)).
         let schedule = fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
         let busy = schedule.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(0_u64);
         println!(
-            r#"{{"requests": {}, "errors": {failed}, "reconnects": {reconnects}, "p50": {}, "p99": {}, "p999": {}, "max": {}, "late_p99": {}, "cpu_us": {}}}"#,
-            latencies.len(),
-            at(latencies, 500),
-            at(latencies, 990),
-            at(latencies, 999),
-            at(latencies, 1000),
-            at(late, 990),
+            r#"{{"requests": {}, "errors": {failed}, "reconnects": {reconnects}, "p50": {}, "p99": {}, "usual_p99": {}, "p999": {}, "max": {}, "late_p99": {}, "cpu_us": {}}}"#,
+            whole.len(),
+            at(&whole, 500),
+            at(&whole, 990),
+            at(&usual, 500),
+            at(&whole, 999),
+            at(&whole, 1000),
+            at(&late, 990),
             busy / 1000,
         );
+        Ok(())
     }
+}
+
+fn sorted(figures: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    let mut figures: Vec<u64> = figures.into_iter().collect();
+    figures.sort_unstable();
+    figures
+}
+
+/// The figure below which so many thousandths of all lie.
+fn at(sorted: &[u64], thousandths: usize) -> u64 {
+    let place = sorted.len() * thousandths / 1000;
+    sorted.get(place.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
 impl Client<'_> {
