@@ -240,7 +240,8 @@ impl<'w> Load<'w> {
         let late = sorted(late.iter().copied());
         let mut windows: Vec<Vec<u64>> = Vec::new();
         for (due, latency) in latencies {
-            let number = usize::try_from(due.duration_since(self.begin).as_millis() / WINDOW.as_millis())?;
+            let number =
+                usize::try_from(due.duration_since(self.begin).as_millis() / WINDOW.as_millis())?;
             if windows.len() <= number {
                 windows.resize(number + 1, Vec::new());
             }
