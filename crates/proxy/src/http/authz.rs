@@ -26,7 +26,8 @@ use prost::Message as _;
 use sluis_rules::{Address, AuthzGrpc, MetaFields, MetaValue, Metadata};
 
 use super::{
-    call::{self, CallError, Question},
+    call,
+    question::{CallError, Question},
     state::HttpWorker,
 };
 use crate::{config::Config, conn::ConnectionFacts};

@@ -6,8 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sluis_http1::{Body, Limits, Method, ResponseHead, Scan};
 use sluis_rules::UpstreamProtocol;
 use tokio::{
@@ -23,6 +22,7 @@ use super::{
     },
     piece::Fault,
     pool::{Key, Pooled},
+    question::{Answer, CallError, Question},
     state::HttpWorker,
 };
 use crate::{
@@ -36,56 +36,6 @@ const TIME_MAX: Duration = Duration::from_secs(300);
 
 /// Interim answers before the one that counts; more are a flood.
 const INTERIM_MAX: u32 = 16;
-
-/// A call.
-#[derive(Debug)]
-pub(super) struct Question {
-    /// Its URI has an authority and a path, and no scheme.
-    pub(super) head: Request<()>,
-    pub(super) body: Bytes,
-    /// Longest body of an answer, in bytes.
-    pub(super) answer_max: usize,
-}
-
-/// What came back.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Vec<u8>,
-    pub(super) trailers: HeaderMap,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error("no connection: {0:?}")]
-    Failed(Failure),
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    #[error("the stream ended early: {0:?}")]
-    Stream(Fault),
-    #[error("the answer is malformed")]
-    Malformed,
-    #[error("the answer is longer than it may be")]
-    TooLong,
-    #[error("the cluster adds credentials to requests of clients: a call of ours has none")]
-    Credentials,
-    #[error("the service took too long")]
-    Late,
-    #[error("the service must speak HTTP/2, and its cluster does not say so")]
-    NotHttp2,
-    #[error("nobody makes sure that the endpoint is who it should be")]
-    Unverified,
-}
-
-impl From<Fault> for CallError {
-    fn from(fault: Fault) -> Self {
-        Self::Stream(fault)
-    }
-}
 
 /// Asks a service, in the HTTP version of its cluster; gRPC needs HTTP/2.
 pub(super) async fn ask(

@@ -159,7 +159,7 @@ fn on_head<'c, C: ClientSide, E: EndpointSide>(
     if status < 200 && status != 101 {
         // As in Envoy, the option is about all interim responses.
         // One that is not looked into brings no fields along.
-        if site.manager().proxy_100_continue
+        if site.manager.proxy_100_continue
             && !course.promise.guards_response()
             && let Err(fault) = relay.client.interim(relay.desk, status, true)
         {
@@ -227,7 +227,7 @@ fn send_head<'c, C: ClientSide, E: EndpointSide>(
     let method = relay.desk.request.method();
     let is_tunnel = switches(method, status);
     let mut ends = relay.head_ends && !is_tunnel;
-    if site.program.has_scripts {
+    if site.program.chain.has_scripts() {
         if let Some(held) = relay.desk.marks.scripts.gathered.take() {
             ends = is_bodiless(method, status);
             let Desk { response, text, marks, .. } = &mut *relay.desk;

@@ -7,7 +7,6 @@
 
 use std::rc::Rc;
 
-use http::HeaderMap;
 use sluis_http1::{Framing, RequestHead, write_chunk, write_last_chunk};
 
 use super::{
@@ -15,45 +14,13 @@ use super::{
     desk::Desk,
     failure::{Failure, Finish},
     flight::Event,
+    incoming::Incoming,
     link::Link,
     plan::Plan,
-    reply::{Reply, bad_body},
+    reply::Reply,
     site::{Place, Site},
     trace::Trace,
 };
-use crate::access_log::Flag;
-
-/// Why the beginning of a body did not come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unpeeked {
-    /// The client has gone.
-    Gone,
-    /// Nothing came for too long.
-    Late,
-    /// It is malformed.
-    Malformed,
-}
-
-impl Unpeeked {
-    /// The answer to such a request.
-    pub(super) fn reply<'c>(self) -> Reply<'c> {
-        match self {
-            Self::Malformed => bad_body(),
-            Self::Late => {
-                let reply = Reply::new(408, "stream_idle_timeout").text("stream timeout");
-                reply.flag(Flag::StreamIdleTimeout)
-            }
-            Self::Gone => {
-                let flag = Flag::DownstreamConnectionTermination;
-                Reply::new(400, "downstream_remote_disconnect").flag(flag)
-            }
-        }
-    }
-}
-
-/// How long a client may be silent within a body where the manager says nothing.
-pub(super) const BODY_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(300);
-
 /// What a client is told that waits before it sends its body.
 pub(super) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
@@ -83,7 +50,7 @@ impl After {
 }
 
 /// Who has sent the request on the desk: an HTTP/1 connection, or one stream of HTTP/2.
-pub(super) trait Client {
+pub(super) trait Client: Incoming {
     /// What does not change while the connection lives.
     fn place(&self) -> &Rc<Place>;
 
@@ -95,26 +62,9 @@ pub(super) trait Client {
         trace: &mut Trace<'_>,
     ) -> Result<bool, Box<Reply<'static>>>;
 
-    /// Waits until so many bytes of the request's content have come, or all of it, and leaves them
-    /// where they are: they still go on. Returns what has come, and whether that is all.
-    async fn peek_body(
-        &mut self,
-        desk: &mut Desk,
-        enough: usize,
-    ) -> Result<(Vec<u8>, bool), Unpeeked>;
-
-    /// The trailers of a request whose whole body has been peeked at.
-    fn peeked_trailers(&self, desk: &Desk) -> Option<HeaderMap>;
-
-    /// Puts another body in the place of the request's, of which all has come; its head tells of it.
-    fn replace_body(&mut self, desk: &mut Desk, bytes: Vec<u8>, trailers: Option<HeaderMap>);
-
     /// Ready with how the client has gone, while nothing else is done with it. Where its request has
     /// not come as a whole that may not be seen.
     async fn gone(&mut self, desk: &mut Desk, is_whole: bool) -> Event;
-
-    /// How much of the request's content has come, and whether that is all; nothing is taken.
-    fn arrived(&self, desk: &Desk) -> (usize, bool);
 
     /// The whole body of the request as HTTP/1 frames it by the head on the desk, when all of it has
     /// come and is kept.

@@ -22,7 +22,7 @@ use tokio::{io::AsyncWrite as _, time::Instant};
 
 use super::{
     buffer::{BUFFER_BYTES_MAX, Outgoing},
-    client::{After, BODY_WAIT_MAX, CONTINUE, Client, Unpeeked, framed},
+    client::{After, CONTINUE, Client, framed},
     clock::{Clock, earlier},
     course::Course,
     desk::Desk,
@@ -31,6 +31,7 @@ use super::{
     flight::{self, Event},
     http1::lines::{Mode, trailers},
     http2,
+    incoming::{BODY_WAIT_MAX, Incoming, Unpeeked},
     link::Link,
     plan::Plan,
     program::Program,
@@ -340,29 +341,7 @@ impl Connection {
     }
 }
 
-impl Client for Connection {
-    fn place(&self) -> &Rc<Place> {
-        &self.place
-    }
-
-    fn begin_body(
-        &mut self,
-        desk: &mut Desk,
-        plan: &Plan<'_>,
-        trace: &mut Trace<'_>,
-    ) -> Result<bool, Box<Reply<'static>>> {
-        desk.request_body.restart(desk.request.framing());
-        if self.place.program.manager.http1.trailers && plan.takes_trailers() {
-            desk.request_body.keep_trailers();
-        }
-        trace.is_body_begun = true;
-        let taken =
-            desk.request_body.take(desk.input.unread()).map_err(|_| Box::new(bad_body()))?;
-        trace.received = taken.content as u64;
-        desk.input.mark(taken.len, taken.dropped);
-        Ok(desk.request_body.is_done())
-    }
-
+impl Incoming for Connection {
     async fn peek_body(
         &mut self,
         desk: &mut Desk,
@@ -439,6 +418,37 @@ impl Client for Connection {
         desk.input.extend(&input);
     }
 
+    fn arrived(&self, desk: &Desk) -> (usize, bool) {
+        let mut body = Body::new(desk.request.framing());
+        let mut content = Vec::new();
+        let taken = body.take_content(desk.input.unread(), &mut content);
+        (content.len(), taken.is_ok() && body.is_done())
+    }
+}
+
+impl Client for Connection {
+    fn place(&self) -> &Rc<Place> {
+        &self.place
+    }
+
+    fn begin_body(
+        &mut self,
+        desk: &mut Desk,
+        plan: &Plan<'_>,
+        trace: &mut Trace<'_>,
+    ) -> Result<bool, Box<Reply<'static>>> {
+        desk.request_body.restart(desk.request.framing());
+        if self.place.program.manager.http1.trailers && plan.takes_trailers() {
+            desk.request_body.keep_trailers();
+        }
+        trace.is_body_begun = true;
+        let taken =
+            desk.request_body.take(desk.input.unread()).map_err(|_| Box::new(bad_body()))?;
+        trace.received = taken.content as u64;
+        desk.input.mark(taken.len, taken.dropped);
+        Ok(desk.request_body.is_done())
+    }
+
     async fn gone(&mut self, desk: &mut Desk, is_whole: bool) -> Event {
         let io = &mut self.io;
         poll_fn(|cx| {
@@ -453,13 +463,6 @@ impl Client for Connection {
             Poll::Pending
         })
         .await
-    }
-
-    fn arrived(&self, desk: &Desk) -> (usize, bool) {
-        let mut body = Body::new(desk.request.framing());
-        let mut content = Vec::new();
-        let taken = body.take_content(desk.input.unread(), &mut content);
-        (content.len(), taken.is_ok() && body.is_done())
     }
 
     fn whole_body(&self, desk: &Desk) -> Option<Vec<u8>> {
@@ -483,7 +486,7 @@ impl Client for Connection {
     }
 
     fn must_close(&self, site: Site<'_>, desk: &Desk) -> bool {
-        let options = &site.manager().http;
+        let options = &site.manager.http;
         // What follows a CONNECT that was not agreed to is no request (RFC 9110 §9.3.6).
         desk.request.method() == Method::Connect
             || desk.marks.scripts.drains

@@ -8,10 +8,9 @@ use sluis_http1::{Framing, Known, Method, RequestHead, Upgrade, Version};
 use sluis_rules::{Forward, HttpManager, Matched, RouteAction, Underscores};
 
 use super::{
-    client::Client,
     desk::Desk,
     edge::{self, Path},
-    filters,
+    incoming::Incoming,
     plan::Plan,
     reply::Reply,
     rewrite,
@@ -29,7 +28,7 @@ type Verdict<'c, T> = Result<T, Box<Reply<'c>>>;
 
 /// Decides, bringing the head into the form in which it will be forwarded.
 pub(super) async fn decide<'c>(
-    (client, site): (&mut impl Client, Site<'_>),
+    (client, site): (&mut impl Incoming, Site<'_>),
     desk: &mut Desk,
     config: &'c Config,
     manager: &'c HttpManager,
@@ -61,7 +60,8 @@ pub(super) async fn decide<'c>(
         }
     }
     let table = config.runtime.routes_of(manager).map(|table| &**table);
-    let found = filters::on_request(site, table, config, client, (desk, trace)).await?;
+    let chain = &site.program.chain;
+    let found = chain.on_request(site.scene, table, config, client, (desk, trace)).await?;
     let matched = found.map_err(|none| no_route(none, &desk.request))?;
     trace.route = Some(matched.route);
     match &matched.route.action {
@@ -89,7 +89,7 @@ pub(super) async fn decide<'c>(
 
 /// Turns away what cannot be served at all; returns the protocol that the client would change to.
 fn admit<'c>(site: Site<'_>, head: &mut RequestHead) -> Verdict<'c, Option<String>> {
-    let manager = site.manager();
+    let manager = site.manager;
     if head.version() == Version::Http10 {
         let Some(host) = &manager.http1.http10 else {
             return Err(low_version().into());
@@ -147,7 +147,7 @@ fn permit_upgrade<'c>(site: Site<'_>, plan: Plan<'c>, kind: Option<&str>) -> Ver
     let Some(kind) = kind else { return Ok(plan) };
     let said = plan.forward.upgrades.iter().find(|known| &*known.kind == kind);
     let by_route = said.map(|known| known.enabled);
-    let known = &site.manager().upgrades;
+    let known = &site.manager.upgrades;
     let by_manager = known.iter().find(|known| &*known.kind == kind).map(|known| known.enabled);
     let terminates = said.is_some_and(|known| known.terminates);
     // As in Envoy: the route's word counts, and CONNECT needs no other.
@@ -180,7 +180,7 @@ fn plan<'c>(
     forward: &'c Forward,
     trace: &mut Trace<'c>,
 ) -> Verdict<'c, Plan<'c>> {
-    let (name, weighted) = cluster_of(site, forward, head);
+    let (name, weighted) = cluster_of(site.scene, forward, head);
     let Some(backend) = name.and_then(|name| config.backend(name)) else {
         let reply = Reply::new(forward.cluster_not_found, "cluster_not_found");
         return Err(reply.flag(Flag::NoClusterFound).of(matched).into());

@@ -138,7 +138,7 @@ fn on_head<'c>(
         101 if !plan.is_upgrade || flight.method == Method::Connect => {
             return Err(Failure::Protocol);
         }
-        100 if site.manager().proxy_100_continue => {
+        100 if site.manager.proxy_100_continue => {
             flight.desk.down.bytes.extend_from_slice(CONTINUE);
         }
         _ => {}
@@ -172,7 +172,7 @@ fn on_head<'c>(
         flight.open_tunnel();
     } else {
         flight.desk.response_body.restart(framing);
-        let has_trailers = site.manager().http1.trailers && plan.backend.http1.trailers;
+        let has_trailers = site.manager.http1.trailers && plan.backend.http1.trailers;
         if has_trailers && !course.promise.guards_response() {
             flight.desk.response_body.keep_trailers();
         }

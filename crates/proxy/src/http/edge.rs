@@ -29,7 +29,7 @@ pub(super) fn mark_origin(
     clean(head);
     set_request_id(site, head, is_edge, text);
     cert::mark(site, head, text);
-    if let Some(via) = &site.manager().via {
+    if let Some(via) = &site.manager.via {
         text.clear();
         for value in head.fields.all(Known::Via) {
             text.extend_from_slice(value);
@@ -80,7 +80,7 @@ fn clean(head: &mut RequestHead) {
 }
 
 fn set_request_id(site: Site<'_>, head: &mut RequestHead, is_edge: bool, text: &mut Vec<u8>) {
-    let manager = site.manager();
+    let manager = site.manager;
     let has = head.fields.has(Known::XRequestId);
     let replaces = is_edge && !manager.preserve_external_request_id;
     if !manager.generate_request_id || (has && !replaces) {
@@ -92,7 +92,7 @@ fn set_request_id(site: Site<'_>, head: &mut RequestHead, is_edge: bool, text: &
 
 /// Gives the host its normal form.
 pub(super) fn normalise_host(site: Site<'_>, head: &mut RequestHead, text: &mut Vec<u8>) {
-    let options = site.manager().host;
+    let options = site.manager.host;
     if options.strip_port == StripPort::Never && !options.strip_trailing_dot {
         return;
     }

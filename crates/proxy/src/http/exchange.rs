@@ -1,6 +1,6 @@
 //! One request from its head to its log record.
 
-use std::{future::poll_fn, rc::Rc};
+use std::{future::poll_fn, rc::Rc, sync::Arc};
 
 use sluis_http1::Framing;
 use tracing::debug;
@@ -10,7 +10,7 @@ use super::{
     credentials,
     decide::decide,
     desk::Desk,
-    filters,
+    filters::{self, Standing},
     forward::{Outcome, forward},
     protocol::Protocol,
     reply::{Reply, Unsent},
@@ -33,8 +33,12 @@ pub(super) async fn exchange(client: &mut impl Client, desk: &mut Desk) -> After
     let mut trace =
         Trace::new(now, place.worker.wall_now(), (site.protocol, desk.request.method()));
     place.worker.stats().inc(Counter::HttpRqTotal);
-    if place.program.has_scripts {
-        desk.marks.scripts.place = Some(place.clone());
+    if place.program.chain.has_scripts() {
+        desk.marks.scripts.place = Some(Rc::new(Standing {
+            worker: Rc::clone(&place.worker),
+            facts: Arc::clone(&place.facts),
+            protocol: place.protocol,
+        }));
     }
     let outcome = match decide((&mut *client, site), desk, &config, manager, &mut trace).await {
         Ok(plan) => forward(client, site, desk, &plan, &mut trace).await,

@@ -18,7 +18,6 @@ use super::{
     credentials::{self, Promise},
     desk::Desk,
     failure::{Failure, Finish},
-    filters,
     flight::Deadlines,
     mirror, mutate,
     plan::Plan,
@@ -177,7 +176,7 @@ fn begin<'p, 'c>(
     plan: &'p Plan<'c>,
     trace: &mut Trace<'c>,
 ) -> Result<Course<'p, 'c>, Box<Reply<'c>>> {
-    let manager = site.manager();
+    let manager = site.manager;
     let begun = client.begin_body(desk, plan, trace);
     let is_received = begun.map_err(|reply| reply.of(plan.matched))?;
     if is_received {
@@ -213,7 +212,7 @@ fn begin<'p, 'c>(
         is_repeatable: true,
         owes_continue: false,
         is_relayed: false,
-        is_watched: filters::watch(site, &plan.matched, desk),
+        is_watched: site.program.chain.watch(site.scene, &plan.matched, desk),
         retrying: RefCell::default(),
         promise: Promise::default(),
     })
@@ -244,7 +243,7 @@ fn prepare(
     let Desk { request, text, .. } = desk;
     let of_cluster = plan.weighted.map(|cluster| &cluster.mutations);
     for mutations in of_cluster.into_iter().chain(plan.matched.mutations()) {
-        mutate::request(site, mutations, request, trace, text).map_err(|_| Unprepared)?;
+        mutate::request(site.scene, mutations, request, trace, text).map_err(|_| Unprepared)?;
     }
     let hides_envoy = site.program.hides_envoy;
     // The host first: a rewrite by path means the path that the client asked for.
@@ -253,7 +252,7 @@ fn prepare(
     }
     rewrite::path(plan, hides_envoy, request).map_err(|_| Unprepared)?;
     let expects = request.expects_continue() == Some(true);
-    if expects && !site.manager().proxy_100_continue {
+    if expects && !site.manager.proxy_100_continue {
         request.fields.remove(Known::Expect);
         return Ok(true);
     }

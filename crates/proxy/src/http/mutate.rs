@@ -3,7 +3,7 @@
 use sluis_http1::{Fields, RequestHead};
 use sluis_rules::{HeaderAction, HeaderEdit, HeaderMutations, HeaderText};
 
-use super::{site::Site, trace::Trace};
+use super::{scene::Scene, trace::Trace};
 use crate::access_log::Escape;
 
 /// A mutation could not be made; the message must not go on without it.
@@ -12,7 +12,7 @@ pub(super) struct Unmade;
 
 /// Applies the request's part.
 pub(super) fn request(
-    site: Site<'_>,
+    scene: Scene<'_>,
     mutations: &HeaderMutations,
     head: &mut RequestHead,
     trace: &Trace<'_>,
@@ -24,20 +24,20 @@ pub(super) fn request(
         }
     }
     for edit in &mutations.request_set {
-        edit_request(site, edit, head, trace, text)?;
+        edit_request(scene, edit, head, trace, text)?;
     }
     Ok(())
 }
 
 /// Sets or adds one header of a request.
 pub(super) fn edit_request(
-    site: Site<'_>,
+    scene: Scene<'_>,
     edit: &HeaderEdit,
     head: &mut RequestHead,
     trace: &Trace<'_>,
     text: &mut Vec<u8>,
 ) -> Result<(), Unmade> {
-    let value = value_of(site, &edit.value, Some(head), None, trace, text)?;
+    let value = value_of(scene, &edit.value, Some(head), None, trace, text)?;
     match &*edit.name {
         ":authority" | "host" => head.set_authority(value).map_err(|_| Unmade),
         ":path" => head.set_path(value).map_err(|_| Unmade),
@@ -49,7 +49,7 @@ pub(super) fn edit_request(
 
 /// Applies the response's part.
 pub(super) fn response(
-    site: Site<'_>,
+    scene: Scene<'_>,
     mutations: &HeaderMutations,
     request: &RequestHead,
     fields: &mut Fields,
@@ -60,21 +60,21 @@ pub(super) fn response(
         fields.remove_name(name.as_bytes());
     }
     for edit in &mutations.response_set {
-        edit_response(site, edit, request, fields, trace, text)?;
+        edit_response(scene, edit, request, fields, trace, text)?;
     }
     Ok(())
 }
 
 /// Sets or adds one header of a response.
 pub(super) fn edit_response(
-    site: Site<'_>,
+    scene: Scene<'_>,
     edit: &HeaderEdit,
     request: &RequestHead,
     fields: &mut Fields,
     trace: &Trace<'_>,
     text: &mut Vec<u8>,
 ) -> Result<(), Unmade> {
-    let value = value_of(site, &edit.value, Some(request), Some(fields), trace, text)?;
+    let value = value_of(scene, &edit.value, Some(request), Some(fields), trace, text)?;
     apply(edit, value, fields)
 }
 
@@ -96,7 +96,7 @@ fn apply(edit: &HeaderEdit, value: &[u8], fields: &mut Fields) -> Result<(), Unm
 }
 
 fn value_of<'v>(
-    site: Site<'_>,
+    scene: Scene<'_>,
     value: &'v HeaderText,
     request: Option<&RequestHead>,
     response: Option<&Fields>,
@@ -106,8 +106,8 @@ fn value_of<'v>(
     match value {
         HeaderText::Literal(value) => Ok(value.as_bytes()),
         HeaderText::Format(format) => {
-            let format = site.worker.http.format(format).ok_or(Unmade)?;
-            let record = trace.record(site.connection, site.now);
+            let format = scene.worker.http.format(format).ok_or(Unmade)?;
+            let record = trace.record(scene.connection, scene.now);
             text.clear();
             format.write(
                 &crate::access_log::Record { request, response, ..record },

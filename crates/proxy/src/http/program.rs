@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sluis_http1::{EscapedSlashes, Limits, PathRules, Slashes};
 use sluis_rules::{AlpnOverride, HttpFilterKind, HttpManager};
 
-use super::filters::Filter;
+use super::filters::Chain;
 use crate::{
     access_log::{FormatError, Logs},
     worker::Worker,
@@ -25,9 +25,7 @@ pub(super) struct Program {
     pub(super) logs: Logs,
     pub(super) limits: Limits,
     pub(super) paths: PathRules,
-    pub(super) filters: Vec<Filter>,
-    /// Whether a filter runs scripts.
-    pub(super) has_scripts: bool,
+    pub(super) chain: Chain,
     /// Whether no `x-envoy-*` fields of ours are sent, either way.
     pub(super) hides_envoy: bool,
     /// What is offered in TLS towards endpoints.
@@ -38,7 +36,6 @@ pub(super) struct Program {
 
 impl Program {
     pub(super) fn new(worker: &Worker, manager: &Arc<HttpManager>) -> Result<Self, ProgramError> {
-        let mut filters = Vec::new();
         let (mut hides_envoy, mut respects_expected_timeout) = (false, false);
         let mut alpn = None;
         for filter in &manager.filters {
@@ -51,15 +48,13 @@ impl Program {
                 hides_envoy = options.suppress_envoy_headers;
                 respects_expected_timeout = options.respects_expected_timeout;
             }
-            filters.extend(Filter::new(worker, &manager.stat_prefix, filter));
         }
         Ok(Self {
             manager: Arc::clone(manager),
             logs: Logs::compile(&manager.access_logs)?,
             limits: limits(manager),
             paths: paths(manager),
-            has_scripts: filters.iter().any(Filter::runs_scripts),
-            filters,
+            chain: Chain::new(worker, manager),
             hides_envoy,
             alpn,
             respects_expected_timeout,

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::{
     desk::Desk,
-    filters::{self},
     flight::Passing,
     mutate::{self, Unmade},
     plan::Plan,
@@ -117,7 +116,8 @@ pub(super) fn resume(
     matched: Option<&Matched<'_>>,
     trace: &mut Trace<'_>,
 ) -> Result<Dressed, Unsent> {
-    let passed = filters::resume_response(site, matched, (&mut *desk, &mut *trace))?;
+    let passed =
+        site.program.chain.resume_response(site.scene, matched, (&mut *desk, &mut *trace))?;
     Ok(dressed(site, desk, trace, passed))
 }
 
@@ -177,7 +177,7 @@ pub(super) fn answer(
             fields.set_trusted(Known::ContentType, b"text/plain");
         }
     }
-    if site.program.has_scripts && !reply.is_plain {
+    if site.program.chain.has_scripts() && !reply.is_plain {
         let is_sent = has_body && trace.method != Method::Head && !reply.body.is_empty();
         let scripts = &mut desk.marks.scripts;
         scripts.response_body = if is_sent { BodyIs::Follows } else { BodyIs::Absent };
@@ -186,7 +186,11 @@ pub(super) fn answer(
     }
     let passed = if reply.is_unchanged {
         trace.status = reply.status;
-        filters::on_response(site, reply.matched.as_ref(), (&mut *desk, &mut *trace))?
+        site.program.chain.on_response(
+            site.scene,
+            reply.matched.as_ref(),
+            (&mut *desk, &mut *trace),
+        )?
     } else if !reply.is_plain {
         adjust(site, desk, reply.matched.as_ref(), trace)?
     } else {
@@ -210,7 +214,8 @@ pub(super) fn end_answer(
     let held = desk.marks.scripts.gathered.as_ref();
     let len = held.map_or(reply.body.len(), |held| held.bytes.len());
     // A script may have changed the body, or taken its length away.
-    if has_body && site.program.has_scripts && (site.protocol == Protocol::Http1 || len > 0) {
+    if has_body && site.program.chain.has_scripts() && (site.protocol == Protocol::Http1 || len > 0)
+    {
         number(len as u64, &mut desk.text);
         desk.response.fields.set_trusted(Known::ContentLength, &desk.text);
     }
@@ -249,13 +254,13 @@ fn adjust(
             mutate_response(site, mutations, desk, trace)?;
         }
     }
-    filters::on_response(site, matched, (desk, trace))
+    site.program.chain.on_response(site.scene, matched, (desk, trace))
 }
 
 /// What all responses have in common.
 fn finish(site: Site<'_>, desk: &mut Desk, trace: &mut Trace<'_>) {
     trace.status = desk.response.status();
-    let manager = site.manager();
+    let manager = site.manager;
     let fields = &mut desk.response.fields;
     match manager.server_header {
         ServerHeader::AppendIfAbsent if fields.has(Known::Server) => {}
@@ -286,7 +291,7 @@ fn mutate_response(
         return Ok(());
     }
     let Desk { request, response, text, .. } = desk;
-    mutate::response(site, mutations, request, &mut response.fields, trace, text)
+    mutate::response(site.scene, mutations, request, &mut response.fields, trace, text)
 }
 
 /// Serialises the head; what was not sent before it stays before it.

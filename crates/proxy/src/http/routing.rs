@@ -3,7 +3,7 @@
 use sluis_http1::RequestHead;
 use sluis_rules::{Forward, Matched, Metadata, NoRoute, RouteTable, Target, WeightedCluster};
 
-use super::{facts::Facts, site::Site};
+use super::{facts::Facts, scene::Scene};
 
 /// The route of a request, or why there is none.
 pub(super) type Found<'c> = Result<Matched<'c>, Missing>;
@@ -18,13 +18,13 @@ pub(super) enum Missing {
 
 /// Finds the route of a request.
 pub(super) fn find<'c>(
-    site: Site<'_>,
+    scene: Scene<'_>,
     table: Option<&'c RouteTable>,
     head: &RequestHead,
     metadata: &Metadata,
 ) -> Found<'c> {
     let table = table.ok_or(Missing::Table)?;
-    let facts = Facts { metadata: Some(metadata), ..site.facts(head) };
+    let facts = Facts { metadata: Some(metadata), ..scene.facts(head) };
     table.route(&facts).map_err(|none| match none {
         NoRoute::HttpsRequired { .. } => Missing::Https,
         NoRoute::NoVirtualHost | NoRoute::NoRoute { .. } => Missing::Route,
@@ -33,7 +33,7 @@ pub(super) fn find<'c>(
 
 /// The cluster that a request goes to, with its share of them where several share.
 pub(super) fn cluster_of<'f: 'h, 'h>(
-    site: Site<'_>,
+    scene: Scene<'_>,
     forward: &'f Forward,
     head: &'h RequestHead,
 ) -> (Option<&'h str>, Option<&'f WeightedCluster>) {
@@ -41,7 +41,7 @@ pub(super) fn cluster_of<'f: 'h, 'h>(
         Target::Cluster(name) => (Some(name), None),
         Target::Weighted(clusters) => {
             // The number that decides on shares of requests, as in Envoy.
-            let chosen = clusters.pick(site.draw);
+            let chosen = clusters.pick(scene.draw);
             let name = match &chosen.header {
                 Some(header) => named(head, header),
                 None => Some(&*chosen.name),

@@ -12,7 +12,7 @@ use super::{Part, Promise, Refusal, record, sealed::values, tokens};
 use crate::{
     credentials::{Places, Ready},
     http::{
-        client::Client, desk::Desk, plan::Plan, reply::Reply, rewrite, site::Site, trace::Trace,
+        desk::Desk, incoming::Incoming, plan::Plan, reply::Reply, rewrite, site::Site, trace::Trace,
     },
     rbac::peer_facts,
     upstream::Pick,
@@ -25,7 +25,7 @@ use crate::{
 ///
 /// The answer, where it may not have what its cluster demands.
 pub(in crate::http) async fn admit<'c>(
-    client: &mut impl Client,
+    client: &mut impl Incoming,
     site: Site<'_>,
     desk: &mut Desk,
     plan: &Plan<'c>,
@@ -201,7 +201,7 @@ pub(in crate::http) fn guard<'c>(
 /// Digests the body by each algorithm that is asked for, once it has come as a whole; it stays
 /// where it is.
 async fn digests<'c>(
-    (client, site): (&mut impl Client, Site<'_>),
+    (client, site): (&mut impl Incoming, Site<'_>),
     desk: &mut Desk,
     plan: &Plan<'c>,
     trace: &mut Trace<'_>,

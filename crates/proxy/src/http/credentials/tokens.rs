@@ -23,8 +23,9 @@ use crate::{
     config::Config,
     credentials::{Held, Tokens},
     http::{
-        call::{self, CallError, Question},
+        call,
         desk::Desk,
+        question::{CallError, Question},
         state::HttpWorker,
     },
     worker::Worker,

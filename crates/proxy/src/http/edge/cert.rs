@@ -7,7 +7,7 @@ use crate::http::site::Site;
 
 /// Removes, keeps, sets or appends to the field, as the manager says.
 pub(super) fn mark(site: Site<'_>, head: &mut RequestHead, text: &mut Vec<u8>) {
-    let forward = &site.manager().client_cert;
+    let forward = &site.manager.client_cert;
     let peer = site.connection.peer.as_ref();
     let keeps = match forward.rule {
         ClientCertRule::AlwaysForwardOnly => true,

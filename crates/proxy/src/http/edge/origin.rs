@@ -51,7 +51,7 @@ pub(in crate::http) struct Origin {
 
 /// Sets the fields that say where the request came from.
 pub(super) fn mark(site: Site<'_>, head: &mut RequestHead, text: &mut Vec<u8>) -> Origin {
-    let manager = site.manager();
+    let manager = site.manager;
     let remote = address(&site.connection.remote);
     head.fields.remove(Known::XEnvoyInternal);
     let (found, may_be_internal) = if manager.use_remote_address {
@@ -122,7 +122,7 @@ fn append_forwarded_for(
     remote: Option<SocketAddr>,
     text: &mut Vec<u8>,
 ) {
-    let Some(remote) = remote.filter(|_| !site.manager().skip_xff_append) else { return };
+    let Some(remote) = remote.filter(|_| !site.manager.skip_xff_append) else { return };
     // As in Envoy: who comes by loopback is this machine, and is named by its address.
     let ip = match remote.ip() {
         ip if ip.is_loopback() => site.worker.peek_config().settings.local_ip,
@@ -138,7 +138,7 @@ fn append_forwarded_for(
 }
 
 fn set_protocol(site: Site<'_>, head: &mut RequestHead, text: &mut Vec<u8>) {
-    let manager = site.manager();
+    let manager = site.manager;
     let proto: &[u8] = if site.connection.tls_terminated { b"https" } else { b"http" };
     // What a proxy before us says counts only if one is trusted.
     let trusts = !manager.use_remote_address || manager.xff_trusted_hops > 0;

@@ -58,7 +58,7 @@ pub(super) fn on_request<'c>(
         return Ok(());
     };
     let policies = Policies::of(name, matched);
-    let is_on = policies.0.first().is_some_and(|policy| policy.enabled.holds(stage.site.draw));
+    let is_on = policies.0.first().is_some_and(|policy| policy.enabled.holds(stage.scene.draw));
     let fields = &desk.request.fields;
     let Some(origin) = fields.get_name(b"origin").filter(|origin| is_on && !origin.is_empty())
     else {

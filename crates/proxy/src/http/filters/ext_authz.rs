@@ -21,10 +21,10 @@ use crate::{
     http::{
         authz::{self, AuthzError},
         call,
-        client::Client,
         desk::Desk,
+        incoming::Incoming,
         reply::{Reply, Unsent},
-        site::Site,
+        scene::Scene,
         trace::Trace,
     },
 };
@@ -65,16 +65,16 @@ impl Authz {
     /// Asks about a request. True when its route must be found anew.
     pub(super) async fn on_request<'c>(
         &self,
-        (name, site): (&str, Site<'_>),
+        (name, scene): (&str, Scene<'_>),
         matched: Option<&Matched<'c>>,
         config: &Config,
-        client: &mut impl Client,
+        client: &mut impl Incoming,
         (desk, trace): (&mut Desk, &mut Trace<'c>),
     ) -> Result<bool, Box<Reply<'c>>> {
         // As in Envoy: what has no route goes nowhere.
         let Some(matched) = matched else { return Ok(false) };
         let own = &*self.own;
-        let draw = site.worker.random().next();
+        let draw = scene.worker.random().next();
         let is_asked = own.enabled.holds(draw)
             && own.enabled_metadata.as_ref().is_none_or(|one| one.matches(Some(&trace.metadata)));
         if !is_asked {
@@ -95,7 +95,7 @@ impl Authz {
             }
             _ => None,
         };
-        let told = Told { site, desk, trace, check: &check, body: body.as_ref() };
+        let told = Told { scene, desk, trace, check: &check, body: body.as_ref() };
         let asked = self.ask(&told, config).await;
         let (arrived, is_whole) = client.arrived(desk);
         let arrived = body.as_ref().map_or(arrived, |(seen, _)| seen.arrived);
@@ -106,7 +106,7 @@ impl Authz {
                 Verdict { outcome: Outcome::Failed(None), metadata: MetaFields::new() }
             }
         };
-        let obeyed = self.obey(verdict, (site, *matched), (desk, trace));
+        let obeyed = self.obey(verdict, (scene, *matched), (desk, trace));
         obeyed.map_err(|reply| {
             trace.received = arrived as u64;
             Reply { is_waited: is_whole, ..*reply }.into()
@@ -115,7 +115,7 @@ impl Authz {
 
     async fn ask(&self, told: &Told<'_, '_>, config: &Config) -> Result<Verdict, AuthzError> {
         let own = &*self.own;
-        let worker = told.site.worker;
+        let worker = told.scene.worker;
         match &own.service {
             AuthzService::Grpc(service) => {
                 let request = question::grpc(own, told);
@@ -139,14 +139,14 @@ impl Authz {
     fn obey<'c>(
         &self,
         verdict: Verdict,
-        (site, matched): (Site<'_>, Matched<'c>),
+        (scene, matched): (Scene<'_>, Matched<'c>),
         (desk, trace): (&mut Desk, &mut Trace<'c>),
     ) -> Result<bool, Box<Reply<'c>>> {
         let own = &*self.own;
         let Verdict { outcome, mut metadata } = verdict;
         if own.takes_metadata && !metadata.is_empty() {
             if let Outcome::Yes(_) = outcome {
-                let waited = site.worker.now().saturating_duration_since(trace.start).as_millis();
+                let waited = scene.worker.now().saturating_duration_since(trace.start).as_millis();
                 let waited = u32::try_from(waited).unwrap_or(u32::MAX);
                 metadata.insert(DURATION.into(), MetaValue::Number(f64::from(waited)));
             }
@@ -222,7 +222,7 @@ fn has_body(desk: &Desk) -> bool {
 
 /// Waits for as much of the body as the service is to see.
 async fn peek<'c>(
-    client: &mut impl Client,
+    client: &mut impl Incoming,
     (desk, trace): (&mut Desk, &mut Trace<'_>),
     limits: AuthzBody,
     matched: Matched<'c>,

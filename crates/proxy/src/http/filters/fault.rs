@@ -66,7 +66,7 @@ impl Fault {
                 (time, asked(fields, DELAY_PERCENT, share))
             }
         };
-        if time.is_zero() || !share.holds(stage.site.worker.random().next()) {
+        if time.is_zero() || !share.holds(stage.scene.worker.random().next()) {
             return None;
         }
         desk.marks.suffering.get_or_insert_with(|| self.active.begin());
@@ -93,7 +93,7 @@ impl Fault {
             FaultAbort::Header => (wanted(fields), asked(fields, ABORT_PERCENT, share)),
         };
         let Some((status, grpc)) = answer else { return Ok(()) };
-        if !share.holds(stage.site.worker.random().next()) {
+        if !share.holds(stage.scene.worker.random().next()) {
             return Ok(());
         }
         desk.marks.suffering.get_or_insert_with(|| self.active.begin());
@@ -128,7 +128,7 @@ impl Fault {
             && settings
                 .headers
                 .iter()
-                .all(|header| header.matches(&stage.site.facts(&desk.request)))
+                .all(|header| header.matches(&stage.scene.facts(&desk.request)))
     }
 }
 

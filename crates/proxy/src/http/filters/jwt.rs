@@ -31,7 +31,7 @@ use self::{
     places::{Found, Places},
 };
 use crate::{
-    http::{desk::Desk, reply::Reply, site::Site, trace::Trace},
+    http::{desk::Desk, reply::Reply, scene::Scene, trace::Trace},
     key_ring::KeySlot,
     worker::Worker,
 };
@@ -112,20 +112,20 @@ impl Jwt {
     pub(super) async fn on_request<'c>(
         &self,
         name: &str,
-        (site, matched): (Site<'_>, Option<&Matched<'c>>),
+        (scene, matched): (Scene<'_>, Option<&Matched<'c>>),
         desk: &mut Desk,
         trace: &mut Trace<'c>,
     ) -> Result<bool, Box<Reply<'c>>> {
         if self.filter.bypasses_preflights && is_preflight(&desk.request) {
             return Ok(false);
         }
-        let requirement = match self.requirement(name, site, matched, &desk.request) {
+        let requirement = match self.requirement(name, scene, matched, &desk.request) {
             Ok(Some(requirement)) => requirement,
             Ok(None) => return Ok(false),
             Err(wanted) => return Err(self.unknown(wanted, matched).into()),
         };
         // As it came: what a good token takes out of the path is not told back either.
-        let kept = self.all.has_params().then(|| realm(site, &desk.request));
+        let kept = self.all.has_params().then(|| realm(scene, &desk.request));
         let now = trace.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         // As in Envoy, whichever provider is asked: nobody else may set these headers.
         self.all.sanitize(&mut desk.request);
@@ -139,7 +139,7 @@ impl Jwt {
                 reply.matched = matched.copied();
                 if !self.filter.strips_answers {
                     reply = reply.text(refusal.message());
-                    let realm = kept.unwrap_or_else(|| realm(site, &desk.request));
+                    let realm = kept.unwrap_or_else(|| realm(scene, &desk.request));
                     let error =
                         if refusal == Refusal::Missing { "" } else { ", error=\"invalid_token\"" };
                     let value = [&b"Bearer realm=\""[..], &realm, b"\"", error.as_bytes()].concat();
@@ -154,7 +154,7 @@ impl Jwt {
     fn requirement<'f, 'm>(
         &'f self,
         name: &str,
-        site: Site<'_>,
+        scene: Scene<'_>,
         matched: Option<&Matched<'m>>,
         head: &RequestHead,
     ) -> Result<Option<&'f JwtRequirement>, &'m str> {
@@ -167,7 +167,7 @@ impl Jwt {
         if let Some(wanted) = by_route {
             return self.filter.requirements.get(wanted).map(Some).ok_or(wanted);
         }
-        let facts = site.facts(head);
+        let facts = scene.facts(head);
         let rule = self.filter.rules.iter().find(|rule| rule.matches.matches(&facts));
         Ok(rule.and_then(|rule| rule.requirement.as_ref()))
     }
@@ -424,10 +424,10 @@ fn is_preflight(head: &RequestHead) -> bool {
 }
 
 /// The request's URL, as the client wrote it.
-fn realm(site: Site<'_>, head: &RequestHead) -> Vec<u8> {
+fn realm(scene: Scene<'_>, head: &RequestHead) -> Vec<u8> {
     let path = head.fields.get(Known::XEnvoyOriginalPath).unwrap_or(head.path());
     let path = &path[..path.len().min(REALM_PATH_MAX)];
-    [site.scheme(head).as_bytes(), b"://", head.authority(), path].concat()
+    [scene.scheme(head).as_bytes(), b"://", head.authority(), path].concat()
 }
 
 fn keys(worker: &Worker, settings: &JwtProvider) -> Keys {

@@ -18,10 +18,10 @@ use tracing::{error, warn};
 use super::{FilterError, read};
 use crate::{
     http::{
-        client::Client,
         desk::Desk,
+        incoming::Incoming,
         reply::{Reply, Unsent},
-        site::Site,
+        scene::Scene,
         strand::{
             self, BODY_BYTES_MAX, Cut, FAILED, Gathered, Running, Waiting, map, pairs,
             shown::{self, Claims, Head, Shown},
@@ -32,6 +32,7 @@ use crate::{
     stats::Counter,
     worker::Worker,
 };
+pub(in crate::http) use asked::Standing;
 
 /// Scripts of routes' own that one filter keeps ready; beyond it all are forgotten and loaded anew.
 const OWN_MAX: usize = 256;
@@ -142,17 +143,18 @@ impl Lua {
     /// Starts a script on a message; `None` when there is none for it.
     fn start(
         &self,
-        (site, side, body): (Site<'_>, Side, BodyIs),
+        (scene, side, body): (Scene<'_>, Side, BodyIs),
         matched: Option<&Matched<'_>>,
         (desk, trace): (&mut Desk, &mut Trace<'_>),
     ) -> Result<Option<(Running, Step, Claims)>, Failed> {
-        let choice = self.choose(site.worker, matched).map_err(|NotReady| self.not_ready(site))?;
+        let choice =
+            self.choose(scene.worker, matched).map_err(|NotReady| self.not_ready(scene))?;
         let Some(Choice { script, context }) = choice else { return Ok(None) };
         if !script.handles(side) {
             return Ok(None);
         }
         let Some(place) = desk.marks.scripts.place.clone() else {
-            return Err(self.not_ready(site));
+            return Err(self.not_ready(scene));
         };
         let config = place.config();
         let told = facts::Told::new(
@@ -161,11 +163,11 @@ impl Lua {
             (Arc::clone(&self.name), context),
         );
         let begin = Begin { side, body, facts: Rc::new(told) };
-        let head = head(desk, side, site);
+        let head = head(desk, side, scene);
         let mut shown = Shown::new(head, &mut trace.metadata, &self.name);
         let started = script.start(begin, &mut shown);
         let claims = shown.claims;
-        let (run, step) = started.map_err(|error| self.failed(site, &error))?;
+        let (run, step) = started.map_err(|error| self.failed(scene, &error))?;
         let Some(run) = run else { return Ok(None) };
         let own = strand::Own { name: Arc::clone(&self.name), place, config };
         Ok(Some((Running::new(own, run, self.calls.clone()), step, claims)))
@@ -174,7 +176,7 @@ impl Lua {
     /// Shows the script a request.
     pub(super) fn on_request<'c>(
         &self,
-        site: Site<'_>,
+        scene: Scene<'_>,
         matched: Option<&Matched<'c>>,
         (desk, trace): (&mut Desk, &mut Trace<'c>),
     ) -> Result<Begun, Box<Reply<'c>>> {
@@ -183,7 +185,7 @@ impl Lua {
             () if desk.request.framing() == Framing::None => BodyIs::Absent,
             () => BodyIs::Follows,
         };
-        let how = (site, Side::Request, body);
+        let how = (scene, Side::Request, body);
         let started = self.start(how, matched, (&mut *desk, &mut *trace));
         let Some((mut running, step, claims)) = started.map_err(|Failed| failure())? else {
             return Ok(Begun::Over(false));
@@ -192,7 +194,7 @@ impl Lua {
             Step::Respond(response) => Err(reply(response, matched.copied()).into()),
             Step::Done if !running.run.has_buffer() => {
                 let effects = running.settle();
-                self.claim(site, claims, (&mut *desk, None)).map_err(|Failed| failure())?;
+                self.claim(scene, claims, (&mut *desk, None)).map_err(|Failed| failure())?;
                 Ok(Begun::Over(self.obey(effects, desk)))
             }
             step => {
@@ -206,8 +208,8 @@ impl Lua {
     /// chosen anew.
     pub(super) async fn bring<'c>(
         &self,
-        (site, matched): (Site<'_>, Option<&Matched<'c>>),
-        client: &mut impl Client,
+        (scene, matched): (Scene<'_>, Option<&Matched<'c>>),
+        client: &mut impl Incoming,
         (running, step): (Running, Step),
         (desk, trace): (&mut Desk, &mut Trace<'c>),
     ) -> Result<bool, Box<Reply<'c>>> {
@@ -227,7 +229,7 @@ impl Lua {
                     let (bytes, trailers) = gather(client, desk, trace).await.map_err(of)?;
                     held = Some((bytes.clone(), trailers.clone()));
                     let mut shown = Shown::new(
-                        head(desk, Side::Request, site),
+                        head(desk, Side::Request, scene),
                         &mut trace.metadata,
                         &self.name,
                     );
@@ -238,7 +240,7 @@ impl Lua {
                 Step::Wants(Want::Call(call)) => {
                     let answer = running.ask(call).await;
                     let mut shown = Shown::new(
-                        head(desk, Side::Request, site),
+                        head(desk, Side::Request, scene),
                         &mut trace.metadata,
                         &self.name,
                     );
@@ -248,7 +250,7 @@ impl Lua {
                 }
             };
             step = fed.map_err(|error| {
-                self.failed(site, &error);
+                self.failed(scene, &error);
                 failure()
             })?;
         }
@@ -258,7 +260,7 @@ impl Lua {
         let now = running.run.take_trailers().map(|pairs| map(&pairs));
         let claims = std::mem::take(&mut running.claims);
         let claim = (&mut *desk, changed.as_ref().map(Vec::len));
-        self.claim(site, claims, claim).map_err(|Failed| failure())?;
+        self.claim(scene, claims, claim).map_err(|Failed| failure())?;
         match held {
             Some((bytes, trailers)) if is_changed || trailers != now => {
                 client.replace_body(desk, changed.unwrap_or(bytes), now);
@@ -276,24 +278,24 @@ impl Lua {
     /// Shows the script a response. False when it waits: what it waits for is in the desk's marks.
     pub(super) fn on_response(
         &self,
-        (site, index): (Site<'_>, usize),
+        (scene, index): (Scene<'_>, usize),
         matched: Option<&Matched<'_>>,
         (desk, trace): (&mut Desk, &mut Trace<'_>),
     ) -> Result<bool, Unsent> {
         let body = desk.marks.scripts.response_body;
-        let how = (site, Side::Response, body);
+        let how = (scene, Side::Response, body);
         let started = self.start(how, matched, (&mut *desk, &mut *trace));
         let Some((mut running, step, claims)) = started.map_err(|Failed| Unsent::Fault)? else {
             return Ok(true);
         };
         running.claims = claims;
-        self.go_on(site, index, (running, step), (desk, trace))
+        self.go_on(scene, index, (running, step), (desk, trace))
     }
 
     /// Goes on with a script that has waited before the head of a response.
     pub(super) fn resume(
         &self,
-        site: Site<'_>,
+        scene: Scene<'_>,
         waiting: Waiting,
         (desk, trace): (&mut Desk, &mut Trace<'_>),
     ) -> Result<bool, Unsent> {
@@ -304,7 +306,7 @@ impl Lua {
             .gathered
             .as_ref()
             .map(|held| (held.bytes.clone(), held.trailers.as_ref().map(pairs)));
-        let head = head(desk, Side::Response, site);
+        let head = head(desk, Side::Response, scene);
         let mut shown = Shown::new(head, &mut trace.metadata, &self.name);
         let fed = match (answer, body) {
             (Some(answer), _) => running.run.answer(&answer, &mut shown),
@@ -313,15 +315,15 @@ impl Lua {
         };
         running.claims.add(shown.claims);
         let step = fed.map_err(|error| {
-            self.failed(site, &error);
+            self.failed(scene, &error);
             Unsent::Fault
         })?;
-        self.go_on(site, index, (running, step), (desk, trace))
+        self.go_on(scene, index, (running, step), (desk, trace))
     }
 
     fn go_on(
         &self,
-        site: Site<'_>,
+        scene: Scene<'_>,
         index: usize,
         (mut running, step): (Running, Step),
         (desk, trace): (&mut Desk, &mut Trace<'_>),
@@ -331,7 +333,7 @@ impl Lua {
             Step::Respond(_) => return Err(Unsent::Fault),
             Step::Wants(Want::Body) if desk.marks.scripts.gathered.is_some() => {
                 let waiting = Waiting { index, running, asking: None, answer: None };
-                return self.resume(site, waiting, (desk, trace));
+                return self.resume(scene, waiting, (desk, trace));
             }
             Step::Wants(Want::Body) => {
                 let waiting = Waiting { index, running, asking: None, answer: None };
@@ -351,7 +353,7 @@ impl Lua {
         let changed = running.run.take_changed();
         let trailers = running.run.take_trailers().map(|pairs| map(&pairs));
         let claims = std::mem::take(&mut running.claims);
-        self.claim_response(site, claims, desk, changed.is_some())?;
+        self.claim_response(scene, claims, desk, changed.is_some())?;
         let scripts = &mut desk.marks.scripts;
         let was_gathered = scripts.gathered.is_some();
         if let Some(held) = &mut scripts.gathered {
@@ -378,7 +380,7 @@ impl Lua {
     /// What the script says of the length of a request's body.
     fn claim(
         &self,
-        site: Site<'_>,
+        scene: Scene<'_>,
         claims: Claims,
         (desk, changed): (&mut Desk, Option<usize>),
     ) -> Result<(), Failed> {
@@ -387,7 +389,7 @@ impl Lua {
         }
         if let Some(length) = &claims.length {
             if desk.request.fields.get(Known::ContentLength) != Some(&length[..]) {
-                return Err(self.misframed(site));
+                return Err(self.misframed(scene));
             }
         } else if matches!(desk.request.framing(), Framing::Length(_)) {
             desk.request.fields.remove(Known::ContentLength);
@@ -398,7 +400,7 @@ impl Lua {
 
     fn claim_response(
         &self,
-        site: Site<'_>,
+        scene: Scene<'_>,
         claims: Claims,
         desk: &mut Desk,
         is_changed: bool,
@@ -410,7 +412,7 @@ impl Lua {
         match &claims.length {
             Some(length) if fields.get(Known::ContentLength) == Some(&length[..]) => Ok(()),
             Some(_) => {
-                self.misframed(site);
+                self.misframed(scene);
                 Err(Unsent::Fault)
             }
             None => {
@@ -430,21 +432,21 @@ impl Lua {
         effects.clears_route || (effects.has_changed_head && self.settings.clear_route_cache)
     }
 
-    fn failed(&self, site: Site<'_>, error: &RunError) -> Failed {
-        site.worker.stats().inc(Counter::LuaErrors);
+    fn failed(&self, scene: Scene<'_>, error: &RunError) -> Failed {
+        scene.worker.stats().inc(Counter::LuaErrors);
         warn!(filter = %self.name, %error, "script failed: the message does not go on");
         Failed
     }
 
-    fn misframed(&self, site: Site<'_>) -> Failed {
-        site.worker.stats().inc(Counter::LuaErrors);
+    fn misframed(&self, scene: Scene<'_>) -> Failed {
+        scene.worker.stats().inc(Counter::LuaErrors);
         let error = "content-length is not that of the body";
         warn!(filter = %self.name, error, "script failed: the message does not go on");
         Failed
     }
 
-    fn not_ready(&self, site: Site<'_>) -> Failed {
-        site.worker.stats().inc(Counter::LuaErrors);
+    fn not_ready(&self, scene: Scene<'_>) -> Failed {
+        scene.worker.stats().inc(Counter::LuaErrors);
         warn!(filter = %self.name, "there is no such script: the message does not go on");
         Failed
     }
@@ -504,10 +506,10 @@ fn reply<'c>(response: Response, matched: Option<Matched<'c>>) -> Reply<'c> {
     reply
 }
 
-fn head<'d>(desk: &'d mut Desk, side: Side, site: Site<'_>) -> Head<'d> {
+fn head<'d>(desk: &'d mut Desk, side: Side, scene: Scene<'_>) -> Head<'d> {
     match side {
         Side::Request => {
-            let scheme = site.scheme(&desk.request);
+            let scheme = scene.scheme(&desk.request);
             Head::Request(&mut desk.request, scheme)
         }
         Side::Response => Head::Response(&mut desk.response),
@@ -525,7 +527,7 @@ fn content_length(fields: &sluis_http1::Fields) -> Option<u64> {
 
 /// The whole body of a request, as the scripts that watch it leave it.
 async fn gather<'c>(
-    client: &mut impl Client,
+    client: &mut impl Incoming,
     desk: &mut Desk,
     trace: &mut Trace<'_>,
 ) -> Result<(Vec<u8>, Option<HeaderMap>), Box<Reply<'c>>> {

@@ -45,7 +45,7 @@ pub(super) fn on_request<'c>(
                 });
             }
             MutationStep::Set(edit) => {
-                mutate::edit_request(stage.site, edit, request, stage.trace, text)
+                mutate::edit_request(stage.scene, edit, request, stage.trace, text)
                     .map_err(|_| Reply::fault())?;
             }
         }
@@ -68,7 +68,7 @@ pub(super) fn on_response(
                 fields.remove_where(|name, _| matcher.matches(&name.to_ascii_lowercase()));
             }
             MutationStep::Set(edit) => {
-                mutate::edit_response(stage.site, edit, request, fields, stage.trace, text)?;
+                mutate::edit_response(stage.scene, edit, request, fields, stage.trace, text)?;
             }
         }
     }

@@ -39,7 +39,7 @@ impl RateLimit {
     }
 
     fn bucket(&self, limit: &Arc<LocalRateLimit>, stage: Stage<'_, '_>) -> Option<Arc<Bucket>> {
-        let connection = if limit.per_connection { stage.site.connection.id } else { u64::MAX };
+        let connection = if limit.per_connection { stage.scene.connection.id } else { u64::MAX };
         let mut buckets = self.buckets.borrow_mut();
         if buckets.len() > KEPT_MAX {
             buckets.clear();
@@ -48,7 +48,7 @@ impl RateLimit {
             buckets.entry((Arc::as_ptr(limit) as usize, connection)).or_insert_with(|| {
                 let bucket = match limit.per_connection {
                     true => limit.bucket.map(|settings| Arc::new(Bucket::full(settings))),
-                    false => stage.site.worker.peek_config().settings.buckets.of(limit),
+                    false => stage.scene.worker.peek_config().settings.buckets.of(limit),
                 };
                 (Arc::clone(limit), bucket)
             });
@@ -68,12 +68,12 @@ impl RateLimit {
             })
         });
         let limit = said.unwrap_or(&self.own);
-        let random = stage.site.worker.random();
+        let random = stage.scene.worker.random();
         if !limit.enabled.holds(random.next()) {
             return Ok(());
         }
         let Some(bucket) = self.bucket(limit, stage) else { return Ok(()) };
-        let has_token = bucket.take(stage.site.now.into_std());
+        let has_token = bucket.take(stage.scene.now.into_std());
         let is_refused = !has_token && limit.enforced.holds(random.next());
         desk.marks.limited = Some((Arc::clone(limit), bucket, is_refused));
         if has_token {
@@ -82,7 +82,7 @@ impl RateLimit {
         if !is_refused {
             for edit in &limit.request_set {
                 let Desk { request, text, .. } = desk;
-                mutate::edit_request(stage.site, edit, request, stage.trace, text)
+                mutate::edit_request(stage.scene, edit, request, stage.trace, text)
                     .map_err(|_| Reply::fault())?;
             }
             return Ok(());
@@ -103,11 +103,11 @@ impl RateLimit {
             for edit in &limit.response_set {
                 let Desk { request, response, text, .. } = desk;
                 let fields = &mut response.fields;
-                mutate::edit_response(stage.site, edit, request, fields, stage.trace, text)?;
+                mutate::edit_response(stage.scene, edit, request, fields, stage.trace, text)?;
             }
         }
         if limit.says_state {
-            let left = bucket.left(stage.site.worker.now().into_std());
+            let left = bucket.left(stage.scene.worker.now().into_std());
             for (name, value) in [
                 (&b"x-ratelimit-limit"[..], u64::from(left.tokens_max)),
                 (b"x-ratelimit-remaining", left.tokens),

@@ -6,7 +6,7 @@ use sluis_rules::{FilterSetting, Matched, RbacFacts, RbacFilter};
 use tracing::debug;
 
 use crate::{
-    http::{desk::Desk, reply::Reply, site::Site, trace::Trace},
+    http::{desk::Desk, reply::Reply, scene::Scene, trace::Trace},
     rbac::{Guard, peer_facts, tell},
     worker::Worker,
 };
@@ -26,7 +26,7 @@ impl Rbac {
     pub(super) fn on_request<'c>(
         &self,
         name: &str,
-        site: Site<'_>,
+        scene: Scene<'_>,
         matched: Option<&Matched<'c>>,
         desk: &Desk,
         trace: &mut Trace<'c>,
@@ -38,17 +38,17 @@ impl Rbac {
             })
         });
         let filter = said.unwrap_or(&self.own);
-        let request = site.facts(&desk.request);
+        let request = scene.facts(&desk.request);
         let mut told = Vec::new();
         let facts = RbacFacts {
-            peer: peer_facts(site.connection, trace.client),
+            peer: peer_facts(scene.connection, trace.client),
             request: Some(&request),
             metadata: &trace.metadata,
         };
-        let decided = self.guard.decide(site.worker.stats(), filter, &facts, &mut told);
+        let decided = self.guard.decide(scene.worker.stats(), filter, &facts, &mut told);
         tell(&mut trace.metadata, told);
         decided.map_err(|details| {
-            debug!(remote = %site.connection.remote, details, "RBAC: request denied");
+            debug!(remote = %scene.connection.remote, details, "RBAC: request denied");
             let mut reply = Reply::new(403, details).text("RBAC: access denied");
             reply.matched = matched.copied();
             reply.into()

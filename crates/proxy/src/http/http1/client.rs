@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use http::HeaderMap;
-use sluis_http1::{Body, Framing, Known, Method, Version};
+use sluis_http1::{Body, Framing, Known, Method, RequestHead, Version};
 use tokio::io::AsyncWrite as _;
 
 use super::lines::{Mode, WAITING_BYTES_MAX, trailers};
@@ -246,7 +246,7 @@ impl Connection {
             begin_content(desk, trace)?;
         }
         let is_bodiless = desk.request.framing() == Framing::None && !course.plan.is_upgrade;
-        let has_trailers = site.manager().http1.trailers;
+        let has_trailers = site.manager.http1.trailers;
         let mut client = PlainClient::new(&mut self.io, trace.method, closes, has_trailers);
         let clock = &mut self.clock;
         match link {
@@ -266,9 +266,10 @@ impl Connection {
             }
             Link::Http2(lease) => {
                 let is_kept = lease.is_kept();
-                let is_upgrade = course.plan.is_upgrade;
-                let Some(mut endpoint) = lease.send(site, desk, is_upgrade, is_bodiless).await?
-                else {
+                let shape = (course.plan.is_upgrade, is_bodiless);
+                let scheme = |head: &RequestHead| site.scheme(head);
+                let sent = lease.send(desk, scheme, site.program.limits, shape).await?;
+                let Some(mut endpoint) = sent else {
                     let reply = Reply::new(400, "http2.invalid_header_field");
                     return Ok(Finish::Reply(reply.text("Bad Request").into()));
                 };

@@ -7,8 +7,8 @@ use sluis_http2::{Parts, hpack::Indexing};
 
 use super::{heads, sessions::Lease};
 use crate::http::{
-    call::{Answer, CallError, Question},
     piece::Piece,
+    question::{Answer, CallError, Question},
 };
 
 /// Sends the question and reads the whole answer.

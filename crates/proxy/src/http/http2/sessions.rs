@@ -17,7 +17,7 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use sluis_http1::{Known, Limits, Method};
+use sluis_http1::{Known, Limits, Method, RequestHead};
 use sluis_http2::{Connection, HeadWriter, Role};
 use sluis_rules::{Cluster, Http2Keepalive, UpstreamProtocol, UpstreamTls};
 use tokio::{
@@ -36,7 +36,7 @@ use super::{
 };
 use crate::{
     conn::Io,
-    http::{desk::Desk, failure::Failure, piece::Fault, pool::Key, sealed::Sealed, site::Site},
+    http::{desk::Desk, failure::Failure, piece::Fault, pool::Key, sealed::Sealed},
     random::Random,
     stats::Counter,
     upstream::Upstream,
@@ -281,13 +281,14 @@ impl Lease {
         self.session.requests.get() > 1
     }
 
-    /// Sends the head of the request on the desk. `None` when HTTP/2 cannot carry it.
+    /// Sends the head of the request on the desk, whose scheme is told for a head that nobody has
+    /// signed. `None` when HTTP/2 cannot carry it.
     pub(in crate::http) async fn send(
         &mut self,
-        site: Site<'_>,
         desk: &mut Desk,
-        is_upgrade: bool,
-        is_bodiless: bool,
+        scheme: impl FnOnce(&RequestHead) -> &'static str,
+        limits: Limits,
+        (is_upgrade, is_bodiless): (bool, bool),
     ) -> Result<Option<Remote>, Failure> {
         let sealed = desk.sealed.take();
         let head = sealed.as_ref().map_or(&desk.request, |sealed| sealed.head());
@@ -297,7 +298,7 @@ impl Lease {
         // A signature says https, and so it is.
         let scheme = match &sealed {
             Some(sealed) if sealed.is_verified() => "https",
-            _ => site.scheme(head),
+            _ => scheme(head),
         };
         if heads::check_request(head).is_err() {
             return Ok(None);
@@ -323,10 +324,7 @@ impl Lease {
             heads::write_request(head, scheme, is_upgrade, is_secret, out);
         });
         match opened {
-            Ok(stream) => {
-                let limits = site.program.limits;
-                Ok(Some(Remote::new(stream, limits, method, upgrade)))
-            }
+            Ok(stream) => Ok(Some(Remote::new(stream, limits, method, upgrade))),
             Err(fault) => Err(match fault {
                 Fault::Malformed => Failure::Protocol,
                 Fault::Refused | Fault::Reset(_) => Failure::Reset { is_refused: true },

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use http::HeaderMap;
-use sluis_http1::{Ends, Framing, HeadError, Known};
+use sluis_http1::{Ends, Framing, HeadError, Known, RequestHead};
 use sluis_http2::{Accepted, Reason};
 use tokio::time::Instant;
 use tracing::debug;
@@ -23,7 +23,7 @@ use crate::{
     access_log::Flag,
     http::{
         carry::{Start, carry},
-        client::{After, BODY_WAIT_MAX, Client, Unpeeked, framed},
+        client::{After, Client, framed},
         clock::Clock,
         course::Course,
         desk::Desk,
@@ -31,6 +31,7 @@ use crate::{
         failure::{Failure, Finish},
         flight::Event,
         http1::endpoint::{self, PlainEndpoint},
+        incoming::{BODY_WAIT_MAX, Incoming, Unpeeked},
         link::Link,
         message::{ClientSide, Sink, Source},
         piece::{Fault, Piece},
@@ -117,21 +118,7 @@ struct Stream {
     was_reset: bool,
 }
 
-impl Client for Stream {
-    fn place(&self) -> &Rc<Place> {
-        &self.place
-    }
-
-    fn begin_body(
-        &mut self,
-        _: &mut Desk,
-        _: &Plan<'_>,
-        trace: &mut Trace<'_>,
-    ) -> Result<bool, Box<Reply<'static>>> {
-        trace.is_body_begun = true;
-        Ok(self.side.stream.has_ended())
-    }
-
+impl Incoming for Stream {
     async fn peek_body(
         &mut self,
         desk: &mut Desk,
@@ -193,15 +180,31 @@ impl Client for Stream {
         }
     }
 
+    fn arrived(&self, _: &Desk) -> (usize, bool) {
+        (0, self.side.stream.has_ended())
+    }
+}
+
+impl Client for Stream {
+    fn place(&self) -> &Rc<Place> {
+        &self.place
+    }
+
+    fn begin_body(
+        &mut self,
+        _: &mut Desk,
+        _: &Plan<'_>,
+        trace: &mut Trace<'_>,
+    ) -> Result<bool, Box<Reply<'static>>> {
+        trace.is_body_begun = true;
+        Ok(self.side.stream.has_ended())
+    }
+
     async fn gone(&mut self, desk: &mut Desk, _: bool) -> Event {
         let side = &mut self.side;
         let event = std::future::poll_fn(|cx| side.poll_gone(cx, desk)).await;
         self.was_reset = matches!(event, Fault::Reset(_));
         of_client(event)
-    }
-
-    fn arrived(&self, _: &Desk) -> (usize, bool) {
-        (0, self.side.stream.has_ended())
     }
 
     fn whole_body(&self, desk: &Desk) -> Option<Vec<u8>> {
@@ -254,7 +257,9 @@ impl Client for Stream {
             }
             Link::Http2(lease) => {
                 let is_kept = lease.is_kept();
-                let sent = lease.send(site, desk, course.plan.is_upgrade, is_bodiless).await?;
+                let shape = (course.plan.is_upgrade, is_bodiless);
+                let scheme = |head: &RequestHead| site.scheme(head);
+                let sent = lease.send(desk, scheme, site.program.limits, shape).await?;
                 let Some(mut endpoint) = sent else {
                     let reply = Reply::new(400, "http2.invalid_header_field");
                     return Ok(Finish::Reply(reply.text("Bad Request").into()));

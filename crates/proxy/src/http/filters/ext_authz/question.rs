@@ -17,9 +17,9 @@ use sluis_rules::{AuthzBody, AuthzCheck, AuthzHttp, ExtAuthz};
 use super::Seen;
 use crate::http::{
     authz::{attributes, context, joined, timestamp},
-    call::Question,
     desk::Desk,
-    site::Site,
+    question::Question,
+    scene::Scene,
     trace::Trace,
 };
 
@@ -33,7 +33,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// What is told.
 pub(super) struct Told<'t, 'c> {
-    pub(super) site: Site<'t>,
+    pub(super) scene: Scene<'t>,
     pub(super) desk: &'t Desk,
     pub(super) trace: &'t Trace<'c>,
     pub(super) check: &'t AuthzCheck,
@@ -48,7 +48,7 @@ impl Told<'_, '_> {
     /// Pseudo-headers and headers, as far as the service is to see them.
     fn headers(&self, allows: impl Fn(&[u8]) -> bool) -> Vec<(Vec<u8>, Vec<u8>)> {
         let head = self.head();
-        let scheme = self.site.scheme(head).as_bytes();
+        let scheme = self.scene.scheme(head).as_bytes();
         let pseudo = [
             (&b":authority"[..], head.authority()),
             (b":method", head.method_name()),
@@ -78,7 +78,7 @@ fn is_allowed(own: &ExtAuthz, name: &[u8], by_default: bool) -> bool {
 
 /// The question to a gRPC service.
 pub(super) fn grpc(own: &ExtAuthz, told: &Told<'_, '_>) -> CheckRequest {
-    let Told { site, trace, check, .. } = told;
+    let Told { scene, trace, check, .. } = told;
     let head = told.head();
     let mut told_headers = told.headers(|name| is_allowed(own, name, true));
     if let Some((seen, _)) = told.body {
@@ -87,12 +87,12 @@ pub(super) fn grpc(own: &ExtAuthz, told: &Told<'_, '_>) -> CheckRequest {
     }
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut http = HttpRequest {
-        id: site.draw.to_string(),
+        id: scene.draw.to_string(),
         method: text(head.method_name()),
         path: text(head.path()),
         host: text(head.authority()),
-        scheme: site.scheme(head).to_owned(),
-        protocol: site.protocol.name().to_owned(),
+        scheme: scene.scheme(head).to_owned(),
+        protocol: scene.protocol.name().to_owned(),
         size: i64::try_from(told.body.map_or(0, |(seen, _)| seen.arrived)).unwrap_or(0),
         ..HttpRequest::default()
     };
@@ -113,7 +113,7 @@ pub(super) fn grpc(own: &ExtAuthz, told: &Told<'_, '_>) -> CheckRequest {
             false => http.body = text(&seen.bytes),
         }
     }
-    let about = attributes(site.connection, (own.peer_certificate, own.tls_session));
+    let about = attributes(scene.connection, (own.peer_certificate, own.tls_session));
     let mut source = about.source;
     if let Some(service) = head.fields.get_name(SERVICE)
         && let Some(source) = &mut source

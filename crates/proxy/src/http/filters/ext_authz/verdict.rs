@@ -16,8 +16,8 @@ use sluis_rules::{AuthzHttp, MetaFields, MetaValue, StringMatcher};
 
 use crate::http::{
     authz,
-    call::Answer,
     change::{Change, How},
+    question::Answer,
 };
 
 /// Names headers that an HTTP service wants removed from the request.

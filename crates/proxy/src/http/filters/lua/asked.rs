@@ -4,7 +4,7 @@
 //! Out:   the answer as the script gets it: 503 where there was none, as from Envoy.
 //! Never: waits without a limit.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, uri};
@@ -15,11 +15,12 @@ use tracing::debug;
 use crate::{
     conn::ConnectionFacts,
     http::{
-        call::{self, CallError, Question},
+        call,
         failure::Failure,
         protocol::Protocol,
+        question::{CallError, Question},
         shared::Shared,
-        site::Place,
+        state::HttpWorker,
         strand::{Asking, Ground, shown::is_framing},
     },
     stats::Counter,
@@ -28,7 +29,15 @@ use crate::{
 /// Longest body of an answer that a script gets.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
-impl Ground for Place {
+/// What scripts stand on: it outlives the exchange while a call is under way.
+#[derive(Debug)]
+pub(in crate::http) struct Standing {
+    pub(in crate::http) worker: Rc<HttpWorker>,
+    pub(in crate::http) facts: Arc<ConnectionFacts>,
+    pub(in crate::http) protocol: Protocol,
+}
+
+impl Ground for Standing {
     fn connection(&self) -> &ConnectionFacts {
         &self.facts
     }
@@ -51,9 +60,9 @@ impl Ground for Place {
 }
 
 /// Makes a call.
-async fn ask(place: &Place, config: &Shared, call: &Call) -> Answer {
+async fn ask(from: &Standing, config: &Shared, call: &Call) -> Answer {
     let Some(backend) = config.backend(&call.cluster) else { return Answer::failure() };
-    let our_address = match &place.facts.local {
+    let our_address = match &from.facts.local {
         Address::Socket(local) => Some(local.ip().to_string()),
         Address::Pipe(_) | Address::Internal(_) => None,
     };
@@ -61,7 +70,7 @@ async fn ask(place: &Place, config: &Shared, call: &Call) -> Answer {
         debug!(cluster = call.cluster, "a script's call cannot be expressed");
         return Answer::failure();
     };
-    match call::ask(&place.worker, backend, &question, (call.timeout, false)).await {
+    match call::ask(&from.worker, backend, &question, (call.timeout, false)).await {
         Ok(answer) => Answer {
             status: answer.status,
             headers: answer
