@@ -23,6 +23,7 @@ use tracing::debug;
 
 use crate::{
     accepted::{Accepted, Serving, Way},
+    access_log::Logs,
     config::Config,
     conn::{ConnectionFacts, Downstream, Io, Socket, read_ahead::ReadAhead},
     drain::Gate,
@@ -39,69 +40,20 @@ const HANDSHAKE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The same as [`serve`], for a chain that leads into another listener.
 fn inner(server: &Rc<Server>, accepted: Accepted) -> Serving {
-    Box::pin(serve(Rc::clone(server), accepted))
+    Box::pin(serve(Rc::clone(server), Box::new(accepted)))
 }
 
 /// Serves a connection until it ends, or until its time after a drain is up.
-pub(crate) async fn serve(server: Rc<Server>, accepted: Accepted) {
+///
+/// What leads there is many times what a silent connection needs: it is boxed, and gone by then.
+pub(crate) async fn serve(server: Rc<Server>, accepted: Box<Accepted>) {
     let worker = &server.worker;
-    let start = Instant::now();
-    let start_time = worker.wall_now();
-    let Accepted { socket, ends, listener, way } = accepted;
-    let inspection = Inspection::new(socket, ends);
-    let (inspection, listener_name) = match inspect(worker, inspection, &listener, &way).await {
-        Ok(Some(done)) => done,
-        // The listener went away meanwhile.
-        Ok(None) => return,
-        Err(error) => return turn_away(worker, &listener, &error),
-    };
-    // The configuration of now: between here and the gate nothing waits, so that a chain which is
-    // drained cannot be chosen any more.
-    let config = worker.config();
-    let Some(listener) = config.runtime.listeners.get(&listener_name) else { return };
-    let chosen = inspection.with_facts(|facts| listener.chain(facts).map(|(c, _)| Arc::clone(c)));
-    let mut facts = facts(worker, listener, &inspection, (start, start_time));
-    facts.came_by(way);
-    let Ok(chain) = chosen else {
-        worker.stats().inc(Counter::NoFilterChain);
-        tcp::log_unmatched(worker, listener, &config.listener_logs(listener), &facts);
-        return;
-    };
-    let gate = worker.gates.of(listener, &chain);
-    facts.chain = Arc::clone(&chain.name);
-    let Inspection { socket, ahead, .. } = inspection;
-    let logs = match &chain.network {
-        Network::Tcp(proxy) => config.tcp_logs(proxy),
-        Network::Http(_) => Arc::default(),
-    };
-    // Pinned where they are: what serves a connection is large, and moved otherwise.
+    let Some(chosen) = Box::pin(choose(worker, accepted)).await else { return };
+    let gate = chosen.gate.clone();
+    // Pinned where it is: what serves a connection is large, and moved otherwise.
     let work = pin!(async {
-        let terminated = match &chain.tls {
-            None => Ok((Io::Plain(socket), ahead, facts)),
-            // Large, and gone after the handshake.
-            Some(settings) => {
-                let chain = (&*chain, settings);
-                Box::pin(terminate(worker, &config, chain, socket, ahead, facts)).await
-            }
-        };
-        // A connection that lives long must not keep an old configuration alive.
-        drop(config);
-        let (io, prefix, mut facts) = match terminated {
-            Ok(terminated) => terminated,
-            Err(refused) => {
-                if let Network::Tcp(proxy) = &chain.network {
-                    tcp::log_refused(worker, proxy, &logs, &refused.facts, &refused.reason);
-                }
-                return;
-            }
-        };
-        if let Err(denied) = guards::admit(worker, &chain.guards, &mut facts).await {
-            if let Network::Tcp(proxy) = &chain.network {
-                tcp::log_denied(worker, proxy, &logs, &facts, denied);
-            }
-            return;
-        }
-        let downstream = Downstream { io, prefix, facts: Arc::new(facts), gate: gate.clone() };
+        let (chain, logs) = (Arc::clone(&chosen.chain), Arc::clone(&chosen.logs));
+        let Some(downstream) = Box::pin(open(worker, chosen)).await else { return };
         match &chain.network {
             Network::Tcp(proxy) => {
                 let proxy = Arc::clone(proxy);
@@ -115,6 +67,86 @@ pub(crate) async fn serve(server: Rc<Server>, accepted: Accepted) {
         }
     });
     until_closed(worker, &gate, work).await;
+}
+
+/// A connection whose filter chain is known.
+struct Chosen {
+    config: Arc<Config>,
+    chain: Arc<FilterChain>,
+    gate: Gate,
+    /// Where TCP connections of the chain are logged.
+    logs: Arc<Logs>,
+    socket: Socket,
+    ahead: BytesMut,
+    facts: ConnectionFacts,
+}
+
+/// Inspects a connection and chooses its filter chain; `None` when it has been turned away.
+async fn choose(worker: &HttpWorker, accepted: Box<Accepted>) -> Option<Box<Chosen>> {
+    let start = Instant::now();
+    let start_time = worker.wall_now();
+    let Accepted { socket, ends, listener, way } = *accepted;
+    let inspection = Inspection::new(socket, ends);
+    let (inspection, listener_name) = match inspect(worker, inspection, &listener, &way).await {
+        Ok(Some(done)) => done,
+        // The listener went away meanwhile.
+        Ok(None) => return None,
+        Err(error) => {
+            turn_away(worker, &listener, &error);
+            return None;
+        }
+    };
+    // The configuration of now: between here and the gate nothing waits, so that a chain which is
+    // drained cannot be chosen any more.
+    let config = worker.config();
+    let listener = config.runtime.listeners.get(&listener_name)?;
+    let chosen = inspection.with_facts(|facts| listener.chain(facts).map(|(c, _)| Arc::clone(c)));
+    let mut facts = facts(worker, listener, &inspection, (start, start_time));
+    facts.came_by(way);
+    let Ok(chain) = chosen else {
+        worker.stats().inc(Counter::NoFilterChain);
+        tcp::log_unmatched(worker, listener, &config.listener_logs(listener), &facts);
+        return None;
+    };
+    let gate = worker.gates.of(listener, &chain);
+    facts.chain = Arc::clone(&chain.name);
+    let logs = match &chain.network {
+        Network::Tcp(proxy) => config.tcp_logs(proxy),
+        Network::Http(_) => Arc::default(),
+    };
+    let Inspection { socket, ahead, .. } = inspection;
+    Some(Box::new(Chosen { config, chain, gate, logs, socket, ahead, facts }))
+}
+
+/// Terminates TLS where the chain says so and asks its guards; `None` when the connection has been
+/// turned away. The configuration is let go: one that lives long must not keep an old one alive.
+async fn open(worker: &HttpWorker, chosen: Box<Chosen>) -> Option<Downstream> {
+    let Chosen { config, chain, gate, logs, socket, ahead, facts } = *chosen;
+    let terminated = match &chain.tls {
+        None => Ok((Io::Plain(socket), ahead, facts)),
+        // Large, and not there without TLS.
+        Some(settings) => {
+            let chain = (&*chain, settings);
+            Box::pin(terminate(worker, &config, chain, socket, ahead, facts)).await
+        }
+    };
+    drop(config);
+    let (io, prefix, mut facts) = match terminated {
+        Ok(terminated) => terminated,
+        Err(refused) => {
+            if let Network::Tcp(proxy) = &chain.network {
+                tcp::log_refused(worker, proxy, &logs, &refused.facts, &refused.reason);
+            }
+            return None;
+        }
+    };
+    if let Err(denied) = guards::admit(worker, &chain.guards, &mut facts).await {
+        if let Network::Tcp(proxy) = &chain.network {
+            tcp::log_denied(worker, proxy, &logs, &facts, denied);
+        }
+        return None;
+    }
+    Some(Downstream { io, prefix, facts: Arc::new(facts), gate })
 }
 
 /// Goes on with the work until it ends or the gate closes.

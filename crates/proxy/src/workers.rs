@@ -372,6 +372,8 @@ impl Shared {
         }
         let active = Active::new(Rc::clone(&self.server.worker));
         let server = Rc::clone(&self.server);
+        // It is in the task's future as often as it is handed on there.
+        let accepted = Box::new(accepted);
         // Boxed: a task's future is moved when it is spawned, when it ends and when it is joined.
         connections.spawn_local(Box::pin(async move {
             // Held until the task ends, however it ends.
