@@ -9,7 +9,7 @@ misses of the instruction TLB. Callgrind tells which functions these are.
 
 Needs what `make bench` needs, valgrind, and for the profile the compiler's own llvm-profdata
 (`rustup component add llvm-tools`; without it the second step alone is done).
-It takes a quarter of an hour on two cores.
+It takes some twenty minutes on two cores.
 """
 
 import argparse
