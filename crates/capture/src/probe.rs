@@ -29,7 +29,11 @@ const NOBODY_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 53));
 const NOBODY_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 53));
 
 /// How often a connection that was closed at once is made again: perhaps before we could look at it.
+/// How often its other end is looked for here.
 const LOOKS_MAX: usize = 3;
+
+/// Time between two looks.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// The address at which clouds give out credentials of the machine.
 const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
@@ -272,7 +276,7 @@ fn tcp(to: SocketAddr, mark: Option<u32>, within: Duration) -> io::Result<Seen> 
         }
         socket.connect_timeout(&to.into(), within)?;
         let own = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
-        if has_peer_here(own)? {
+        if is_seen(|| has_peer_here(own))? {
             return Ok(Seen::Closed(TAKEN));
         }
         socket.set_nonblocking(true)?;
@@ -288,6 +292,20 @@ fn is_open_still(mut socket: &Socket) -> bool {
         Ok(length) => length > 0,
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
+}
+
+/// Whether one of some looks finds it. A socket may not be in the kernel's tables yet, and they are
+/// read piece by piece while others come and go; what is seen once is there.
+fn is_seen(mut look: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
+    for number in 0..LOOKS_MAX {
+        if number > 0 {
+            std::thread::sleep(LOOK_AGAIN_AFTER);
+        }
+        if look()? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a socket of this namespace has this one as its peer.
@@ -497,6 +515,13 @@ mod tests {
         let finding = way.attempt(Duration::from_secs(5));
         assert!(!finding.is_open, "{finding:?}");
         assert_eq!(finding.detail, TAKEN);
+    }
+
+    #[test]
+    fn one_look_that_misses_a_socket_makes_no_way_out() {
+        let mut looks = [false, true].into_iter();
+        assert!(is_seen(|| Ok(looks.next().unwrap())).unwrap());
+        assert!(!is_seen(|| Ok(false)).unwrap());
     }
 
     #[test]
