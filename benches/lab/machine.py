@@ -131,7 +131,8 @@ def before_others(pids, priority=20):
 def undisturbed(pids):
     """Has processes wait for no housekeeping of the kernel on their core; where they may run all the time, SCHED_FIFO would be throttled."""
     for one in threads(pids):
-        os.setpriority(os.PRIO_PROCESS, one, -20)
+        with contextlib.suppress(ProcessLookupError):  # one that has ended meanwhile
+            os.setpriority(os.PRIO_PROCESS, one, -20)
 
 
 def threads(pids):
